@@ -1,0 +1,31 @@
+"""The errors that users see.
+
+Every error that bad input can cause derives from `ResnetToolsError`; the command line prints it as one
+message without a traceback. A message says where, what was expected, what was found and what to do.
+"""
+
+from __future__ import annotations
+
+
+class ResnetToolsError(Exception):
+    """The base of all errors that bad input causes. `str(error)` is the whole message."""
+
+
+class T7Error(ResnetToolsError):
+    """A file is not a readable Lua Torch file; the message gives the byte offset and what was read there."""
+
+
+class ModuleError(ResnetToolsError):
+    """A Lua value is not a network, or one of its modules has a field that no network can have."""
+
+
+class RecognitionError(ResnetToolsError):
+    """A network is not a residual net that `Architecture` can express; the message names the module."""
+
+
+class CheckpointError(ResnetToolsError):
+    """A file is not a checkpoint that can be loaded, or its weights do not fit its architecture."""
+
+
+class ImageError(ResnetToolsError):
+    """An image cannot be decoded; the message names the file and the reason."""
