@@ -1,3 +1,49 @@
-"""Lua Torch ResNets in PyTorch."""
+"""Lua Torch ResNets in PyTorch: read, classify, inspect, with the original program's numbers.
+
+The public names are loaded when they are first used, so that `import resnet_tools` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnet_tools.checkpoint import Checkpoint, load_model, save_model
+    from resnet_tools.data.transforms import Preprocessing, preprocess
+    from resnet_tools.nets.architecture import Architecture
+    from resnet_tools.nets.resnet import build_resnet
+    from resnet_tools.torch7.t7 import read_t7
 
 __version__ = "0.1.0"
+__all__ = [
+    "Architecture",
+    "Checkpoint",
+    "Preprocessing",
+    "build_resnet",
+    "load_model",
+    "preprocess",
+    "read_t7",
+    "save_model",
+]
+
+_ROOMS = {
+    "Architecture": "nets.architecture",
+    "Checkpoint": "checkpoint",
+    "Preprocessing": "data.transforms",
+    "build_resnet": "nets.resnet",
+    "load_model": "checkpoint",
+    "preprocess": "data.transforms",
+    "read_t7": "torch7.t7",
+    "save_model": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,34 @@
+"""Words in, words out: one module a command, loaded when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from resnet_tools import __version__
+
+COMMANDS = {"classify": "classify", "inspect": "inspect"}
+
+
+class LazyGroup(click.Group):
+    """Loads only the command that runs, so that no command waits for another's imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"resnet_tools.cli.{COMMANDS[cmd_name]}").command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="resnet")
+def cli() -> None:
+    """Run and inspect the Lua Torch ResNets of fb.resnet.torch in PyTorch.
+
+    \b
+    Example: resnet classify resnet-101.t7 cat.jpg
+    """

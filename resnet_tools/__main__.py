@@ -1,0 +1,53 @@
+"""`resnet` and `python -m resnet_tools`: runs a command, turns its errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+import click
+
+from resnet_tools.cli import cli
+from resnet_tools.errors import ResnetToolsError
+
+INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):  # file names need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
+    code = run(sys.argv[1:])
+    if "torch" not in sys.modules:
+        sys.exit(code)
+    # Tearing down torch takes most of a second; everything that we write is flushed and closed by now.
+    os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 130 if interrupted."""
+    try:
+        result = cli.main(arguments, prog_name="resnet", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except ResnetToolsError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:  # such as a full disk behind our output
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    return code
+
+
+if __name__ == "__main__":
+    main()

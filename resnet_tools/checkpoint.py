@@ -1,0 +1,272 @@
+"""Path <-> model, classes and preprocessing, for every format, told apart by content and never by the name.
+
+- `.t7`: Lua Torch; holds no class names and no preprocessing.
+- `.pt`: ours, one `torch.load(weights_only=True)` dict {"format": "resnet_tools", "version", "architecture",
+  "classes", "preprocessing", "state_dict"}.
+- `.safetensors`: the weights, with the same description as JSON in the metadata under "resnet_tools"; without it, a
+  state dict of torchvision.
+- `.pth`: a state dict of torchvision's resnets, also inside {"state_dict": ...} or {"model": ...}, with or without the
+  prefix "module." of nn.DataParallel.
+
+Class names that a file does not hold are read from `NAME.classes.txt` beside it, one a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_tools.data.labels import read_labels
+from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
+from resnet_tools.errors import CheckpointError, ResnetToolsError
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.resnet import ResNet
+from resnet_tools.nets.state_dict import architecture_of, load_resnet
+from resnet_tools.torch7.modules import module_tree
+from resnet_tools.torch7.recognise import recognise
+from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
+from resnet_tools.torch7.t7 import read_t7
+from resnet_tools.torch7.weights import state_dict
+
+FORMAT, VERSION = "resnet_tools", 1
+DEMO = "demo"
+DEMO_PATH = Path(__file__).parent / "assets" / "fashion-resnet-18.t7"
+MAX_CLASS_NAME = 10_000  # characters; ImageNet's longest has 121
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A net with what it needs to be used.
+
+    `model`: on the CPU in eval mode, (N, 3, H, W) float32 -> (N, K) logits; `model.forward_features` gives (N, D).
+    `classes`: K names in the order of the outputs, or None. `format`: t7, pt, safetensors or pth.
+    """
+
+    model: ResNet
+    architecture: Architecture
+    classes: list[str] | None
+    preprocessing: Preprocessing
+    format: str
+
+
+def load_model(path: str | os.PathLike[str] = DEMO) -> Checkpoint:
+    """The net in a file of any of the formats above; without a path, or with `demo`, the small net of the package.
+
+    Raises: T7Error, ModuleError, RecognitionError or CheckpointError; the message begins with the path.
+    """
+    found = model_path(path)
+    try:
+        checkpoint = _LOADERS[_format_of(found)](found)
+    except ResnetToolsError as error:
+        text = str(error)
+        raise type(error)(text if text.startswith(str(found)) else f"{found}: {text}") from error.__cause__
+    if checkpoint.classes is None:
+        checkpoint = replace(checkpoint, classes=_classes_beside(found, checkpoint.architecture.classes))
+    return checkpoint
+
+
+def model_path(path: str | os.PathLike[str]) -> Path:
+    """The file itself; `demo` names the net of the package unless there is a file of that name."""
+    return DEMO_PATH if os.fspath(path) == DEMO and not Path(path).exists() else Path(path)
+
+
+def default_preprocessing(architecture: Architecture) -> Preprocessing:
+    """What a net without a description was trained with, judged by its stem and its number of classes."""
+    if architecture.stem == "imagenet":
+        return IMAGENET
+    return CIFAR100 if architecture.classes == 100 else CIFAR10
+
+
+def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint as `.pt` or `.safetensors`, by the ending of `path`; a whole file replaces an earlier one.
+
+    Raises: CheckpointError if the ending is another or the file cannot be written.
+    """
+    target = Path(path)
+    writers = {".pt": _write_pt, ".safetensors": _write_safetensors}
+    if target.suffix not in writers:
+        raise CheckpointError(f"{target}: the ending {target.suffix!r} names no format; it is .pt or .safetensors")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        writers[target.suffix](checkpoint, partial)
+        os.replace(partial, target)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise CheckpointError(f"{target}: cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _format_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        kind = content_kind(head, path.stat().st_size)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    return {"zip": "pt", "pickle": "pt", "safetensors": "safetensors"}.get(kind or "", "t7")
+
+
+def _load_t7(path: Path) -> Checkpoint:
+    tree = module_tree(read_t7(path))
+    architecture = recognise(tree)
+    model = load_resnet(architecture, state_dict(tree, architecture))
+    return Checkpoint(model, architecture, None, default_preprocessing(architecture), "t7")
+
+
+def _load_pt(path: Path) -> Checkpoint:
+    content = _torch_load(path)
+    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+        return _described(content, content.get("state_dict"), "pt")
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    return _plain(content, "pth")
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+        raise CheckpointError(f"not a whole safetensors file ({error}); is the download complete?") from error
+    if FORMAT not in metadata:
+        return _plain(state, "safetensors")
+    try:
+        description = json.loads(metadata[FORMAT])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"the metadata {FORMAT!r} is not JSON ({error})") from error
+    return _described(description, state, "safetensors")
+
+
+_LOADERS = {"t7": _load_t7, "pt": _load_pt, "safetensors": _load_safetensors}
+
+
+def _torch_load(path: Path) -> Any:
+    """What torch.load gives, for files that hold no more than their own size."""
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        _check_zip(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"it holds more than tensors and plain values, so it is not loaded, as it could run code ({reason:.200}); "
+            "save the model's state_dict() in the program that made it"
+        ) from error
+    except Exception as error:  # torch.load raises whatever its damaged input leads to
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"not a whole PyTorch file ({type(error).__name__}: {reason:.200})") from error
+
+
+def _check_zip(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"not a whole PyTorch file ({error}); is the download complete?") from error
+    size = path.stat().st_size
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise CheckpointError("a compressed zip archive; expected a PyTorch file, whose parts are stored as they are")
+
+
+def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
+    """A checkpoint of ours: the description is checked, then the weights against it."""
+    if not isinstance(description, Mapping):
+        raise CheckpointError(f"the description is a {type(description).__name__}; expected a table")
+    if description.get("version") != VERSION:
+        found = description.get("version")
+        raise CheckpointError(f"it has version {found!r:.40} of our format; this program reads version {VERSION}")
+    architecture = Architecture.from_dict(description.get("architecture"))
+    classes = _checked_classes(description.get("classes"), architecture.classes)
+    try:
+        preprocessing = Preprocessing.from_dict(description.get("preprocessing", {}))
+    except ValueError as error:
+        raise CheckpointError(f"its preprocessing is not possible: {error}") from error
+    model = load_resnet(architecture, _checked_state(state))
+    return Checkpoint(model, architecture, classes, preprocessing, file_format)
+
+
+def _plain(content: Any, file_format: str) -> Checkpoint:
+    state = _checked_state(content)
+    architecture = architecture_of(state)
+    return Checkpoint(
+        load_resnet(architecture, state), architecture, None, default_preprocessing(architecture), file_format
+    )
+
+
+def _checked_classes(classes: Any, count: int) -> list[str] | None:
+    if classes is None:
+        return None
+    named = isinstance(classes, list) and all(isinstance(c, str) and len(c) <= MAX_CLASS_NAME for c in classes)
+    if not named or len(classes) != count:
+        raise CheckpointError(f"its class names are not {count} strings, one for each output of the net")
+    return list(classes)
+
+
+def _checked_state(content: Any) -> dict[str, Tensor]:
+    """Float32 tensors by name. Raises: CheckpointError for anything else, or for a tensor larger than its data."""
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"it holds a {type(content).__name__}; expected a state dict of parameter names and tensors"
+        )
+    state: dict[str, Tensor] = {}
+    for key, tensor in content.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise CheckpointError(
+                f"it holds {key!r:.80}: {type(tensor).__name__}; expected parameter names and dense tensors"
+            )
+        if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"{key} claims {tensor.numel()} elements, more than its data holds")
+        if not tensor.dtype.is_floating_point and not key.endswith("num_batches_tracked"):
+            raise CheckpointError(f"{key} holds {tensor.dtype}; expected floating-point weights")
+        state[key.removeprefix("module.")] = tensor.float() if tensor.dtype.is_floating_point else tensor
+    stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in content.values()}
+    if sum(t.numel() * t.element_size() for t in content.values()) > sum(stored.values()):
+        raise CheckpointError("its tensors overlap in the file; expected each weight stored once")
+    return state
+
+
+def _classes_beside(path: Path, count: int) -> list[str] | None:
+    beside = path.with_name(f"{path.stem}.classes.txt")
+    if not beside.is_file():
+        return None
+    classes = read_labels(beside)
+    if len(classes) != count:
+        raise CheckpointError(
+            f"{beside} has {len(classes)} lines; expected one for each of the {count} outputs of {path.name}"
+        )
+    return classes
+
+
+def _description(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": checkpoint.architecture.to_dict(),
+        "classes": checkpoint.classes,
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+    }
+
+
+def _write_pt(checkpoint: Checkpoint, path: Path) -> None:
+    torch.save(_description(checkpoint) | {"state_dict": dict(checkpoint.model.state_dict())}, path)
+
+
+def _write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = {key: tensor.contiguous() for key, tensor in checkpoint.model.state_dict().items()}
+    save_file(state, path, metadata={FORMAT: json.dumps(_description(checkpoint))})

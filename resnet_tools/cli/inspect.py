@@ -1,0 +1,24 @@
+"""`resnet inspect`: what a file is."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from resnet_tools.cli.common import quick_imports, warnings_as_lines
+
+
+@click.command(epilog="Example: resnet inspect resnet-50.t7")
+@click.argument("file", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(file: str, as_json: bool) -> None:
+    """Show what FILE is: its kind, its module tree as Torch7 prints it, tensor types, architecture and parameters.
+
+    It shows the tree also when the architecture is not recognised.
+    """
+    with quick_imports():
+        from resnet_tools.inspection import inspect_file, report_text
+    with warnings_as_lines():
+        report = inspect_file(file)
+    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else report_text(report))

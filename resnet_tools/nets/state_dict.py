@@ -1,0 +1,77 @@
+"""State dict -> Architecture, and state dict -> a loaded `ResNet`, by name and strictly.
+
+A state dict without a description of its net is read as torchvision's resnet.py would have written it: post-activation,
+convolutions without bias, shortcuts of convolution and batch norm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from resnet_tools.errors import CheckpointError
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.resnet import ResNet
+
+_CONV = re.compile(r"layer(\d+)\.(\d+)\.conv(\d)\.weight")
+
+
+def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
+    """The net of torchvision's kind that has these parameters.
+
+    Raises: CheckpointError if a key that every such net has is missing or of an impossible shape.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    stem = _shape(shapes, "conv1.weight", 4)
+    blocks = {tuple(map(int, match.groups())) for key in shapes if (match := _CONV.fullmatch(key))}
+    stages = sorted({stage for stage, _, _ in blocks})
+    if stages != list(range(1, len(stages) + 1)) or not stages:
+        raise CheckpointError("the keys layer1.0.conv1.weight, layer1.1..., layer2.0... of a residual net are missing")
+    last = max(number for _, _, number in blocks)
+    second = _shape(shapes, "layer1.0.conv2.weight", 4)
+    inner = tuple(_shape(shapes, f"layer{stage}.0.conv1.weight", 4)[0] for stage in stages)
+    return Architecture(
+        block="basic" if last == 2 else "bottleneck",
+        stages=tuple(1 + max(index for stage, index, _ in blocks if stage == wanted) for wanted in stages),
+        widths=tuple(_shape(shapes, f"layer{stage}.0.conv{last}.weight", 4)[0] for stage in stages),
+        inner_widths=inner,
+        stem_width=stem[0],
+        stem="imagenet" if stem[2] == 7 else "cifar",
+        shortcut_type="B" if any("downsample" in key for key in shapes) else "A",
+        groups=max(1, inner[0] // max(1, second[1])),
+        classes=_shape(shapes, "fc.weight", 2)[0],
+    )
+
+
+def _shape(shapes: Mapping[str, tuple[int, ...]], key: str, dimensions: int) -> tuple[int, ...]:
+    if key not in shapes:
+        raise CheckpointError(f"the key {key} is missing; expected the parameters of a torchvision resnet")
+    if len(shapes[key]) != dimensions or 0 in shapes[key]:
+        raise CheckpointError(f"{key} has the shape {shapes[key]}; expected {dimensions} dimensions")
+    return shapes[key]
+
+
+def load_resnet(architecture: Architecture, state: Mapping[str, Tensor]) -> ResNet:
+    """The net with these weights, in eval mode; the tensors are taken over without a copy.
+
+    Raises: CheckpointError naming the first key that is missing, unknown, or differs in shape, with both shapes.
+    """
+    with torch.device("meta"):  # nothing is allocated or drawn
+        model = ResNet(architecture)
+    expected = model.state_dict()
+    counters = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
+    state = counters | dict(state)
+    for key, tensor in expected.items():
+        if key not in state:
+            raise CheckpointError(f"the key {key} is missing; expected a tensor of shape {tuple(tensor.shape)}")
+        if state[key].shape != tensor.shape:
+            found, wanted = tuple(state[key].shape), tuple(tensor.shape)
+            raise CheckpointError(f"{key} has the shape {found}; expected {wanted}")
+    unknown = [key for key in state if key not in expected]
+    if unknown:
+        raise CheckpointError(f"the key {unknown[0]} is unknown; this net has no such parameter")
+    model.load_state_dict(state, assign=True)
+    return model.eval()

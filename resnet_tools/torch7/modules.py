@@ -1,0 +1,209 @@
+"""Lua objects -> module tree: the nn.*, cudnn.* and fbnn.* classes without what only Lua needs.
+
+In: any value that `read_t7` gives. Out: a tree of `Module`, each with its path, class, plain fields and the tensors
+that are weights or running statistics; gradients and buffers are left behind unread.
+
+Paths are child numbers from 1, joined by dots, as in `net:get(5):get(1)`: "5.1"; the root is "".
+Source: the Lua files of torch/nn, torch/cunn and soumith/cudnn.torch, for fields, defaults and printed forms.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from resnet_tools.errors import ModuleError
+from resnet_tools.torch7.lua import LuaObject, LuaTable
+
+Scalar = int | float | bool | str | tuple[int, ...]
+
+TENSORS = ("weight", "bias", "running_mean", "running_var")
+KINDS = {  # classes with another name and the same meaning
+    "SpatialConvolutionMM": "SpatialConvolution",
+    "BatchNormalization": "SpatialBatchNormalization",
+}
+MAX_NESTING = 64  # a residual net nests 5 deep
+MAX_MODULES = 100_000  # the 1202-layer net has about 9,000
+NESTED_NET_KEYS = ("model", "net", "network", "modules")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of a net. `tensors` are views into the file; `version` is that of its class when it was written."""
+
+    path: str
+    class_name: str
+    version: int = 1
+    fields: Mapping[str, Scalar] = field(default_factory=dict)
+    tensors: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    children: tuple[Module, ...] = ()
+    replicas: int = 1  # GPUs of the nn.DataParallelTable around it
+
+    @property
+    def kind(self) -> str:
+        """The class without its package: SpatialConvolution for nn., cudnn. and nn.SpatialConvolutionMM alike."""
+        name = self.class_name.rpartition(".")[2]
+        return KINDS.get(name, name)
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        return f"module {self.path}" if self.path else "the root module"
+
+    def number(self, name: str, default: int) -> int:
+        """An integer field. Raises: ModuleError if it is something else."""
+        value = self.fields.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
+            raise ModuleError(f"{self.where} ({self.class_name}): {name} is {value!r:.60}; expected a whole number")
+        return int(value)
+
+    def walk(self) -> Iterator[Module]:
+        """This module and all below it, each parent before its children."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def module_tree(value: object) -> Module:
+    """The net in a Lua value: the value itself, the one inside an nn.DataParallelTable, or the one in a table.
+
+    Raises: ModuleError if there is none, if a module contains itself, or if a weight is not a tensor of numbers.
+    """
+    net = _find_net(value)
+    replicas = 1
+    if net.class_name == "nn.DataParallelTable":
+        replicas = max(1, len(_table(getattr(net, "gpu_assignments", None)) or _table(net.get("gpuAssignments"))))
+        children = _children(net, "")
+        if not children:
+            raise ModuleError("the nn.DataParallelTable holds no network; expected one in its field modules[1]")
+        net = children[0]
+    return _TreeBuilder().module(net, "", (), replicas)
+
+
+def _find_net(value: object) -> LuaObject:
+    """The net itself, or the shallowest in nested tables; keys that usually hold a net go first."""
+    if isinstance(value, LuaObject):
+        return value
+    queue, seen = deque([value]), set()
+    while queue:
+        table = queue.popleft()
+        if isinstance(table, LuaObject):
+            if _is_container(table):
+                return table
+            continue
+        if not isinstance(table, LuaTable) or id(table) in seen:
+            continue
+        seen.add(id(table))
+        first = [table.get(key) for key in NESTED_NET_KEYS]
+        queue.extend(v for v in (*first, *table.values()) if isinstance(v, (LuaObject, LuaTable)))
+    raise ModuleError(f"there is no network in it: the file holds {_summary(value)}")
+
+
+def _is_container(item: LuaObject) -> bool:
+    return isinstance(item.get("modules"), LuaTable)
+
+
+def _summary(value: object) -> str:
+    if isinstance(value, LuaTable):
+        keys = [k.decode(errors="replace") if isinstance(k, bytes) else str(k) for k in islice(value, 6)]
+        more = ", ..." if len(value) > len(keys) else ""
+        return f"a table with the keys {', '.join(keys)}{more}" if keys else "an empty table"
+    return "nil" if value is None else f"a {getattr(value, 'torch_type', None) or type(value).__name__}"
+
+
+def _table(value: object) -> LuaTable:
+    return value if isinstance(value, LuaTable) else LuaTable()
+
+
+def _children(module: LuaObject, path: str) -> list[LuaObject]:
+    modules = module.get("modules")
+    if modules is None:
+        return []
+    where = f"module {path}" if path else "the root module"
+    if not isinstance(modules, LuaTable):
+        raise ModuleError(f"{where} ({module.class_name}): modules is {_summary(modules)}; expected a list of modules")
+    try:
+        listed = modules.to_list()
+    except ValueError as error:
+        raise ModuleError(f"{where} ({module.class_name}): modules is not a list: {error}") from None
+    for number, child in enumerate(listed, 1):
+        if not isinstance(child, LuaObject):
+            raise ModuleError(f"{where} ({module.class_name}): child {number} is {_summary(child)}; expected a module")
+    return listed
+
+
+class _TreeBuilder:
+    """Builds the tree and counts modules, because a few bytes can name one module a million times."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def module(self, item: LuaObject, path: str, ancestors: tuple[int, ...], replicas: int = 1) -> Module:
+        self.count += 1
+        where = f"module {path}" if path else "the root module"
+        if id(item) in ancestors:
+            raise ModuleError(f"{where} ({item.class_name}) contains itself; a network cannot")
+        if len(ancestors) >= MAX_NESTING or self.count > MAX_MODULES:
+            raise ModuleError(f"{where}: more than {MAX_MODULES} modules or {MAX_NESTING} levels; not a residual net")
+        below = (*ancestors, id(item))
+        children = tuple(
+            self.module(child, f"{path}.{number}".lstrip("."), below)
+            for number, child in enumerate(_children(item, path), 1)
+        )
+        fields = {name: value for name, value in _scalars(item)}
+        tensors = _tensors(item, where)
+        return Module(path, item.class_name, item.version, fields, tensors, children, replicas)
+
+
+def _scalars(item: LuaObject) -> Iterator[tuple[str, Scalar]]:
+    for key, value in item.fields.items():
+        if not isinstance(key, bytes):
+            continue
+        name = key.decode(errors="backslashreplace")
+        if isinstance(value, bytes):
+            yield name, value.decode(errors="backslashreplace")
+        elif isinstance(value, (bool, int, float)):
+            yield name, value
+        elif name == "size" and isinstance(value, np.ndarray) and value.size <= 16 and value.dtype.kind == "i":
+            yield name, tuple(int(n) for n in value)
+
+
+def _tensors(item: LuaObject, where: str) -> dict[str, np.ndarray[Any, Any]]:
+    found = {}
+    for name in (*TENSORS, "running_std"):
+        value = item.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+            raise ModuleError(
+                f"{where} ({item.class_name}): {name} is {_summary(value)}; expected a tensor of floating-point numbers"
+            )
+        if value.size > stored_in(value).size:
+            raise ModuleError(
+                f"{where} ({item.class_name}): {name} has {value.size} elements over fewer stored ones; "
+                "expected a weight that is stored in full"
+            )
+        if value.size:
+            found[name] = value
+    if "running_std" in found:
+        std = found.pop("running_std")
+        found.setdefault("running_var", _variance_of_inverse_std(std, item.get("eps", 1e-5)))
+    return found
+
+
+def stored_in(tensor: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The storage that a tensor views; an array that is no view of a file is its own."""
+    storage = getattr(tensor, "storage", None)
+    return tensor if storage is None else storage
+
+
+def _variance_of_inverse_std(running_std: np.ndarray[Any, Any], eps: object) -> np.ndarray[Any, Any]:
+    """Class version 1 of batch norm holds (variance + eps)^-0.5. Source: BN:read in BatchNormalization.lua."""
+    with np.errstate(all="ignore"):
+        variance = running_std.astype(np.float64) ** -2 - (float(eps) if isinstance(eps, (int, float)) else 1e-5)
+    return np.asarray(variance.astype(running_std.dtype))

@@ -1,0 +1,211 @@
+"""Architecture -> the modules that Torch7's net of it consists of, and laying them over a module tree.
+
+`bind` is the single place that says which module of a file becomes which parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resnet_tools.errors import RecognitionError
+from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture, BlockShape, ConvShape, block_shapes
+from resnet_tools.torch7.modules import Module
+from resnet_tools.torch7.outline import (
+    AVERAGE_POOL,
+    BN,
+    CONV,
+    FLATTEN,
+    LINEAR,
+    MAX_POOL,
+    RELU,
+    conv_shape,
+    misfit,
+    outline,
+    padding,
+)
+
+FIRST_UPLOAD_FACTOR = 4  # the first upload of resnet-200 has batch norms this many times too wide
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One module that an architecture implies, and the prefix of its parameters' names, if it has any."""
+
+    kind: str
+    key: str = ""
+    conv: ConvShape | None = None
+    width: int = 0
+    zero_pad_stride: int = 0
+
+
+Bound = dict[str, tuple[Module, Expected]]
+
+
+def bind(tree: Module, architecture: Architecture) -> Bound:
+    """Parameter name prefix ("layer1.0.conv1") -> the module that holds its tensors, and what it has to be.
+
+    Raises: RecognitionError naming the first module that does not fit the architecture.
+    """
+    net = outline(tree)
+    bound: Bound = {}
+    _match(net.stem, _expected_stem(architecture), net.root, bound)
+    for block, shape in zip(net.blocks, block_shapes(architecture), strict=True):
+        parts = (block.shared, block.branch, block.shortcut, block.tail)
+        for steps, expected in zip(parts, _expected_block(shape), strict=True):
+            _match(steps, expected, block.module, bound)
+    _match(net.head, _expected_head(architecture), net.root, bound)
+    return bound
+
+
+def _expected_block(shape: BlockShape) -> tuple[list[Expected], list[Expected], list[Expected], list[Expected]]:
+    """What the block consists of: shared start, branch, shortcut and tail behind the addition."""
+    prefix = f"layer{shape.stage}.{shape.index - 1}"
+    convs = [Expected(CONV, f"{prefix}.conv{n}", conv) for n, conv in enumerate(shape.convolutions, 1)]
+    pre = shape.order.startswith("pre-activation")
+    norms = [
+        Expected(BN, f"{prefix}.bn{n}", width=conv.inputs if pre else conv.outputs)
+        for n, conv in enumerate(shape.convolutions, 1)
+    ]
+    relu = Expected(RELU)
+    shared, branch, tail = [], [], []
+    if pre:
+        lead = [norms[0], relu]
+        shared = lead if shape.lead == "shared" else []
+        branch = [*(lead if shape.lead == "branch" else []), convs[0]]
+        branch += [step for norm, conv in zip(norms[1:], convs[1:], strict=True) for step in (norm, relu, conv)]
+    else:
+        branch = [step for conv, norm in zip(convs, norms, strict=True) for step in (conv, norm, relu)][:-1]
+        tail = [relu]
+        if shape.order == "bn-after-addition":
+            tail = [branch.pop(), relu]
+    return shared, branch, _expected_shortcut(shape, prefix), tail
+
+
+def _expected_shortcut(shape: BlockShape, prefix: str) -> list[Expected]:
+    if shape.shortcut == "identity":
+        return []
+    if shape.shortcut == "zero-padded":
+        return [Expected(AVERAGE_POOL, zero_pad_stride=shape.stride), Expected("Concat")]
+    conv = ConvShape(shape.inputs, shape.outputs, 1, shape.stride)
+    norm = [Expected(BN, f"{prefix}.downsample.1", width=shape.outputs)] if shape.shortcut_batch_norm else []
+    return [Expected(CONV, f"{prefix}.downsample.0", conv), *norm]
+
+
+def _expected_stem(architecture: Architecture) -> list[Expected]:
+    kernel, stride = (7, 2) if architecture.stem == "imagenet" else (3, 1)
+    steps = [Expected(CONV, "conv1", ConvShape(3, architecture.stem_width, kernel, stride))]
+    if architecture.stem_batch_norm:
+        steps += [Expected(BN, "bn1", width=architecture.stem_width), Expected(RELU)]
+    return steps + ([Expected(MAX_POOL)] if architecture.stem == "imagenet" else [])
+
+
+def _expected_head(architecture: Architecture) -> list[Expected]:
+    width = architecture.feature_length
+    steps = [Expected(BN, "norm", width=width), Expected(RELU)] if architecture.pre_activation else []
+    window_px = POOL_WINDOW_PX[architecture.stem] if architecture.pooling == "sum" else 0
+    return [*steps, Expected(AVERAGE_POOL, width=window_px), Expected("View"), Expected(LINEAR, "fc", width=width)]
+
+
+def _match(steps: Sequence[Module], expected: Sequence[Expected], parent: Module, bound: Bound) -> None:
+    for step, wanted in zip(steps, expected, strict=False):
+        _CHECKS.get(wanted.kind, _check_kind)(step, wanted)
+        if wanted.key:
+            bound[wanted.key] = step, wanted
+    if len(steps) > len(expected):
+        raise misfit(steps[len(expected)], f"nothing more {_behind(expected[-1:], parent)}")
+    if len(steps) < len(expected):
+        behind = _behind(expected[len(steps) - 1 : len(steps)] if steps else [], parent)
+        lacks = f"{parent.where} ({parent.class_name}) lacks an nn.{expected[len(steps)].kind} {behind}"
+        raise RecognitionError(f"{lacks}. `resnet inspect FILE` prints the tree")
+
+
+def _behind(last: Sequence[Expected], parent: Module) -> str:
+    return f"behind the nn.{last[0].kind}" if last else f"at this place in {parent.where}"
+
+
+def _check_kind(module: Module, wanted: Expected) -> None:
+    if module.kind != wanted.kind:
+        raise misfit(module, f"nn.{wanted.kind}")
+
+
+def _check_conv(module: Module, wanted: Expected) -> None:
+    _check_kind(module, wanted)
+    found, conv = conv_shape(module), wanted.conv
+    if conv is None or found != conv or padding(module) != (conv.kernel - 1) // 2:
+        raise RecognitionError(
+            f"{module.where} ({module.class_name}) is a convolution {_convolution_text(found, padding(module))}; "
+            f"expected {_convolution_text(conv, (conv.kernel - 1) // 2) if conv else 'none'}"
+        )
+
+
+def _convolution_text(conv: ConvShape, pad: int) -> str:
+    groups = f" in {conv.groups} groups" if conv.groups > 1 else ""
+    return (
+        f"{conv.inputs} -> {conv.outputs}{groups}, {conv.kernel} x {conv.kernel}, stride {conv.stride}, padding {pad}"
+    )
+
+
+def _check_batch_norm(module: Module, wanted: Expected) -> None:
+    _check_kind(module, wanted)
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        tensor = module.tensors.get(name)
+        if tensor is None and name.startswith("running"):
+            raise RecognitionError(f"{module.where} ({module.class_name}) has no {name}; it cannot be evaluated")
+        if tensor is not None and tensor.shape != (wanted.width,) and not is_first_upload(module, wanted.width):
+            raise RecognitionError(
+                f"{module.where} ({module.class_name}): {name} has size {'x'.join(map(str, tensor.shape))}; "
+                f"expected {wanted.width}"
+            )
+
+
+def is_first_upload(batch_norm: Module, width: int) -> bool:
+    """Whether it is four times too wide and all behind the first quarter is untrained, as in the first resnet-200."""
+    mean, variance = batch_norm.tensors["running_mean"], batch_norm.tensors["running_var"]
+    too_wide = all(tensor.shape == (width * FIRST_UPLOAD_FACTOR,) for tensor in batch_norm.tensors.values())
+    return too_wide and not mean[width:].any() and bool((variance[width:] == 1).all())
+
+
+def _check_max_pool(module: Module, wanted: Expected) -> None:
+    _check_kind(module, wanted)
+    if (module.number("kW", 3), module.number("dW", 2), module.number("padW", 1)) != (3, 2, 1):
+        raise misfit(module, "nn.SpatialMaxPooling(3x3, 2,2, 1,1)")
+
+
+def _check_average_pool(module: Module, wanted: Expected) -> None:
+    _check_kind(module, wanted)
+    window, stride = module.number("kW", 1), module.number("dW", 1)
+    if wanted.zero_pad_stride and (window, stride) != (1, wanted.zero_pad_stride):
+        raise misfit(module, f"nn.SpatialAveragePooling(1x1, {wanted.zero_pad_stride},{wanted.zero_pad_stride})")
+    if wanted.width and window != wanted.width:
+        raise misfit(module, f"a window of {wanted.width} x {wanted.width}, over which it sums")
+
+
+def _check_concat(module: Module, wanted: Expected) -> None:
+    _check_kind(module, wanted)
+    kinds = [child.kind for child in module.children]
+    if kinds != ["Identity", "MulConstant"] or module.children[1].fields.get("constant_scalar") != 0:
+        raise misfit(module, "nn.Concat(2) of nn.Identity and nn.MulConstant(0)")
+
+
+def _check_flatten(module: Module, wanted: Expected) -> None:
+    if module.kind not in FLATTEN:
+        raise misfit(module, "nn.View or nn.Reshape")
+
+
+def _check_linear(module: Module, wanted: Expected) -> None:
+    _check_kind(module, wanted)
+    inputs = module.tensors["weight"].shape[-1] if "weight" in module.tensors else 0
+    if inputs != wanted.width:
+        raise RecognitionError(f"{module.where} ({module.class_name}) takes {inputs} inputs; expected {wanted.width}")
+
+
+_CHECKS = {
+    CONV: _check_conv,
+    BN: _check_batch_norm,
+    MAX_POOL: _check_max_pool,
+    AVERAGE_POOL: _check_average_pool,
+    "Concat": _check_concat,
+    "View": _check_flatten,
+    LINEAR: _check_linear,
+}
