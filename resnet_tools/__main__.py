@@ -28,9 +28,12 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 130 if interrupted."""
     try:
-        result = cli.main(arguments, prog_name="resnet", standalone_mode=False)
+        with cli.make_context("resnet", arguments) as context:
+            result = cli.invoke(context)
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()
+    except click.exceptions.Exit as end:  # --help and --version
+        code = end.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code

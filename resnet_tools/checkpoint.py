@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -159,7 +160,9 @@ def _torch_load(path: Path) -> Any:
     if zipped:
         _check_zip(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd in the file is checked by us
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(

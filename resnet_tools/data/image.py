@@ -1,0 +1,222 @@
+"""Image file -> decoded RGB pixels, as the original's `image.load(path, 3, 'float')` sees them.
+
+In: the path of a JPEG, PNG, WebP, GIF (first frame), BMP, PPM/PGM/PBM or TIFF file; its first bytes decide, not its
+name. Out: an (H, W, 3) array of uint8, or of uint16 where the file holds 16 bits a sample. Gray is copied to three
+channels, alpha is dropped and not blended, colour profiles are ignored, CMYK is converted. EXIF orientation is
+ignored unless asked for; a TIFF's own orientation is always applied, by Pillow.
+
+Source: torch/image 5aa1881, init.lua. Pillow decodes; simplejpeg, where it is installed, decodes plain JPEGs to the
+same pixels in two thirds of the time and leaves every doubtful file to Pillow.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from resnet_tools.errors import ImageError
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+ImagePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+MAX_FILE_BYTES = 1 << 30  # an endless device is refused; a larger image could not be decoded within Pillow's limit
+
+# The plugins by signature. Opening them directly in place of through Image.open keeps out the formats that run other
+# programs (EPS) or have no signature, and its DecompressionBombWarning, which no thread can silence on its own.
+PLUGINS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+    b"GIF87a": GifImagePlugin.GifImageFile,
+    b"GIF89a": GifImagePlugin.GifImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"II*\0": TiffImagePlugin.TiffImageFile,
+    b"MM\0*": TiffImagePlugin.TiffImageFile,
+    b"II+\0": TiffImagePlugin.TiffImageFile,
+    b"MM\0+": TiffImagePlugin.TiffImageFile,
+    **{b"P%d" % kind: PpmImagePlugin.PpmImageFile for kind in range(1, 7)},
+}
+HEAD_BYTES = 12  # of WebP's signature, the longest: RIFF, length, WEBP
+
+EXIF_ORIENTATION = 0x0112
+PNG_RAWMODES = {  # PNG colour type -> the raw modes of Pillow that together hold both bytes of 16-bit samples
+    2: ("RGB", "RGB;16B", "RGB;16L"),
+    6: ("RGBA", "RGBA;16B", "RGBA;16L"),
+}
+
+
+def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
+    """The pixels of an image file, (H, W, 3): uint8 in 0..255, or uint16 in 0..65535 for 16-bit files.
+
+    With `exif` the picture is turned upright as its EXIF orientation says; the published nets were trained without.
+
+    Raises ImageError, and nothing else, for a file that is missing, unreadable, too large, damaged or no image.
+    """
+    path = os.fsdecode(source)
+    try:
+        data, plugin = _read(path)
+        return _decode(data, plugin, exif)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except OSError as error:
+        # Pillow's own OSErrors have a text and no errno: "image file is truncated (15 bytes not processed)"
+        reason = error.strerror or f"damaged or truncated image ({error}); get it again"
+        raise ImageError(f"{path}: {reason}") from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: not enough memory to decode it") from error
+    except Exception as error:  # decoders meet hostile bytes with struct.error, SyntaxError, KeyError, zlib.error, ...
+        raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error}); get it again") from error
+
+
+def _read(path: str) -> tuple[bytes, type[ImageFile.ImageFile]]:
+    with Path(path).open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        if not head:
+            raise ImageError("empty file")
+        plugin = _plugin(head)
+        data = head + file.read(MAX_FILE_BYTES)
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"more than {MAX_FILE_BYTES >> 20} MiB; no image of a usable size is as large")
+    return data, plugin
+
+
+def _plugin(head: bytes) -> type[ImageFile.ImageFile]:
+    for signature, plugin in PLUGINS.items():
+        if head.startswith(signature) and (signature != b"RIFF" or head[8:12] == b"WEBP"):
+            return plugin
+    found = "an HTML or XML page" if head.lstrip()[:1] == b"<" else f"the file begins with {head[:8]!r}"
+    raise ImageError(f"not an image; expected JPEG, PNG, WebP, GIF, BMP, PPM, PGM or TIFF, but {found}")
+
+
+def _decode(data: bytes, plugin: type[ImageFile.ImageFile], exif: bool) -> Pixels:
+    pixels: Pixels | None = _decode_plain_jpeg(data) if plugin is JpegImagePlugin.JpegImageFile else None
+    if pixels is not None and not exif:
+        return pixels
+    with plugin(io.BytesIO(data)) as image:
+        check_size(*image.size)
+        if pixels is None:
+            pixels = _decode_with_pillow(image, data)
+        if exif:
+            pixels = _upright(pixels, _orientation(image))
+    return pixels if pixels.flags.c_contiguous else pixels.copy()
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises ImageError for a header that announces no pixels, or more than Pillow's MAX_IMAGE_PIXELS."""
+    if width < 1 or height < 1:
+        raise ImageError(f"the image is {width} x {height} pixels")
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise ImageError(
+            f"{width} x {height} pixels are more than the limit of {limit} (a decompression bomb?); "
+            "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+
+
+@functools.cache
+def _simplejpeg() -> Any:
+    try:
+        import simplejpeg
+    except (ImportError, ValueError):  # ValueError: built for another numpy
+        return None
+    return simplejpeg
+
+
+def _decode_plain_jpeg(data: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of an 8-bit gray or YCbCr JPEG without the slightest fault, else None."""
+    codec = _simplejpeg()
+    if codec is None:
+        return None
+    try:
+        height, width, colorspace, _ = codec.decode_jpeg_header(data)
+        if colorspace not in ("Gray", "YCbCr"):
+            return None
+        check_size(width, height)
+        pixels: NDArray[np.uint8] = codec.decode_jpeg(data, "RGB", strict=True)
+    except Exception:  # whatever it was: Pillow's verdict counts
+        return None
+    return pixels
+
+
+def _decode_with_pillow(image: ImageFile.ImageFile, data: bytes) -> Pixels:
+    image.load()
+    if image.format == "PNG" and data[12:16] == b"IHDR" and data[24] == 16 and data[25] in (2, 4, 6):
+        return _decode_wide_png(image.size, data)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        gray = np.asarray(image).astype(np.uint16)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ImageError("32-bit samples have no agreed white; convert it to 8 or 16 bits")
+    image.info.pop("transparency", None)  # else convert() turns it into alpha or warns
+    straight = image.convert("RGBA") if image.mode == "RGBa" else image
+    return np.array(straight.convert("RGB"))
+
+
+def _decode_wide_png(size: tuple[int, int], data: bytes) -> NDArray[np.uint16]:
+    """The 16-bit samples of a colour or gray + alpha PNG, of which Pillow keeps the high bytes only.
+
+    Pillow inflates and unfilters the data twice, unpacking the high and then the low bytes. Gray + alpha goes as
+    RGBA of 8 bits, which has as many bytes a pixel: high and low byte of gray, high and low byte of alpha.
+    """
+    packed, colour_type, interlaced = _png_image_data(data), data[25], data[28]
+    if colour_type == 4:
+        both = np.asarray(Image.frombytes("RGBA", size, packed, "zip", "RGBA", interlaced)).astype(np.uint16)
+        return np.repeat(both[:, :, :1] << 8 | both[:, :, 1:2], 3, axis=2)
+    mode, *rawmodes = PNG_RAWMODES[colour_type]
+    high, low = (
+        np.asarray(Image.frombytes(mode, size, packed, "zip", rawmode, interlaced))[:, :, :3].astype(np.uint16)
+        for rawmode in rawmodes
+    )
+    wide: NDArray[np.uint16] = np.bitwise_or(high << 8, low)
+    return wide
+
+
+def _png_image_data(data: bytes) -> bytes:
+    """The IDAT chunks of a PNG joined: one zlib stream. A chunk is length (4 bytes), kind (4), content, CRC (4)."""
+    parts, start = [], 8
+    while start + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if kind == b"IDAT":
+            parts.append(data[start + 8 : start + 8 + length])
+        elif parts:
+            break
+        start += 12 + length
+    return b"".join(parts)
+
+
+def _orientation(image: ImageFile.ImageFile) -> object:
+    try:
+        return image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # EXIF data that cannot be read say nothing about the orientation
+        return None
+
+
+def _upright(pixels: Pixels, orientation: object) -> Pixels:
+    """The picture as it should be seen: orientations 5..8 are 1..4 stored with rows and columns exchanged."""
+    if orientation not in (2, 3, 4, 5, 6, 7, 8):
+        return pixels
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

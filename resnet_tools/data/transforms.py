@@ -1,0 +1,169 @@
+"""Image -> normalised (3, crop, crop) float32 tensor, exactly as Torch7 made it.
+
+In: the path of an image, or its pixels as an (H, W, 3) array. Out: what the original's Scale, ColorNormalize and
+CenterCrop (or TenCrop) give, within a few 1e-6: see `resample` for the scaling. Normalisation is part of its last
+sum, and only the pixels of the crop are computed, so a 1 x 1,000,000 image costs no more than its file.
+
+Source: fb.resnet.torch 985e569, datasets/transforms.lua.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnet_tools.data.image import ImagePath, load_image
+from resnet_tools.data.resample import merged, resample
+from resnet_tools.errors import ImageError
+
+MAX_SIDE_PX = 8192
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a net's input when it is classified: Scale(resize_px), CenterCrop(crop_px), normalise.
+
+    `mean` and `std` are per channel (red, green, blue), for pixels between 0 (black) and `pixel_max` (white).
+    Raises ValueError for values with which no image could be prepared.
+    """
+
+    resize_px: int
+    crop_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pixel_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("resize_px", "crop_px"):
+            px = getattr(self, name)
+            if type(px) is not int or not 1 <= px <= MAX_SIDE_PX:
+                raise ValueError(f"{name} is {px!r}; expected a whole number from 1 to {MAX_SIDE_PX}")
+        if self.crop_px > self.resize_px:
+            raise ValueError(
+                f"a crop of {self.crop_px} x {self.crop_px} does not fit into an image "
+                f"scaled to {self.resize_px} pixels on its shorter side; make crop_px at most resize_px"
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if type(values) is not tuple or len(values) != 3 or not all(map(_is_finite_number, values)):
+                raise ValueError(f"{name} is {values!r}; expected three finite numbers")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std!r}; expected numbers above 0")
+        if not _is_finite_number(self.pixel_max) or self.pixel_max <= 0:
+            raise ValueError(f"pixel_max is {self.pixel_max!r}; expected a number above 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as a checkpoint stores them."""
+        return {name: list(value) if type(value) is tuple else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`, for values from a file: raises ValueError that names what is wrong."""
+        names = set(cls.__dataclass_fields__)
+        if not isinstance(values, Mapping) or set(values) != names:
+            found = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
+            raise ValueError(f"expected preprocessing with the keys {sorted(names)}, found {found}")
+        arguments: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in values.items()}
+        return cls(**arguments)
+
+
+def _is_finite_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(cast(float, value))
+
+
+IMAGENET = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR10 = Preprocessing(32, 32, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), pixel_max=255.0)
+CIFAR100 = Preprocessing(32, 32, (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), pixel_max=255.0)
+
+
+def preprocess(
+    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool = False
+) -> Tensor:
+    """The net's input for one image: (3, crop_px, crop_px) float32.
+
+    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. `exif`: see `load_image`.
+    Raises ImageError.
+    """
+    pixels = _pixels(image, exif)
+    height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
+    crop = preprocessing.crop_px
+    top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
+    rows, columns = [range(top, top + crop)], [range(left, left + crop)]
+    return _scaled(pixels, (height, width), rows, columns, preprocessing)
+
+
+def ten_crops(
+    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool = False
+) -> Tensor:
+    """The original's ten crops of one image, decoded and scaled once: (10, 3, crop_px, crop_px) float32.
+
+    Center, top left, top right, bottom left, bottom right; then the same crops of the mirrored image.
+    """
+    pixels = _pixels(image, exif)
+    height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
+    crop = preprocessing.crop_px
+    middle_y, middle_x = center_crop_offset(height, crop), center_crop_offset(width, crop)
+    bottom, right = height - crop, width - crop
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    plain = [(middle_y, middle_x), *corners]
+    # Where the crops of the mirrored image lie in the image itself: the center of an odd width moves by one.
+    mirrored = [(y, right - x) for y, x in plain]
+
+    tops, lefts = (sorted(set(starts)) for starts in zip(*plain, *mirrored, strict=True))
+    rows, columns = ([range(start, start + crop) for start in starts] for starts in (tops, lefts))
+    scaled = _scaled(pixels, (height, width), rows, columns, preprocessing)
+
+    kept_rows, kept_columns = merged(rows), merged(columns)
+    crops = scaled.new_empty(10, 3, crop, crop)
+    for number, (y, x) in enumerate(plain + mirrored):
+        row, column = int(np.searchsorted(kept_rows, y)), int(np.searchsorted(kept_columns, x))
+        window = scaled[:, row : row + crop, column : column + crop]
+        crops[number] = window if number < 5 else window.flip(2)
+    return crops
+
+
+def _pixels(image: ImagePath | NDArray[Any], exif: bool) -> NDArray[Any]:
+    if not isinstance(image, np.ndarray):
+        return load_image(image, exif=exif)
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.kind not in "uf":
+        raise ImageError(f"pixels are {image.dtype} {image.shape}; expected uint8, uint16 or float (H, W, 3)")
+    return image
+
+
+def _scaled(
+    pixels: NDArray[Any],
+    size: tuple[int, int],
+    rows: Sequence[range],
+    columns: Sequence[range],
+    preprocessing: Preprocessing,
+) -> Tensor:
+    """The given rows and columns of the scaled image, (3, h, w): (x * pixel_max / white - mean) / std."""
+    white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    scale = tuple(preprocessing.pixel_max / white / std for std in preprocessing.std)
+    shift = tuple(-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
+    return resample(pixels, size, rows, columns, scale=scale, shift=shift)
+
+
+def scale_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(h, w) that Scale(size) gives: the shorter side becomes `size`, the longer is cut off, not rounded.
+
+    The ratio is rounded before the product: 100 x 140 scaled to 360 gives 503, as 1.4 * 360 = 503.99999999999994.
+    """
+    if (width <= height and width == size) or (height <= width and height == size):
+        return height, width
+    if width < height:
+        return int(height / width * size), size
+    return size, int(width / height * size)
+
+
+def center_crop_offset(side: int, crop: int) -> int:
+    """Where CenterCrop starts (0-based) along one side: half of what is left over, rounded up."""
+    if crop > side:
+        raise ValueError(f"a crop of {crop} pixels does not fit into {side} pixels")
+    return (side - crop + 1) // 2

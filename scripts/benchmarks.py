@@ -1,0 +1,230 @@
+"""The benchmark suite: each row is the ratio of the medians of two commands or functions that ran in turn.
+
+A ratio below its target is good; times differ from machine to machine, ratios much less.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+PLAIN_TORCHVISION = """
+import sys, torch, torchvision
+from PIL import Image
+from torchvision import transforms
+net = torchvision.models.resnet50()
+net.load_state_dict(torch.load(sys.argv[1], weights_only=True))
+net.eval()
+prepare = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(),
+    transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
+for path in sys.argv[2:]:
+    with torch.no_grad():
+        best = torch.softmax(net(prepare(Image.open(path).convert("RGB"))[None])[0], 0).topk(5)
+    print(path, best.values.tolist(), best.indices.tolist())
+"""
+
+PLAIN_TIMM = """
+import sys, timm, torch
+from timm.data import ImageDataset, create_loader
+net = timm.create_model("resnet50").eval()
+net.load_state_dict(torch.load(sys.argv[1], weights_only=True))
+loader = create_loader(ImageDataset(sys.argv[2]), (3, 224, 224), 32, use_prefetcher=False, num_workers=2)
+with torch.no_grad():
+    for images, _ in loader:
+        print(torch.softmax(net(images), 1).topk(5).indices.tolist())
+"""
+
+MINIMUM = """
+import sys, torch
+net = torch.load(sys.argv[1], weights_only=True)
+from resnet_tools.nets.catalog import named_architecture
+from resnet_tools.nets.state_dict import load_resnet
+with torch.inference_mode():
+    load_resnet(named_architecture("resnet-50"), net)(torch.zeros(1, 3, 224, 224))
+"""
+
+PEAK = """
+import resource, sys
+{imports}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+{work}
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    ratio: float
+    target: float
+    detail: str
+
+
+def in_turn(ours: Callable[[], object], peer: Callable[[], object], runs: int) -> tuple[float, float]:
+    """Median seconds of each, run alternately after one run of each to warm up."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for run in range(runs + 1):
+        for function, found in zip((ours, peer), times, strict=True):
+            start = time.perf_counter()
+            function()
+            if run:
+                found.append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def row(name: str, ours: Callable[[], object], peer: Callable[[], object], target: float, runs: int = 5) -> Row:
+    mine, theirs = in_turn(ours, peer, runs)
+    return Row(name, mine / theirs, target, f"{mine * 1e3:,.1f} ms against {theirs * 1e3:,.1f} ms")
+
+
+def process(*command: object) -> Callable[[], object]:
+    words = [str(word) for word in command]
+    return lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def python(code: str, *arguments: object) -> Callable[[], object]:
+    return process(sys.executable, "-c", code, *arguments)
+
+
+RESNET = Path(sys.executable).with_name("resnet")
+
+
+def bench_help(_: Path) -> Iterator[Row]:
+    imports = python("import click")
+    yield row("resnet --help : import click", process(RESNET, "--help"), imports, 1.5, 15)
+    yield row("resnet classify --help : import click", process(RESNET, "classify", "--help"), imports, 1.5, 15)
+    yield row("resnet --help : import torch", process(RESNET, "--help"), python("import torch"), 0.05, 3)
+
+
+def bench_t7(folder: Path) -> Iterator[Row]:
+    from resnet_tools import load_model, read_t7
+
+    for name, path in ((name, t7_file(folder, name)) for name in ("resnet-50", "published-resnet-200")):
+        label = f"{name} ({path.stat().st_size / 1e6:.0f} MB)"
+        baseline = lambda path=path: np.fromfile(path, np.uint8)  # noqa: E731
+        yield row(f"parse {label} : np.fromfile", lambda path=path: read_t7(path), baseline, 0.5, 9)
+        yield row(f"parse and load {label} : np.fromfile", lambda path=path: load_model(path), baseline, 1.3, 9)
+        yield peak_memory(path, label)
+
+
+def peak_memory(path: Path, label: str) -> Row:
+    from resnet_tools import load_model
+
+    imports = "import resnet_tools.checkpoint as c; c.load_model()"
+    code = PEAK.format(imports=imports, work="model = c.load_model(sys.argv[1])")
+    peak = int(subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True).stdout)
+    weights = sum(tensor.nbytes for tensor in load_model(path).model.state_dict().values())
+    return Row(f"peak memory of loading {label} : weights", peak / weights, 1.2, f"{peak / 1e6:,.0f} MB")
+
+
+def bench_transform(folder: Path) -> Iterator[Row]:
+    import torch
+    from torchvision import transforms
+
+    from resnet_tools.data.image import load_image
+    from resnet_tools.data.transforms import preprocess
+
+    path = photos(folder, 1)[0]
+    image = Image.open(path).convert("RGB")
+    pixels = np.asarray(image)
+    normalize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    bicubic = transforms.Resize(256, transforms.InterpolationMode.BICUBIC)
+    peer = transforms.Compose([bicubic, transforms.CenterCrop(224), transforms.ToTensor(), normalize])
+    for threads in (1, torch.get_num_threads()):
+        torch.set_num_threads(threads)
+        name = f"evaluation transform, {threads} threads : torchvision v1 bicubic"
+        yield row(name, lambda: preprocess(pixels), lambda: peer(image), 0.25, 200)
+    pillow = lambda: np.asarray(Image.open(path).convert("RGB"))  # noqa: E731
+    yield row("decode a JPEG : Pillow", lambda: load_image(path), pillow, 1.0, 200)
+
+
+def bench_classify(folder: Path) -> Iterator[Row]:
+    model, state = t7_file(folder, "resnet-50"), state_file(folder)
+    images = photos(folder, 100)
+    ours = process(RESNET, "classify", model, images[0])
+    yield row("classify 1 image : torchvision script", ours, python(PLAIN_TORCHVISION, state, images[0]), 0.4)
+    minimum = python(MINIMUM, state)
+    yield row("classify 1 image : import, load, one forward", ours, minimum, 1.15)
+    for precision, target in (("single", 0.55), ("bf16", 0.4)):
+        ours = process(RESNET, "classify", model, *images, "--precision", precision)
+        name = f"classify 100 images, {precision} : torchvision script"
+        yield row(name, ours, python(PLAIN_TORCHVISION, state, *images), target, 3)
+
+
+def bench_timm(folder: Path) -> Iterator[Row]:
+    photos(folder, 1000)
+    ours = process(RESNET, "classify", t7_file(folder, "resnet-50"), folder / "photos")
+    peer = python(PLAIN_TIMM, state_file(folder), folder / "photos")
+    yield row("classify 1000 images : timm eager with its loader", ours, peer, 1 / 1.4, 2)
+
+
+def t7_file(folder: Path, name: str) -> Path:
+    """A checkpoint of full width in the structure of the published files, without gradients."""
+    from resnet_tools.nets.catalog import named_architecture
+    from tests.lua_nets import lua_net
+    from tests.t7_writer import write_flattened
+
+    path = folder / f"{name}.t7"
+    if not path.exists():
+        write_flattened(path, lua_net(named_architecture(name)), gradients=False)
+    return path
+
+
+def state_file(folder: Path) -> Path:
+    import torch
+
+    from resnet_tools import load_model
+
+    path = folder / "resnet-50.pth"
+    if not path.exists():
+        torch.save(load_model(t7_file(folder, "resnet-50")).model.state_dict(), path)
+    return path
+
+
+def photos(folder: Path, count: int) -> list[Path]:
+    """JPEGs of 500 x 375 pixels with detail at every scale, as photographs have."""
+    random = np.random.default_rng(0)
+    (folder / "photos").mkdir(exist_ok=True)
+    paths = [folder / "photos" / f"{number:04}.jpg" for number in range(count)]
+    for path in paths:
+        if not path.exists():
+            total = np.zeros((375, 500, 3))
+            for size in (4, 16, 64, 256):
+                noise = Image.fromarray(random.integers(0, 256, (size, size, 3), dtype=np.uint8))
+                total += np.asarray(noise.resize((500, 375), Image.Resampling.BICUBIC), float) * (4 / size) ** 0.5
+            Image.fromarray((total / total.max() * 255).astype(np.uint8)).save(path, quality=90)
+    return paths
+
+
+BENCHMARKS = {
+    "help": bench_help,
+    "t7": bench_t7,
+    "transform": bench_transform,
+    "classify": bench_classify,
+    "timm": bench_timm,
+}
+
+
+@click.command(help="Run the benchmarks NAMES (all by default) and print a table in Markdown.")
+@click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
+def main(names: tuple[str, ...]) -> None:
+    click.echo("| benchmark | ratio | target | |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names or BENCHMARKS:
+            for found in BENCHMARKS[name](Path(folder)):
+                mark = "" if found.ratio <= found.target else " **missed**"
+                click.echo(f"| {found.name} | {found.ratio:.3f} | {found.target:.2f}{mark} | {found.detail} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""The house: who may import whom, what lives in which room, and what stays out of `--help`."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "resnet_tools"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A module imports only from its own room and from rooms later in this list.
+ROOMS = ["__main__", "cli", "inspection", "inference", "checkpoint", "torch7", "nets", "data", "errors"]
+# The same inside the rooms: a file imports only from files later in its list.
+INSIDE = {
+    "torch7": [
+        "weights",
+        "recognise",
+        "template",
+        "outline",
+        "printing",
+        "modules",
+        "t7",
+        "ascii_reader",
+        "reader",
+        "payloads",
+        "lua",
+        "sniff",
+    ],
+    "nets": ["state_dict", "resnet", "catalog", "architecture"],
+    "data": ["loading", "transforms", "image", "files", "labels"],
+}
+# A line of code knows its room by its noun.
+NOUNS = {
+    r"torch\.(load|save)\(": ["checkpoint.py"],
+    r"nn\.Conv2d\(": ["nets/resnet.py"],
+    r"\b0\.485\b": ["data/transforms.py"],
+    r"\(3, 24, 36, 3\)": ["nets/catalog.py"],
+    r"\bclick\.": ["cli/", "__main__.py"],
+    r"CudaTensor": ["torch7/"],
+    r"weights_only=False": [],
+}
+
+
+def name_of(file: Path) -> tuple[str, ...]:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
+
+
+def imports_of(file: Path) -> list[tuple[str, ...]]:
+    found = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return [tuple(name.split(".")[1:]) for name in found if name.startswith("resnet_tools.")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: "/".join(name_of(file)))
+def test_imports_go_down_the_list_of_rooms(file):
+    own = name_of(file)
+    if own == ("__init__",):
+        return  # names every public room
+    for imported in imports_of(file):
+        assert ROOMS.index(imported[0]) >= ROOMS.index(own[0]), f"{own} imports {imported}"
+        if imported[0] == own[0] and own[0] in INSIDE and len(own) > 1:
+            order = INSIDE[own[0]]
+            assert order.index(imported[1]) > order.index(own[1]), f"{own} imports {imported}"
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_each_noun_has_one_room(noun):
+    for file in FILES:
+        where = file.relative_to(PACKAGE).as_posix()
+        if not any(where.startswith(room) for room in NOUNS[noun]):
+            assert not re.search(noun, file.read_text()), f"{noun} in {where}"
+
+
+def test_the_reader_needs_only_the_standard_library_numpy_and_torchfile():
+    code = "import sys, resnet_tools.torch7.t7, resnet_tools.torch7.modules; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torchfile" in loaded
+    assert not {"torch", "PIL", "click"} & set(loaded)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["classify", "--help"], ["inspect", "--help"], ["--version"]])
+def test_help_loads_neither_torch_nor_numpy(arguments):
+    code = (
+        "import sys; from resnet_tools.__main__ import run; code = run(sys.argv[1:]); "
+        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'torchfile'} & set(sys.modules); "
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_classify_does_not_load_torchvision():
+    images = str(PACKAGE / "assets" / "images" / "bag.png")
+    code = (
+        "import sys; from resnet_tools.__main__ import run; code = run(sys.argv[1:]); "
+        "sys.exit('loaded torchvision' if 'torchvision' in sys.modules else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "classify", "demo", images], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Classes for" in done.stdout

@@ -1,0 +1,193 @@
+"""Architecture -> nn.Module: shapes, names, initial values, torchvision's nets, folding."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from resnet_tools.errors import ResnetToolsError
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.catalog import PUBLISHED, architecture, architecture_name, architecture_names, describe
+from resnet_tools.nets.resnet import ResNet, build_resnet, fold_batch_norm
+from tests.strategies import architectures
+
+TORCHVISION = {
+    "resnet-18": "resnet18",
+    "resnet-34": "resnet34",
+    "resnet-50": "resnet50",
+    "resnet-101": "resnet101",
+    "resnet-152": "resnet152",
+    "resnext-50-32x4d": "resnext50_32x4d",
+    "wide-resnet-50-2": "wide_resnet50_2",
+}
+
+
+def with_lively_batch_norms(model: ResNet) -> ResNet:
+    """Running statistics and scales that differ from their initial values, as after training."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low in ((module.weight.data, 0.5), (module.running_var, 0.5), (module.running_mean, -0.5)):
+                tensor.uniform_(low, low + 1, generator=generator)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), TORCHVISION.items())
+def test_state_dicts_load_strictly_into_torchvision_and_compute_the_same(ours, theirs):
+    model = with_lively_batch_norms(build_resnet(ours))
+    other = getattr(torchvision.models, theirs)()
+    other.load_state_dict(model.state_dict(), strict=True)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), other.eval()(images), rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(architectures())
+def test_logits_are_the_classifier_of_the_features(net):
+    model = build_resnet(net).eval()
+    with torch.inference_mode():
+        features = model.forward_features(torch.ones(2, 3, 40, 33))
+        assert features.shape == (2, net.feature_length)
+        assert torch.equal(model(torch.ones(2, 3, 40, 33)), model.fc(features))
+
+
+@settings(deadline=None, max_examples=30)
+@given(architectures())
+def test_folded_batch_norms_change_nothing(net):
+    model = with_lively_batch_norms(build_resnet(net))
+    folded = copy.deepcopy(model)
+    fold_batch_norm(folded)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected, found = model(images), folded(images)
+    assert (found - expected).abs().max() <= 1e-5 * max(1, expected.abs().max())
+    assert len(batch_norms(folded)) < len(batch_norms(model))
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def test_every_name_builds_a_net_of_its_depth():
+    for name in architecture_names():
+        net = architecture_name_to_net(name)
+        published = name.removeprefix("published-").rsplit("-", 1)
+        digits = [part for part in name.split("-") if part.isdigit()]
+        assert str(net.depth) == digits[0], (name, published)
+        assert f"({name})" in describe(net) or name != architecture_name(net)
+
+
+def architecture_name_to_net(name: str) -> Architecture:
+    with torch.device("meta"):
+        return build_resnet(name).architecture
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # Counted by torchvision for its nets; CIFAR nets as in table 6 of arXiv:1512.03385 (0.27 M, 0.85 M).
+        ("resnet-18", 11_689_512),
+        ("resnet-50", 25_557_032),
+        ("resnet-152", 60_192_808),
+        ("cifar10-resnet-20", 269_722),
+        ("cifar10-resnet-56", 853_018),
+        ("published-resnet-18", 11_687_720),  # less the batch norms of three shortcuts: 2 (128 + 256 + 512) = 1792
+    ],
+)
+def test_parameter_counts(name, parameters):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build_resnet(name).parameters()) == parameters
+
+
+def test_the_published_nets_have_their_names():
+    assert [architecture_name(p.architecture) for p in PUBLISHED] == [
+        "published-resnet-18",
+        "published-resnet-34",
+        "published-resnet-50",
+        "resnet-101",
+        "resnet-152",
+        "published-resnet-200",
+    ]
+
+
+def test_new_nets_are_initialised_as_the_original_does():
+    torch.manual_seed(0)
+    model = build_resnet(depth=50, classes=200)
+    conv = model.get_submodule("layer3.0.conv2").weight  # 3 x 3, 256 outputs: N(0, sqrt(2 / (9 * 256)))
+    assert conv.std().item() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.01)
+    assert conv.mean().item() == pytest.approx(0, abs=1e-4)
+    bound = 1 / math.sqrt(2048)
+    assert 0.99 * bound < model.fc.weight.abs().max().item() <= bound
+    assert model.fc.bias.eq(0).all()
+    assert all(norm.weight.eq(1).all() and norm.bias.eq(0).all() for norm in batch_norms(model))
+    assert model.conv1.bias is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 17}, "depth 17 is not one of 18, 34, 50, 101, 152, 200"),
+        ({"depth": 19, "dataset": "cifar10"}, r"depth 19 is not 6 n \+ 2"),
+        ({"depth": 50, "shortcut_type": "A"}, "shortcut type A doubles the channels"),
+        ({"net_type": "vgg"}, "net type 'vgg' is unknown"),
+        ({"dataset": "mnist"}, "data set 'mnist' is unknown"),
+    ],
+)
+def test_nets_that_do_not_exist_are_refused(options, message):
+    with pytest.raises(ResnetToolsError, match=message):
+        build_resnet(**options)
+
+
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(
+        ResnetToolsError, match=r"'resnet-51' names no architecture; the names are resnet-18, resnet-34"
+    ):
+        build_resnet("resnet-51")
+
+
+def test_options_are_the_originals():
+    assert architecture() == architecture(34, dataset="imagenet", net_type="resnet", shortcut_type="B", classes=1000)
+    assert architecture(20, dataset="cifar100").shortcut_type == "A"
+    assert architecture(20, dataset="cifar100").classes == 100
+
+
+def test_any_input_size_gives_one_row_an_image():
+    model = build_resnet(depth=18, classes=7).eval()
+    with torch.inference_mode():
+        for height, width in ((320, 320), (64, 96), (33, 47)):
+            assert model(torch.zeros(2, 3, height, width)).shape == (2, 7)
+
+
+def test_features_of_any_layer_can_be_had_by_name():
+    extractor = create_feature_extractor(build_resnet("preresnet-18").eval(), ["layer2", "norm", "avgpool"])
+    features = extractor(torch.zeros(1, 3, 64, 64))
+    assert {name: tuple(f.shape) for name, f in features.items()} == {
+        "layer2": (1, 128, 8, 8),
+        "norm": (1, 512, 2, 2),
+        "avgpool": (1, 512, 1, 1),
+    }
+
+
+def test_nets_learn():
+    torch.manual_seed(0)
+    for order in ("resnet", "preresnet"):
+        model = build_resnet(depth=8, dataset="cifar10", net_type=order)
+        images, targets = torch.randn(8, 3, 16, 16), torch.arange(8)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        losses = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images), targets)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < 0.5 * losses[0]
+        assert all(p.grad is not None for p in model.parameters())
