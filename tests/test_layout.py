@@ -32,7 +32,7 @@ INSIDE = {
         "sniff",
     ],
     "nets": ["state_dict", "resnet", "catalog", "architecture"],
-    "data": ["loading", "transforms", "image", "files", "labels"],
+    "data": ["loading", "transforms", "resample", "image", "files", "labels"],
 }
 # A line of code knows its room by its noun.
 NOUNS = {

@@ -281,8 +281,9 @@ def shape_of(value: Any) -> list[Any]:
         value = waiting.pop()
         kept.append(value)  # or its id might be used again
         if isinstance(value, LuaTable | LuaObject | LuaFunction | np.ndarray):
+            known = id(value) in met
             flat.append((type(value), met.setdefault(id(value), len(met))))
-            if met[id(value)] < len(met) - 1:
+            if known:
                 continue
         if isinstance(value, LuaTable):
             waiting += [x for pair in value.items() for x in pair]
@@ -292,7 +293,7 @@ def shape_of(value: Any) -> list[Any]:
         elif isinstance(value, LuaFunction):
             waiting += [value.dumped, value.upvalues]
         elif isinstance(value, np.ndarray):
-            flat.append((value.dtype, value.shape, value.strides, value.ctypes.data, value.torch_type))
+            flat.append((value.dtype, value.shape, value.strides, value.size and value.ctypes.data, value.torch_type))
         else:
             flat.append((type(value), repr(value)))
     return flat

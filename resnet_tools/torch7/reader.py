@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import torchfile
 
-from resnet_tools.errors import T7Error
 from resnet_tools.torch7.byte_reader import ByteReader
 from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.payloads import LUA_TYPES, PAYLOADS, UNFINISHED, describe, read_object
@@ -157,7 +156,7 @@ class T7Reader(ByteReader):
 
     def read_index(self) -> int:
         self.what = "an object index"
-        return self.read_int()
+        return int(self.read_int())
 
     def known(self, index: int, *kinds: type) -> Any:
         """The object that the file had before with this index."""
