@@ -411,6 +411,15 @@ def test_every_good_file_looks_like_one() -> None:
         assert looks_like_t7(head) != (path.name == "big_endian.t7"), path.name
 
 
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    for switch, expected in ((gc.disable, False), (gc.enable, True)):
+        switch()
+        read_t7(DATA / "nested.t7")
+        with pytest.raises(T7Error):
+            read_t7(DATA / "bad" / "string_short.t7")
+        assert gc.isenabled() is expected
+
+
 def test_what_cannot_be_opened_is_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(T7Error, match=r"absent\.t7: .*No such file"):
         read_t7(tmp_path / "absent.t7")

@@ -32,10 +32,8 @@ class ByteReader(torchfile.T7Reader):  # type: ignore[misc]
     Of torchfile remain the tags, the objects read so far, read_int, read_boolean and read_double, on our `_read`.
     """
 
-    numbers: ClassVar[dict[str, struct.Struct]] = {
-        "i": struct.Struct("<i"),
-        "d": struct.Struct("<d"),
-    }  # torchfile's are native
+    # torchfile names its formats by these letters and means the machine's own byte order.
+    numbers: ClassVar[dict[str, struct.Struct]] = {"i": struct.Struct("<i"), "d": struct.Struct("<d")}
 
     def __init__(self, data: mmap.mmap | bytes, name: str, long_bytes: int = 8) -> None:
         super().__init__(data)

@@ -27,7 +27,9 @@ _PAIR_BYTES = 8 + _LONGEST_KEY + 12  # a string and a number
 
 
 class FastReader(T7Reader):
-    tensor_header, tensor_class = b"-", ("", 0)  # of the last tensor: most objects are of the same class
+    # How the record of the last new kind of tensor began, and what that means: most objects are of that class.
+    tensor_header = struct.pack("<i3si17s", 3, b"V 1", 17, b"torch.FloatTensor")
+    tensor_class = ("torch.FloatTensor", 1)
 
     def read_int(self) -> int:
         start = self.position
@@ -45,11 +47,8 @@ class FastReader(T7Reader):
         if tag == _STRING and 0 <= number <= self.size - start - 8:
             self.position = end = start + 8 + number
             return self.data[start + 8 : end]
-        begin = self.begin.get(tag)
-        if begin is None:
-            return super().begin_object()
         self.start, self.position = start, start + 4
-        return begin(self, tag)
+        return self.begin_tagged(tag)
 
     def fill_table(self, table: LuaTable, count: int) -> Steps:
         view, last = self.view, self.size - _PAIR_BYTES
@@ -57,25 +56,31 @@ class FastReader(T7Reader):
             start = self.position
             pair = _KEY_TAG_INT.get(_LONG.unpack_from(view, start)[0]) if start <= last else None
             if pair is None:
-                yield from self.fill_pair(table)
-                continue
-            key, tag, number = pair.unpack_from(view, start + 8)
-            start += pair.size  # 8 bytes behind the key, as many as precede it
-            if tag == _NUMBER:
-                self.position = start + 12
-                value: Any = lua_number(_DOUBLE.unpack_from(view, start + 4)[0])
-            elif tag == _BOOLEAN:
-                self.position = start + 8
-                value = number == 1
-            else:
-                self.position = start
+                key = self.begin_object()
+                if type(key) is GeneratorType:
+                    key = yield key
+                self.check_key(key, start)
                 value = self.begin_object()
-                if type(value) is GeneratorType:
-                    value = yield value
+            else:
+                key, tag, number = pair.unpack_from(view, start + 8)
+                start += pair.size  # 8 more than the key, as are before it
+                if tag == _NUMBER:
+                    self.position = start + 12
+                    value = lua_number(_DOUBLE.unpack_from(view, start + 4)[0])
+                elif tag == _BOOLEAN:
+                    self.position = start + 8
+                    value = number == 1
+                else:
+                    self.start, self.position = start, start + 4
+                    value = self.begin_tagged(tag)
+            if type(value) is GeneratorType:
+                value = yield value
             if value is None:
                 table.pop(key, None)
-            else:
+            elif type(key) is bytes:
                 dict.__setitem__(table, key, value)  # as LuaTable does with bytes
+            else:
+                table[key] = value
         return table
 
     def read_class(self) -> tuple[str, int]:

@@ -214,7 +214,7 @@ def release(array: np.ndarray[Any, Any]) -> None:
     neighbour at most a second read from the page cache. A tensor's own pages; `release(tensor.storage)` for all.
     Nothing happens for arrays that are not views of a file, and on systems without madvise.
     """
-    file = _file_behind(array)
+    file = file_behind(array)
     if file is None or array.size == 0 or not hasattr(mmap, "MADV_DONTNEED"):
         return
     first = array.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
@@ -227,7 +227,7 @@ def release(array: np.ndarray[Any, Any]) -> None:
         file.madvise(mmap.MADV_DONTNEED, start, first + highest + array.itemsize - start)
 
 
-def _file_behind(array: Any) -> mmap.mmap | None:
+def file_behind(array: Any) -> mmap.mmap | None:
     while isinstance(array, np.ndarray | memoryview):
         array = array.base if isinstance(array, np.ndarray) else array.obj
     return array if isinstance(array, mmap.mmap) else None

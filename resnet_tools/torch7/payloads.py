@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from types import GeneratorType, NoneType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
 
-if TYPE_CHECKING:
-    from resnet_tools.torch7.reader import T7Reader
-
+Reader = Any  # a T7Reader, whose module needs this one
 Steps = Generator[Any, Any, Any]
-Payload = Callable[["T7Reader", str, int, int], Any]
+Payload = Callable[[Reader, str, int, int], Any]
 Longs = tuple[int, ...]
 
 UNFINISHED = object()  # stands for an object whose payload is being read and that cannot be referred to yet
@@ -50,14 +48,14 @@ LUA_TYPES = {
 }
 
 
-def read_object(reader: T7Reader, class_name: str, version: int, index: int) -> Steps:
+def read_object(reader: Reader, class_name: str, version: int, index: int) -> Steps:
     value = reader.objects[index] = LuaObject(class_name, version)
     start = reader.position
     value.fields = _table(reader, start, "the fields", (yield reader.begin_object()))
     return value
 
 
-def read_data_parallel_table(reader: T7Reader, class_name: str, version: int, index: int) -> Steps:
+def read_data_parallel_table(reader: Reader, class_name: str, version: int, index: int) -> Steps:
     value = reader.objects[index] = LuaObject(class_name, version)
     start = reader.position
     if version >= 2:
@@ -67,7 +65,7 @@ def read_data_parallel_table(reader: T7Reader, class_name: str, version: int, in
     return value
 
 
-def read_hash(reader: T7Reader, class_name: str, version: int, index: int) -> Steps:
+def read_hash(reader: Reader, class_name: str, version: int, index: int) -> Steps:
     value = reader.objects[index] = LuaObject(class_name, version)
     reader.what = "the number of entries"
     count = reader.read_count(reader.read_long, reader.smallest_pair_bytes)
@@ -75,7 +73,7 @@ def read_hash(reader: T7Reader, class_name: str, version: int, index: int) -> St
     return value
 
 
-def read_vec(reader: T7Reader, class_name: str, version: int, index: int) -> Steps:
+def read_vec(reader: Reader, class_name: str, version: int, index: int) -> Steps:
     value = reader.objects[index] = LuaObject(class_name, version)
     reader.what = "the number of entries"
     for position in range(1, reader.read_count(reader.read_long, 1) + 1):
@@ -83,17 +81,17 @@ def read_vec(reader: T7Reader, class_name: str, version: int, index: int) -> Ste
     return value
 
 
-def read_storage(reader: T7Reader, class_name: str, version: int, index: int) -> T7Storage:
+def read_storage(reader: Reader, class_name: str, version: int, index: int) -> T7Storage:
     dtype = DTYPES[reader.long_bytes][class_name]
     reader.what = "the number of elements"
     count = reader.read_count(reader.read_long, reader.smallest_element_bytes(dtype))
     reader.what = "the elements"
-    storage = reader.read_elements(dtype, count)
+    storage: T7Storage = reader.read_elements(dtype, count)
     storage.torch_type = class_name
     return storage
 
 
-def read_tensor(reader: T7Reader, class_name: str, version: int, index: int) -> T7Tensor:
+def read_tensor(reader: Reader, class_name: str, version: int, index: int) -> T7Tensor:
     if reader.in_tensor:  # where its storage should be; or the recursion below would have no bound
         raise reader.error("a storage", class_name, what="the storage")
     start, dtype = reader.position, DTYPES[reader.long_bytes][class_name]
@@ -126,13 +124,13 @@ def describe(value: object) -> str:
     return str(getattr(value, "torch_type", None) or getattr(value, "class_name", None) or LUA_TYPES[type(value)])
 
 
-def _table(reader: T7Reader, start: int, what: str, value: object) -> LuaTable:
+def _table(reader: Reader, start: int, what: str, value: object) -> LuaTable:
     if not isinstance(value, LuaTable):
         raise reader.error("a table", describe(value), at=start, what=what)
     return value
 
 
-def _read_storage_of_tensor(reader: T7Reader, dtype: np.dtype[Any], dimensions: int) -> T7Storage | None:
+def _read_storage_of_tensor(reader: Reader, dtype: np.dtype[Any], dimensions: int) -> T7Storage | None:
     start, reader.in_tensor = reader.position, True
     storage = reader.begin_object()
     reader.in_tensor = False

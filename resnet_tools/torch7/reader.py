@@ -59,10 +59,12 @@ class T7Reader(ByteReader):
 
     def begin_object(self) -> Any:
         self.what = "a type tag"
-        tag = self.read_int()
+        return self.begin_tagged(self.read_int())
+
+    def begin_tagged(self, tag: int) -> Any:
         begin = self.begin.get(tag)
         if begin is None:
-            raise self.error("0 to 8", tag)
+            raise self.error("0 to 8", tag, what="a type tag")
         return begin(self, tag)
 
     def begin_nil(self, tag: int) -> None:
@@ -90,23 +92,23 @@ class T7Reader(ByteReader):
 
     def fill_table(self, table: LuaTable, count: int) -> Steps:
         for _ in range(count):
-            yield from self.fill_pair(table)
+            start = self.position
+            key = self.begin_object()
+            if type(key) is GeneratorType:
+                key = yield key
+            self.check_key(key, start)
+            value = self.begin_object()
+            if type(value) is GeneratorType:
+                value = yield value
+            if value is None:
+                table.pop(key, None)  # as t[k] = nil does
+            else:
+                table[key] = value
         return table
 
-    def fill_pair(self, table: LuaTable) -> Steps:
-        start = self.position
-        key = self.begin_object()
-        if type(key) is GeneratorType:
-            key = yield key
-        if key is None or (type(key) is float and math.isnan(key)):
+    def check_key(self, key: object, start: int) -> None:
+        if key is None or (isinstance(key, float) and math.isnan(key)):
             raise self.error("anything but nil and NaN", key, at=start, what="a table key")
-        value = self.begin_object()
-        if type(value) is GeneratorType:
-            value = yield value
-        if value is None:
-            table.pop(key, None)  # as t[k] = nil does
-        else:
-            table[key] = value
 
     def begin_function(self, tag: int) -> Any:
         index = None

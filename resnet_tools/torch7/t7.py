@@ -40,12 +40,16 @@ Source: torch7 File.lua, generic/Storage.c, generic/Tensor.c, lib/TH/THDiskFile.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 
 from resnet_tools.errors import T7Error
 from resnet_tools.torch7.ascii_reader import AsciiReader
+from resnet_tools.torch7.copying import MappedFile
 from resnet_tools.torch7.fast_reader import FastReader
 from resnet_tools.torch7.sniff import HEAD_BYTES, describe_content, is_ascii_t7
 
@@ -66,32 +70,44 @@ def read_t7(path: str | os.PathLike[str], *, long_bytes: int | None = None) -> o
     head = data[:HEAD_BYTES]
     if (otherwise := describe_content(head, len(data))) is not None:
         raise T7Error(f"{name}: byte 0: expected a Lua Torch file, found {head[:16]!r}: {otherwise}")
-    if is_ascii_t7(head):
-        return AsciiReader(data, name).read_file()
+    with _collector_paused():
+        if is_ascii_t7(head):
+            return AsciiReader(data, name).read_file()
+        return _read_binary(data, name, long_bytes)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Reading makes many objects and no garbage; a full collection beside an imported torch costs 0.1 seconds."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_binary(data: mmap.mmap | bytes, name: str, long_bytes: int | None) -> object:
     reader = FastReader(data, name, long_bytes or 8)
     try:
         return reader.read_file()
     except T7Error as error:
-        if long_bytes is None and reader.longs_look_shorter(error):
-            return _read_with_short_longs(data, name, error)
-        raise
-
-
-def _read_with_short_longs(data: mmap.mmap | bytes, name: str, error: T7Error) -> object:
-    try:
-        return FastReader(data, name, 4).read_file()
-    except T7Error:
-        raise error from None
+        if long_bytes is not None or not reader.longs_look_shorter(error):
+            raise
+        try:
+            return FastReader(data, name, 4).read_file()
+        except T7Error:
+            raise error from None
 
 
 def _map_file(name: str) -> mmap.mmap | bytes:
     try:
         if not stat.S_ISREG(os.stat(name).st_mode):  # before opening, as that would wait for a pipe
             raise T7Error(f"{name}: expected a Lua Torch file, found a directory or a device")
-        with open(name, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return b""  # cannot be mapped
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if os.path.getsize(name) == 0:
+            return b""  # cannot be mapped
+        return MappedFile.open(name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise T7Error(f"{name}: expected a Lua Torch file, but it cannot be read: {reason}") from error

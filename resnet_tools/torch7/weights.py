@@ -1,7 +1,6 @@
 """Module tree -> state dict: the weights of a file under the parameter names of `nets.resnet`, as float32.
 
-The tensors are copies, aligned and independent of the file; pages of the file are given back as soon as they are
-copied, so that the peak memory is about that of the weights.
+The tensors are copies, aligned and independent of the file.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 
 from resnet_tools.errors import ModuleError
 from resnet_tools.nets.architecture import Architecture
-from resnet_tools.torch7.lua import release
+from resnet_tools.torch7.copying import copy_all
 from resnet_tools.torch7.modules import Module, stored_in
 from resnet_tools.torch7.outline import BN, CONV, conv_shape
 from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, bind
@@ -31,24 +30,24 @@ def state_dict(tree: Module, architecture: Architecture) -> dict[str, torch.Tens
     """
     bound = bind(tree, architecture)
     _check_storage([module for module, _ in bound.values()])
-    weights: dict[str, torch.Tensor] = {}
+    weights = _Weights()
     cut: list[str] = []
     for key, (module, expected) in bound.items():
         if module.kind == BN:
             cut += [module.path] if expected.width < module.tensors["running_var"].size else []
-            _add_batch_norm(weights, key, module, expected.width)
+            weights.add_batch_norm(key, module, expected.width)
         elif module.kind == CONV:
-            _add_convolution(weights, key, module, architecture.conv_bias)
+            weights.add_convolution(key, module, architecture.conv_bias)
         else:
-            weights[f"{key}.weight"] = _copy(module.tensors["weight"])
-            weights[f"{key}.bias"] = _filled(module.tensors.get("bias"), module.tensors["weight"].shape[0], 0)
+            weights.add_linear(key, module)
+    copy_all(weights.copies)
     if cut:
         warnings.warn(
             f"{len(cut)} batch norms are {FIRST_UPLOAD_FACTOR} times too wide, as in the first upload of resnet-200 "
             f"(first: module {cut[0]}); only their trained first quarter is used",
             stacklevel=3,
         )
-    return weights
+    return weights.state
 
 
 def _check_storage(modules: Iterable[Module]) -> None:
@@ -65,30 +64,38 @@ def _check_storage(modules: Iterable[Module]) -> None:
         )
 
 
-def _add_batch_norm(weights: dict[str, torch.Tensor], key: str, module: Module, width: int) -> None:
-    tensors = module.tensors
-    weights[f"{key}.weight"] = _filled(tensors.get("weight"), width, 1)
-    weights[f"{key}.bias"] = _filled(tensors.get("bias"), width, 0)
-    weights[f"{key}.running_mean"] = _copy(tensors["running_mean"][:width])
-    weights[f"{key}.running_var"] = _copy(tensors["running_var"][:width])
-    weights[f"{key}.num_batches_tracked"] = torch.tensor(0)
+class _Weights:
+    """The state dict in the making: `copies` lists the arrays of the file and the tensors that they go into."""
 
+    def __init__(self) -> None:
+        self.state: dict[str, torch.Tensor] = {}
+        self.copies: list[tuple[Array, Array]] = []
 
-def _add_convolution(weights: dict[str, torch.Tensor], key: str, module: Module, with_bias: bool) -> None:
-    conv = conv_shape(module)
-    shape = (conv.outputs, conv.inputs // conv.groups, conv.kernel, conv.kernel)
-    weights[f"{key}.weight"] = _copy(module.tensors["weight"].reshape(shape))
-    if with_bias:
-        weights[f"{key}.bias"] = _filled(module.tensors.get("bias"), conv.outputs, 0)
+    def add_batch_norm(self, key: str, module: Module, width: int) -> None:
+        tensors = module.tensors
+        self.add_or_fill(f"{key}.weight", tensors.get("weight"), width, 1)
+        self.add_or_fill(f"{key}.bias", tensors.get("bias"), width, 0)
+        self.add(f"{key}.running_mean", tensors["running_mean"][:width])
+        self.add(f"{key}.running_var", tensors["running_var"][:width])
+        self.state[f"{key}.num_batches_tracked"] = torch.tensor(0)
 
+    def add_convolution(self, key: str, module: Module, with_bias: bool) -> None:
+        conv = conv_shape(module)
+        shape = (conv.outputs, conv.inputs // conv.groups, conv.kernel, conv.kernel)
+        self.add(f"{key}.weight", module.tensors["weight"].reshape(shape))
+        if with_bias:
+            self.add_or_fill(f"{key}.bias", module.tensors.get("bias"), conv.outputs, 0)
 
-def _filled(array: Array | None, width: int, default: float) -> torch.Tensor:
-    return torch.full((width,), float(default)) if array is None else _copy(array[:width])
+    def add_linear(self, key: str, module: Module) -> None:
+        self.add(f"{key}.weight", module.tensors["weight"])
+        self.add_or_fill(f"{key}.bias", module.tensors.get("bias"), module.tensors["weight"].shape[0], 0)
 
+    def add_or_fill(self, key: str, array: Array | None, width: int, default: float) -> None:
+        if array is None:
+            self.state[key] = torch.full((width,), float(default))
+        else:
+            self.add(key, array[:width])
 
-def _copy(array: Array) -> torch.Tensor:
-    """A float32 tensor of its own; the array may be unaligned, strided, half or double."""
-    tensor = torch.empty(array.shape, dtype=torch.float32)
-    np.copyto(tensor.numpy(), array, casting="same_kind")
-    release(array)
-    return tensor
+    def add(self, key: str, array: Array) -> None:
+        self.state[key] = torch.empty(array.shape, dtype=torch.float32)
+        self.copies.append((array, self.state[key].numpy()))

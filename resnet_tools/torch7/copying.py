@@ -1,0 +1,105 @@
+"""Arrays that view a mapped file -> memory of their own, at the speed of reading the file.
+
+Contiguous float32 is read straight from the file into its place, all neighbours in one system call: no page of the map
+is touched, so nothing counts twice, and the interpreter lock is free meanwhile. The rest (other types, strides) is
+converted through the map, whose pages are given back.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from resnet_tools.errors import T7Error
+from resnet_tools.torch7.lua import file_behind, release
+
+Array = np.ndarray[Any, Any]
+MAX_BUFFERS = 1024  # of one preadv: IOV_MAX of Linux
+
+
+class MappedFile(mmap.mmap):
+    """A read-only map that keeps its file open for reading past the map."""
+
+    name: str
+    file: int
+
+    @classmethod
+    def open(cls, name: str) -> MappedFile:
+        """Raises OSError if there is no such file, ValueError if it is empty."""
+        file = os.open(name, os.O_RDONLY)
+        try:
+            mapped = cls(file, 0, access=mmap.ACCESS_READ)
+        except BaseException:
+            os.close(file)
+            raise
+        mapped.name, mapped.file = name, file
+        return mapped
+
+    def __del__(self) -> None:
+        if "file" in self.__dict__:
+            os.close(self.file)
+
+
+@dataclass
+class _Run:
+    """Arrays that lie behind one another in a file."""
+
+    file: MappedFile
+    start: int
+    end: int
+    targets: list[Array] = field(default_factory=list)
+
+
+def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
+    """Copy each (source, target): targets are contiguous float32 in memory, of the source's shape.
+
+    Raises: T7Error if a file has become shorter than its map.
+    """
+    direct: list[tuple[MappedFile, int, Array]] = []
+    for source, target in pairs:
+        file = file_behind(source)
+        if isinstance(file, MappedFile) and source.dtype == np.float32 and source.flags.c_contiguous:
+            direct.append((file, offset_in(file, source), target))
+        else:
+            np.copyto(target, source, casting="same_kind")
+            release(source)
+    # The longest first: meanwhile another thread can work.
+    for run in sorted(_runs(direct), key=lambda run: run.start - run.end):
+        _read(run)
+
+
+def offset_in(file: mmap.mmap, array: Array) -> int:
+    """Where in the file the first element of an array lies."""
+    return int(array.ctypes.data - np.frombuffer(file, np.uint8, 1).ctypes.data)
+
+
+def _runs(items: list[tuple[MappedFile, int, Array]]) -> Iterator[_Run]:
+    run: _Run | None = None
+    for file, start, target in sorted(items, key=lambda item: (id(item[0]), item[1])):
+        if run is None or run.file is not file or run.end != start or len(run.targets) == MAX_BUFFERS:
+            if run is not None:
+                yield run
+            run = _Run(file, start, start)
+        run.targets.append(target)
+        run.end += target.nbytes
+    if run is not None:
+        yield run
+
+
+def _read(run: _Run) -> None:
+    position = run.start
+    buffers = [target.data.cast("B") for target in run.targets]
+    while buffers:
+        count = os.preadv(run.file.file, buffers, position)
+        if count == 0:
+            raise T7Error(f"{run.file.name}: byte {position}: the file has become shorter while it was read")
+        position += count
+        while buffers and count >= len(buffers[0]):
+            count -= len(buffers.pop(0))
+        if buffers:
+            buffers[0] = buffers[0][count:]

@@ -1,0 +1,46 @@
+"""The README says what is true: help texts, the Python example, the tree."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from resnet_tools.cli import COMMANDS
+from tests.readme import README, with_help
+
+ROOT = README.parent
+TEXT = README.read_text()
+
+
+def test_help_texts_are_those_of_the_commands():
+    assert with_help(TEXT) == TEXT, "run: python -m tests.readme"
+    assert re.findall(r"<!-- help: (\w+) -->", TEXT) == list(COMMANDS)
+
+
+def test_the_python_example_runs_as_it_stands():
+    [code] = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "bag"
+
+
+def test_the_tree_names_every_module():
+    tree = TEXT.partition("## The house")[2].partition("```")[2].partition("```")[0]
+    for path in sorted((ROOT / "resnet_tools").rglob("*.py")):
+        folder = path.relative_to(ROOT).parts
+        name = f"{folder[-2]}/" if path.name == "__init__.py" else path.name
+        assert name in tree or "cli" in folder, path
+
+
+@pytest.mark.skipif(not (ROOT / ".venv").is_dir(), reason="the tests do not run in the environment of scripts/test")
+def test_the_demo_prints_what_the_readme_shows():
+    done = subprocess.run([ROOT / "scripts" / "demo"], capture_output=True, text=True, check=True, cwd="/")
+    shown = re.search(r"```\n(Classes for.*?)```", TEXT, re.DOTALL)
+    assert shown is not None
+    words = [line.split("\t")[1] for line in done.stdout.splitlines()[:6]]
+    assert words == [line.split("\t")[1] for line in shown[1].splitlines()]
+    assert os.path.basename(words[0]) == "ankle_boot.png"
