@@ -19,7 +19,6 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocess
 from resnet_tools.errors import CheckpointError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.nets.state_dict import architecture_of, empty_resnet, fill, load_resnet
+from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import module_tree
 from resnet_tools.torch7.recognise import recognise
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
@@ -120,10 +119,8 @@ def _format_of(path: Path) -> str:
 def _load_t7(path: Path) -> Checkpoint:
     tree = module_tree(read_t7(path))
     architecture = recognise(tree)
-    with ThreadPoolExecutor(1) as reader:  # the file is read while the modules are made
-        weights = reader.submit(state_dict, tree, architecture)
-        model = empty_resnet(architecture)
-    return Checkpoint(fill(model, weights.result()), architecture, None, default_preprocessing(architecture), "t7")
+    model = load_resnet(architecture, state_dict(tree, architecture))
+    return Checkpoint(model, architecture, None, default_preprocessing(architecture), "t7")
 
 
 def _load_pt(path: Path) -> Checkpoint:

@@ -18,7 +18,8 @@ import pytest
 import torchfile
 
 from resnet_tools.errors import T7Error
-from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor, release
+from resnet_tools.torch7.copying import release
+from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.t7 import read_t7
 
 DATA = Path(__file__).parent / "data" / "t7"

@@ -54,22 +54,13 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], key: str, dimensions: int) -> 
     return shapes[key]
 
 
-def empty_resnet(architecture: Architecture) -> ResNet:
-    """The net without memory for its weights: nothing is allocated or drawn. `fill` completes it."""
-    with torch.device("meta"):
-        return ResNet(architecture)
-
-
 def load_resnet(architecture: Architecture, state: Mapping[str, Tensor]) -> ResNet:
     """The net with these weights, in eval mode; the tensors are taken over without a copy.
 
     Raises: CheckpointError naming the first key that is missing, unknown, or differs in shape, with both shapes.
     """
-    return fill(empty_resnet(architecture), state)
-
-
-def fill(model: ResNet, state: Mapping[str, Tensor]) -> ResNet:
-    """Give `empty_resnet` its weights; see `load_resnet`."""
+    with torch.device("meta"):  # nothing is allocated or drawn
+        model = ResNet(architecture)
     expected = model.state_dict()
     counters = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
     state = counters | dict(state)

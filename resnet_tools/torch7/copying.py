@@ -1,12 +1,13 @@
 """Arrays that view a mapped file -> memory of their own, at the speed of reading the file.
 
 Contiguous float32 is read straight from the file into its place, all neighbours in one system call: no page of the map
-is touched, so nothing counts twice, and the interpreter lock is free meanwhile. The rest (other types, strides) is
-converted through the map, whose pages are given back.
+is touched, so nothing counts twice in memory. The rest (other types, strides) is converted through the map, whose pages
+are given back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from resnet_tools.errors import T7Error
-from resnet_tools.torch7.lua import file_behind, release
 
 Array = np.ndarray[Any, Any]
 MAX_BUFFERS = 1024  # of one preadv: IOV_MAX of Linux
@@ -62,20 +62,14 @@ def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
     """
     direct: list[tuple[MappedFile, int, Array]] = []
     for source, target in pairs:
-        file = file_behind(source)
+        file = _file_behind(source)
         if isinstance(file, MappedFile) and source.dtype == np.float32 and source.flags.c_contiguous:
-            direct.append((file, offset_in(file, source), target))
+            direct.append((file, _offset_in(file, source), target))
         else:
             np.copyto(target, source, casting="same_kind")
             release(source)
-    # The longest first: meanwhile another thread can work.
-    for run in sorted(_runs(direct), key=lambda run: run.start - run.end):
+    for run in _runs(direct):
         _read(run)
-
-
-def offset_in(file: mmap.mmap, array: Array) -> int:
-    """Where in the file the first element of an array lies."""
-    return int(array.ctypes.data - np.frombuffer(file, np.uint8, 1).ctypes.data)
 
 
 def _runs(items: list[tuple[MappedFile, int, Array]]) -> Iterator[_Run]:
@@ -103,3 +97,34 @@ def _read(run: _Run) -> None:
             count -= len(buffers.pop(0))
         if buffers:
             buffers[0] = buffers[0][count:]
+
+
+def release(array: Array) -> None:
+    """Tell the system that the file's pages behind `array` need not stay in memory; they are read again on access.
+
+    After weights are copied out, this keeps them from counting twice. The range grows to whole pages, which costs a
+    neighbour at most a second read from the page cache. A tensor's own pages; `release(tensor.storage)` for all.
+    Nothing happens for arrays that are not views of a file, and on systems without madvise.
+    """
+    file = _file_behind(array)
+    if file is None or array.size == 0 or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    first = _offset_in(file, array)
+    spans = (stride * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True))
+    lowest, highest = 0, 0
+    for span in spans:
+        lowest, highest = lowest + min(span, 0), highest + max(span, 0)
+    start = (first + lowest) // mmap.PAGESIZE * mmap.PAGESIZE
+    with contextlib.suppress(OSError):  # pages locked in memory stay
+        file.madvise(mmap.MADV_DONTNEED, start, first + highest + array.itemsize - start)
+
+
+def _file_behind(array: Any) -> mmap.mmap | None:
+    while isinstance(array, np.ndarray | memoryview):
+        array = array.base if isinstance(array, np.ndarray) else array.obj
+    return array if isinstance(array, mmap.mmap) else None
+
+
+def _offset_in(file: mmap.mmap, array: Array) -> int:
+    """Where in the file the first element of an array lies."""
+    return int(array.ctypes.data - np.frombuffer(file, np.uint8, 1).ctypes.data)

@@ -17,8 +17,6 @@ Tables, objects, tensors, storages and functions have identity: two references i
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, NoReturn
 
@@ -205,29 +203,3 @@ class T7Tensor(np.ndarray[Any, Any]):
     storage_offset: int | None = None
 
     __hash__ = object.__hash__  # type: ignore[assignment]
-
-
-def release(array: np.ndarray[Any, Any]) -> None:
-    """Tell the system that the file's pages behind `array` need not stay in memory; they are read again on access.
-
-    After weights are copied out, this keeps them from counting twice. The range grows to whole pages, which costs a
-    neighbour at most a second read from the page cache. A tensor's own pages; `release(tensor.storage)` for all.
-    Nothing happens for arrays that are not views of a file, and on systems without madvise.
-    """
-    file = file_behind(array)
-    if file is None or array.size == 0 or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    first = array.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
-    spans = (stride * (size - 1) for stride, size in zip(array.strides, array.shape, strict=True))
-    lowest, highest = 0, 0
-    for span in spans:
-        lowest, highest = lowest + min(span, 0), highest + max(span, 0)
-    start = (first + lowest) // mmap.PAGESIZE * mmap.PAGESIZE
-    with contextlib.suppress(OSError):  # pages locked in memory stay
-        file.madvise(mmap.MADV_DONTNEED, start, first + highest + array.itemsize - start)
-
-
-def file_behind(array: Any) -> mmap.mmap | None:
-    while isinstance(array, np.ndarray | memoryview):
-        array = array.base if isinstance(array, np.ndarray) else array.obj
-    return array if isinstance(array, mmap.mmap) else None
