@@ -75,20 +75,27 @@ class Row:
     detail: str
 
 
-def in_turn(ours: Callable[[], object], peer: Callable[[], object], runs: int) -> tuple[float, float]:
-    """Median seconds of each, run alternately after one run of each to warm up."""
+def in_turn(ours: Callable[[], object], peer: Callable[[], object], runs: int, warm_up: bool) -> tuple[float, float]:
+    """Median seconds of each, run alternately, with `warm_up` after a run of each that does not count."""
     times: tuple[list[float], list[float]] = ([], [])
-    for run in range(runs + 1):
+    for run in range(-1 if warm_up else 0, runs):
         for function, found in zip((ours, peer), times, strict=True):
             start = time.perf_counter()
             function()
-            if run:
+            if run >= 0:
                 found.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def row(name: str, ours: Callable[[], object], peer: Callable[[], object], target: float, runs: int = 5) -> Row:
-    mine, theirs = in_turn(ours, peer, runs)
+def row(
+    name: str,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    target: float,
+    runs: int = 5,
+    warm_up: bool = True,
+) -> Row:
+    mine, theirs = in_turn(ours, peer, runs, warm_up)
     return Row(name, mine / theirs, target, f"{mine * 1e3:,.1f} ms against {theirs * 1e3:,.1f} ms")
 
 
@@ -174,14 +181,14 @@ def bench_classify(folder: Path) -> Iterator[Row]:
     for precision, target in (("single", 0.55), ("bf16", 0.4)):
         ours = process(RESNET, "classify", model, *images, "--precision", precision)
         name = f"classify 100 images, {precision} : torchvision script"
-        yield row(name, ours, python(PLAIN_TORCHVISION, state, *images), target, 3)
+        yield row(name, ours, python(PLAIN_TORCHVISION, state, *images), target, 3, warm_up=False)
 
 
 def bench_timm(folder: Path) -> Iterator[Row]:
     photos(folder, 1000)
     ours = process(RESNET, "classify", t7_file(folder, "resnet-50"), folder / "photos")
     peer = python(PLAIN_TIMM, state_file(folder), folder / "photos")
-    yield row("classify 1000 images : timm eager with its loader", ours, peer, 1 / 1.4, 2)
+    yield row("classify 1000 images : timm eager with its loader", ours, peer, 1 / 1.4, 2, warm_up=False)
 
 
 def t7_file(folder: Path, name: str) -> Path:
