@@ -33,7 +33,7 @@ from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import module_tree
-from resnet_tools.torch7.recognise import recognise
+from resnet_tools.torch7.recognise import recognise_and_bind
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.weights import state_dict
@@ -117,9 +117,8 @@ def _format_of(path: Path) -> str:
 
 
 def _load_t7(path: Path) -> Checkpoint:
-    tree = module_tree(read_t7(path))
-    architecture = recognise(tree)
-    model = load_resnet(architecture, state_dict(tree, architecture))
+    architecture, bound = recognise_and_bind(module_tree(read_t7(path)))
+    model = load_resnet(architecture, state_dict(bound, architecture))
     return Checkpoint(model, architecture, None, default_preprocessing(architecture), "t7")
 
 

@@ -134,11 +134,11 @@ def bench_t7(folder: Path) -> Iterator[Row]:
 def load_weights(path: Path) -> object:
     from resnet_tools import read_t7
     from resnet_tools.torch7.modules import module_tree
-    from resnet_tools.torch7.recognise import recognise
+    from resnet_tools.torch7.recognise import recognise_and_bind
     from resnet_tools.torch7.weights import state_dict
 
-    tree = module_tree(read_t7(path))
-    return state_dict(tree, recognise(tree))
+    architecture, bound = recognise_and_bind(module_tree(read_t7(path)))
+    return state_dict(bound, architecture)
 
 
 def peak_memory(path: Path, label: str) -> Row:

@@ -11,11 +11,14 @@ import torch
 from hypothesis import given, settings
 
 from resnet_tools.errors import ModuleError, RecognitionError
+from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture
 from resnet_tools.nets.state_dict import load_resnet
 from resnet_tools.torch7.modules import Module, module_tree
-from resnet_tools.torch7.recognise import recognise
+from resnet_tools.torch7.outline import outline
+from resnet_tools.torch7.recognise import recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
+from resnet_tools.torch7.template import bind
 from resnet_tools.torch7.weights import state_dict
 from tests.golden import DATA, ModelCase, model_cases, needs_golden, other_model_cases
 from tests.lua_nets import LuaNet, child_of, lua_net
@@ -27,6 +30,10 @@ TOLERANCE = 1e-4
 SMALL = replace(architecture(18, classes=10), stem_width=8, widths=(8, 16, 24, 32), inner_widths=(8, 16, 24, 32))
 
 
+def weights_of(tree: Module, net: Architecture = SMALL) -> dict[str, torch.Tensor]:
+    return state_dict(bind(outline(tree), net), net)
+
+
 def zero_biases(tree: Module) -> int:
     """Numbers that the original counts as parameters and that we leave out."""
     biases = [m.tensors["bias"] for m in tree.walk() if m.kind == "SpatialConvolution" and "bias" in m.tensors]
@@ -36,9 +43,9 @@ def zero_biases(tree: Module) -> int:
 def assert_equal_to_the_original(case: ModelCase) -> None:
     first_upload = "first_upload" in case.name
     tree = module_tree(read_t7(case.path))
-    net = recognise(tree)
+    net, bound = recognise_and_bind(tree)
     with pytest.warns(UserWarning, match="4 times too wide") if first_upload else contextlib.nullcontext():
-        model = load_resnet(net, state_dict(tree, net))
+        model = load_resnet(net, state_dict(bound, net))
     with torch.inference_mode():
         features = model.forward_features(torch.from_numpy(case.input()))
         logits = model.fc(features)
@@ -68,7 +75,7 @@ def test_logits_features_and_parameters_are_the_originals_everywhere(case):
 @given(architectures())
 def test_any_net_fills_every_parameter_of_its_module(net):
     tree = module_tree(lua_net(net))
-    model = load_resnet(net, state_dict(tree, net))
+    model = load_resnet(net, weights_of(tree, net))
     with torch.inference_mode():
         logits = model(torch.zeros(2, 3, 32, 32))
     assert logits.shape == (2, net.classes)
@@ -77,9 +84,9 @@ def test_any_net_fills_every_parameter_of_its_module(net):
 
 def test_weights_in_half_and_double_become_single():
     tree = module_tree(lua_net(SMALL))
-    expected = state_dict(tree, SMALL)
+    expected = weights_of(tree)
     for dtype, tolerance in ((np.float16, 1e-3), (np.float64, 0)):
-        found = state_dict(with_dtype(tree, dtype), SMALL)
+        found = weights_of(with_dtype(tree, dtype))
         assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in found.values())
         for key in expected:
             torch.testing.assert_close(found[key], expected[key], rtol=tolerance, atol=tolerance)
@@ -94,7 +101,7 @@ def test_a_batch_norm_without_affine_parameters_scales_by_one():
     lua = lua_net(SMALL)
     del child_of(lua, 2).fields["weight"]
     del child_of(lua, 2).fields["bias"]
-    weights = state_dict(module_tree(lua), SMALL)
+    weights = weights_of(module_tree(lua))
     assert weights["bn1.weight"].eq(1).all()
     assert weights["bn1.bias"].eq(0).all()
 
@@ -113,8 +120,8 @@ class FirstUpload(LuaNet):
 def test_batch_norms_that_are_too_wide_are_cut_with_a_warning():
     lua, wide = LuaNet(SMALL, 3).build(), FirstUpload(SMALL, 3).build()
     with pytest.warns(UserWarning, match=r"batch norms are 4 times too wide, .*module 2"):
-        found = state_dict(module_tree(wide), SMALL)
-    for key, tensor in state_dict(module_tree(lua), SMALL).items():
+        found = weights_of(module_tree(wide))
+    for key, tensor in weights_of(module_tree(lua)).items():
         assert torch.equal(found[key], tensor), key
 
 
@@ -122,7 +129,7 @@ def test_a_batch_norm_that_is_too_wide_and_trained_is_refused():
     wide = FirstUpload(SMALL, 3).build()
     child_of(wide, 2).fields["running_mean"][-1] = 0.5
     with pytest.raises(RecognitionError, match=r"module 2 .*weight has size 32; expected 8"):
-        state_dict(module_tree(wide), SMALL)
+        weights_of(module_tree(wide))
 
 
 def test_weights_that_share_their_numbers_are_refused():
@@ -130,4 +137,4 @@ def test_weights_that_share_their_numbers_are_refused():
     block = child_of(lua, 5, 2, 1, 1)
     block["modules"][4] = block["modules"][1]
     with pytest.raises(ModuleError, match="expected each weight stored once"):
-        state_dict(module_tree(lua), SMALL)
+        weights_of(module_tree(lua))

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -34,21 +35,28 @@ NESTED_NET_KEYS = ("model", "net", "network", "modules")
 
 @dataclass(frozen=True)
 class Module:
-    """One module of a net. `tensors` are views into the file; `version` is that of its class when it was written."""
+    """One module of a net. `tensors` are its weights and running statistics, views into the file."""
 
     path: str
-    class_name: str
-    version: int = 1
-    fields: Mapping[str, Scalar] = field(default_factory=dict)
-    tensors: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    item: LuaObject
+    tensors: Mapping[str, np.ndarray[Any, Any]]
     children: tuple[Module, ...] = ()
     replicas: int = 1  # GPUs of the nn.DataParallelTable around it
 
     @property
+    def class_name(self) -> str:
+        return self.item.class_name
+
+    @cached_property
     def kind(self) -> str:
         """The class without its package: SpatialConvolution for nn., cudnn. and nn.SpatialConvolutionMM alike."""
         name = self.class_name.rpartition(".")[2]
         return KINDS.get(name, name)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Scalar]:
+        """The fields that are numbers, booleans and strings, and the `size` of a view as a tuple."""
+        return dict(_scalars(self.item))
 
     @property
     def where(self) -> str:
@@ -57,7 +65,7 @@ class Module:
 
     def number(self, name: str, default: int) -> int:
         """An integer field. Raises: ModuleError if it is something else."""
-        value = self.fields.get(name, default)
+        value = self.item.get(name, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
             raise ModuleError(f"{self.where} ({self.class_name}): {name} is {value!r:.60}; expected a whole number")
         return int(value)
@@ -155,9 +163,7 @@ class _TreeBuilder:
             self.module(child, f"{path}.{number}".lstrip("."), below)
             for number, child in enumerate(_children(item, path), 1)
         )
-        fields = {name: value for name, value in _scalars(item)}
-        tensors = _tensors(item, where)
-        return Module(path, item.class_name, item.version, fields, tensors, children, replicas)
+        return Module(path, item, _tensors(item, where), children, replicas)
 
 
 def _scalars(item: LuaObject) -> Iterator[tuple[str, Scalar]]:

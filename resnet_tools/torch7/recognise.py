@@ -24,7 +24,7 @@ from resnet_tools.torch7.outline import (
     misfit,
     outline,
 )
-from resnet_tools.torch7.template import bind
+from resnet_tools.torch7.template import Bound, bind
 
 
 def recognise(tree: Module) -> Architecture:
@@ -32,9 +32,16 @@ def recognise(tree: Module) -> Architecture:
 
     Raises: RecognitionError naming the first module that does not fit and what was expected there.
     """
-    architecture = _guess(outline(tree))
-    _check_eps([module for module, _ in bind(tree, architecture).values()], architecture)
-    return architecture
+    return recognise_and_bind(tree)[0]
+
+
+def recognise_and_bind(tree: Module) -> tuple[Architecture, Bound]:
+    """The architecture of a net, and which of its modules hold which parameters; see `recognise` and `bind`."""
+    net = outline(tree)
+    architecture = _guess(net)
+    bound = bind(net, architecture)
+    _check_eps([module for module, _ in bound.values()], architecture)
+    return architecture, bound
 
 
 def _guess(net: Net) -> Architecture:
@@ -131,6 +138,6 @@ def _check_eps(modules: Sequence[Module], architecture: Architecture) -> None:
     for module in modules:
         if module.kind == BN and _positive(module, "eps", 1e-5) != architecture.bn_eps:
             raise RecognitionError(
-                f"{module.where} ({module.class_name}): eps is {module.fields['eps']}; "
+                f"{module.where} ({module.class_name}): eps is {module.fields.get('eps')}; "
                 f"expected {architecture.bn_eps}, as in the batch norms before it"
             )

@@ -19,9 +19,9 @@ from resnet_tools.torch7.outline import (
     LINEAR,
     MAX_POOL,
     RELU,
+    Net,
     conv_shape,
     misfit,
-    outline,
     padding,
 )
 
@@ -42,12 +42,11 @@ class Expected:
 Bound = dict[str, tuple[Module, Expected]]
 
 
-def bind(tree: Module, architecture: Architecture) -> Bound:
+def bind(net: Net, architecture: Architecture) -> Bound:
     """Parameter name prefix ("layer1.0.conv1") -> the module that holds its tensors, and what it has to be.
 
     Raises: RecognitionError naming the first module that does not fit the architecture.
     """
-    net = outline(tree)
     bound: Bound = {}
     _match(net.stem, _expected_stem(architecture), net.root, bound)
     for block, shape in zip(net.blocks, block_shapes(architecture), strict=True):

@@ -1,4 +1,4 @@
-"""Module tree -> state dict: the weights of a file under the parameter names of `nets.resnet`, as float32.
+"""Bound modules -> state dict: the weights of a file under the parameter names of `nets.resnet`, as float32.
 
 The tensors are copies, aligned and independent of the file.
 """
@@ -17,18 +17,17 @@ from resnet_tools.nets.architecture import Architecture
 from resnet_tools.torch7.copying import copy_all
 from resnet_tools.torch7.modules import Module, stored_in
 from resnet_tools.torch7.outline import BN, CONV, conv_shape
-from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, bind
+from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, Bound
 
 Array = np.ndarray[Any, Any]
 
 
-def state_dict(tree: Module, architecture: Architecture) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer of `ResNet(architecture)`, float32 (batch counters int64), from the net in `tree`.
+def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer of `ResNet(architecture)`, float32 (batch counters int64), from the bound modules.
 
     Warns when batch norms of the first upload of resnet-200 are cut to the width that was trained.
-    Raises: RecognitionError if the tree is not this architecture; ModuleError if its weights overlap in the file.
+    Raises: ModuleError if the weights overlap in the file.
     """
-    bound = bind(tree, architecture)
     _check_storage([module for module, _ in bound.values()])
     weights = _Weights()
     cut: list[str] = []
