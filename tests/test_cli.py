@@ -245,7 +245,12 @@ def test_a_closed_pipe_ends_it_quietly():
 def test_an_interrupt_ends_it_without_a_traceback():
     many = [BAG] * 2000
     command = [sys.executable, "-m", "resnet_tools", "classify", "demo", *many, "--batch-size", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells start background jobs without it
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"Classes for")
         process.send_signal(signal.SIGINT)
