@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -30,6 +31,26 @@ class Prediction:
     path: str
     classes: list[int]
     probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How files become batches; `workers` threads decode."""
+
+    preprocessing: Preprocessing
+    batch_size: int = 8
+    ten_crop: bool = False
+    exif: bool = False
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`errors` has an entry a path, None for a good image; `images` are the good ones, (N, [10,] 3, H, W), or None."""
+
+    paths: list[str]
+    errors: list[ImageError | None]
+    images: Tensor | None
 
 
 def find_device(name: str) -> torch.device:
@@ -86,40 +107,29 @@ def logits_of(model: ResNet, images: Tensor) -> Tensor:
 
 
 def classify(
-    paths: Sequence[str],
-    model: ResNet,
-    preprocessing: Preprocessing,
-    *,
-    top_k: int = 5,
-    batch_size: int = 8,
-    ten_crop: bool = False,
-    exif: bool = False,
-    workers: int = 2,
+    paths: Sequence[str], model: ResNet, loading: Loading, *, top_k: int = 5
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
     """The `top_k` best classes (or all, if there are fewer) of each image, in the order of `paths`.
 
     An image that cannot be read gives its path and the error in its place; the others go on.
     """
-    load = partial(ten_crops if ten_crop else preprocess, preprocessing=preprocessing, exif=exif)
-    loaded = load_ahead(paths, load, workers=workers, ahead=LOADED_AHEAD_BATCHES * batch_size)
-    for batch in _batches(loaded, batch_size):
-        good = [item for _, item in batch if isinstance(item, Tensor)]
-        best = _best(logits_of(model, torch.stack(good)), top_k) if good else iter(())
-        for path, item in batch:
-            yield Prediction(path, *next(best)) if isinstance(item, Tensor) else (path, item)
+    for batch in loaded_batches(paths, loading):
+        best = _best(logits_of(model, batch.images), top_k) if batch.images is not None else iter(())
+        for path, error in zip(batch.paths, batch.errors, strict=True):
+            yield Prediction(path, *next(best)) if error is None else (path, error)
 
 
-def _batches(
-    loaded: Iterable[tuple[str, Tensor | ImageError]], size: int
-) -> Iterator[list[tuple[str, Tensor | ImageError]]]:
-    batch: list[tuple[str, Tensor | ImageError]] = []
-    for item in loaded:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def loaded_batches(paths: Sequence[str], loading: Loading) -> Iterator[Batch]:
+    """The images of `paths`, `loading.batch_size` files at a time, decoded ahead in bounded memory."""
+    load = partial(
+        ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing, exif=loading.exif
+    )
+    ahead = LOADED_AHEAD_BATCHES * loading.batch_size
+    items = load_ahead(paths, load, workers=loading.workers, ahead=ahead)
+    while chunk := list(islice(items, loading.batch_size)):
+        images = [item for _, item in chunk if isinstance(item, Tensor)]
+        errors = [item if isinstance(item, ImageError) else None for _, item in chunk]
+        yield Batch([path for path, _ in chunk], errors, torch.stack(images) if images else None)
 
 
 def _best(logits: Tensor, top_k: int) -> Iterator[tuple[list[int], list[float]]]:

@@ -9,7 +9,7 @@ import torch
 from resnet_tools.checkpoint import load_model
 from resnet_tools.data.transforms import preprocess, ten_crops
 from resnet_tools.errors import ImageError, ResnetToolsError
-from resnet_tools.inference import Prediction, classify, find_device, logits_of, prepare
+from resnet_tools.inference import Loading, Prediction, classify, find_device, logits_of, prepare
 from tests.demo_images import PHOTOS
 from tests.golden import DATA, model_cases
 
@@ -44,9 +44,9 @@ def test_16_bit_precision_is_close(demo):
 
 def test_a_prediction_does_not_depend_on_its_batch_or_the_threads(demo):
     model, checkpoint = demo
-    alone = [next(iter(classify([p], model, checkpoint.preprocessing, workers=0))) for p in PHOTOS]
+    alone = [next(iter(classify([p], model, Loading(checkpoint.preprocessing, workers=0)))) for p in PHOTOS]
     for batch_size, workers in ((1, 0), (2, 1), (3, 2), (100, 4)):
-        together = classify(PHOTOS, model, checkpoint.preprocessing, batch_size=batch_size, workers=workers)
+        together = classify(PHOTOS, model, Loading(checkpoint.preprocessing, batch_size, workers=workers))
         for found, expected in zip(together, alone, strict=True):
             assert isinstance(found, Prediction)
             assert (found.path, found.classes) == (expected.path, expected.classes)
@@ -55,7 +55,7 @@ def test_a_prediction_does_not_depend_on_its_batch_or_the_threads(demo):
 
 def test_ten_crops_are_averaged_before_the_softmax(demo):
     model, checkpoint = demo
-    [found] = classify(PHOTOS[:1], model, checkpoint.preprocessing, ten_crop=True)
+    [found] = classify(PHOTOS[:1], model, Loading(checkpoint.preprocessing, ten_crop=True))
     crops = ten_crops(PHOTOS[0], checkpoint.preprocessing)
     expected = torch.softmax(logits_of(model, crops).mean(0), 0)
     np.testing.assert_allclose(found.probabilities, expected.topk(5).values, rtol=1e-4)
@@ -65,7 +65,7 @@ def test_an_unreadable_image_leaves_the_others_in_place(demo, tmp_path):
     model, checkpoint = demo
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
-    first, failure, last = classify([PHOTOS[0], str(bad), PHOTOS[1]], model, checkpoint.preprocessing)
+    first, failure, last = classify([PHOTOS[0], str(bad), PHOTOS[1]], model, Loading(checkpoint.preprocessing))
     assert (first.path, last.path) == (PHOTOS[0], PHOTOS[1])
     assert failure[0] == str(bad)
     assert isinstance(failure[1], ImageError)
@@ -74,14 +74,14 @@ def test_an_unreadable_image_leaves_the_others_in_place(demo, tmp_path):
 
 def test_only_unreadable_images_give_only_errors(demo, tmp_path):
     model, checkpoint = demo
-    results = list(classify([str(tmp_path / "none.jpg")] * 3, model, checkpoint.preprocessing, batch_size=2))
+    results = list(classify([str(tmp_path / "none.jpg")] * 3, model, Loading(checkpoint.preprocessing, 2)))
     assert all(isinstance(error, ImageError) for _, error in results)
     assert len(results) == 3
 
 
 def test_there_are_no_more_classes_than_the_net_has(demo):
     model, checkpoint = demo
-    [found] = classify(PHOTOS[:1], model, checkpoint.preprocessing, top_k=99)
+    [found] = classify(PHOTOS[:1], model, Loading(checkpoint.preprocessing), top_k=99)
     assert sorted(found.classes) == list(range(10))
     assert sum(found.probabilities) == pytest.approx(1, abs=1e-6)
     assert found.probabilities == sorted(found.probabilities, reverse=True)

@@ -6,13 +6,13 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from resnet_tools.cli.common import (
     MODEL_HELP,
+    changed_preprocessing,
     check_files,
     inference_options,
     model_argument,
@@ -21,7 +21,6 @@ from resnet_tools.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from resnet_tools.data.transforms import Preprocessing
     from resnet_tools.errors import ImageError
     from resnet_tools.inference import Prediction
 
@@ -61,37 +60,20 @@ def command(
     with quick_imports():
         from resnet_tools.checkpoint import load_model
         from resnet_tools.data.labels import class_names
-        from resnet_tools.inference import classify, find_device, prepare
+        from resnet_tools.inference import Loading, classify, find_device, prepare
     with warnings_as_lines():
         checkpoint = load_model(model)
     names = class_names(_labels(labels) or checkpoint.classes, checkpoint.architecture.classes)
     net = prepare(checkpoint.model, find_device(device), precision)
-    predictions = classify(
-        paths,
-        net,
-        _preprocessing(checkpoint.preprocessing, resize_size, crop_size),
-        top_k=top_k,
-        batch_size=batch_size,
-        ten_crop=ten_crop,
-        exif=exif_orientation,
-        workers=workers,
-    )
-    return _print_all(predictions, len(paths), _WRITERS[form](names))
+    preprocessing = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
+    loading = Loading(preprocessing, batch_size, ten_crop, exif_orientation, workers)
+    return _print_all(classify(paths, net, loading, top_k=top_k), len(paths), _WRITERS[form](names))
 
 
 def _labels(path: str | None) -> list[str] | None:
     from resnet_tools.data.labels import read_labels
 
     return None if path is None else read_labels(path)
-
-
-def _preprocessing(model_default: Preprocessing, resize_px: int | None, crop_px: int | None) -> Preprocessing:
-    try:
-        return replace(
-            model_default, resize_px=resize_px or model_default.resize_px, crop_px=crop_px or model_default.crop_px
-        )
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
 
 
 def _print_all(

@@ -6,10 +6,14 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from resnet_tools.data.transforms import Preprocessing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,6 +75,14 @@ def check_files(model: str, images: Sequence[str]) -> list[str]:
     if missing:
         raise click.UsageError("\n".join(missing))
     return paths
+
+
+def changed_preprocessing(default: Preprocessing, resize_px: int | None, crop_px: int | None) -> Preprocessing:
+    """The model's own preprocessing with the sizes that were asked for. Raises: click.UsageError if they do not fit."""
+    try:
+        return replace(default, resize_px=resize_px or default.resize_px, crop_px=crop_px or default.crop_px)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @contextmanager
