@@ -15,9 +15,11 @@ INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):  # file names need not be text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (open until the end; it was closed for us)
+        setattr(sys, name, stream)
+        if isinstance(stream, io.TextIOWrapper):  # labels are UTF-8, and file names need not be text
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     code = run(sys.argv[1:])
     if "torch" not in sys.modules:
         sys.exit(code)

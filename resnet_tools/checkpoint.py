@@ -1,7 +1,7 @@
 """Path <-> model, classes and preprocessing, for every format, told apart by content and never by the name.
 
 - `.t7`: Lua Torch; holds no class names and no preprocessing.
-- `.pt`: ours, one `torch.load(weights_only=True)` dict {"format": "resnet_tools", "version", "architecture",
+- `.pt`: ours, one dict for `torch.load` with weights_only=True: {"format": "resnet_tools", "version", "architecture",
   "classes", "preprocessing", "state_dict"}.
 - `.safetensors`: the weights, with the same description as JSON in the metadata under "resnet_tools"; without it, a
   state dict of torchvision.
@@ -15,31 +15,29 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
-from resnet_tools.errors import CheckpointError, ResnetToolsError
+from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
-from resnet_tools.torch7.modules import module_tree
+from resnet_tools.tensor_files import checked_state, format_of, read_safetensors, torch_load
+from resnet_tools.torch7.modules import classes_in, module_tree
 from resnet_tools.torch7.recognise import recognise_and_bind
-from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.weights import state_dict
 
 FORMAT, VERSION = "resnet_tools", 1
 DEMO = "demo"
+NOT_A_RESNET = (RecognitionError, ModuleError)
 DEMO_PATH = Path(__file__).parent / "assets" / "fashion-resnet-18.t7"
 MAX_CLASS_NAME = 10_000  # characters; ImageNet's longest has 121
 
@@ -66,10 +64,11 @@ def load_model(path: str | os.PathLike[str] = DEMO) -> Checkpoint:
     """
     found = model_path(path)
     try:
-        checkpoint = _LOADERS[_format_of(found)](found)
+        checkpoint = _LOADERS[format_of(found)](found)
     except ResnetToolsError as error:
         text = str(error)
-        raise type(error)(text if text.startswith(str(found)) else f"{found}: {text}") from error.__cause__
+        advice = f". `resnet inspect {found}` shows the net" if isinstance(error, NOT_A_RESNET) else ""
+        raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
     if checkpoint.classes is None:
         checkpoint = replace(checkpoint, classes=_classes_beside(found, checkpoint.architecture.classes))
     return checkpoint
@@ -77,7 +76,8 @@ def load_model(path: str | os.PathLike[str] = DEMO) -> Checkpoint:
 
 def model_path(path: str | os.PathLike[str]) -> Path:
     """The file itself; `demo` names the net of the package unless there is a file of that name."""
-    return DEMO_PATH if os.fspath(path) == DEMO and not Path(path).exists() else Path(path)
+    name = os.fsdecode(path)
+    return DEMO_PATH if name == DEMO and not os.path.exists(name) else Path(name)
 
 
 def default_preprocessing(architecture: Architecture) -> Preprocessing:
@@ -106,24 +106,16 @@ def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _format_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        kind = content_kind(head, path.stat().st_size)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    return {"zip": "pt", "pickle": "pt", "safetensors": "safetensors"}.get(kind or "", "t7")
-
-
 def _load_t7(path: Path) -> Checkpoint:
-    architecture, bound = recognise_and_bind(module_tree(read_t7(path)))
+    value = read_t7(path)
+    architecture, bound = recognise_and_bind(module_tree(value))
     model = load_resnet(architecture, state_dict(bound, architecture))
-    return Checkpoint(model, architecture, None, default_preprocessing(architecture), "t7")
+    classes = classes_in(value, architecture.classes)
+    return Checkpoint(model, architecture, classes, default_preprocessing(architecture), "t7")
 
 
 def _load_pt(path: Path) -> Checkpoint:
-    content = _torch_load(path)
+    content = torch_load(path)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         return _described(content, content.get("state_dict"), "pt")
     for key in ("state_dict", "model", "model_state_dict"):
@@ -133,14 +125,7 @@ def _load_pt(path: Path) -> Checkpoint:
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
-        raise CheckpointError(f"not a whole safetensors file ({error}); is the download complete?") from error
+    state, metadata = read_safetensors(path)
     if FORMAT not in metadata:
         return _plain(state, "safetensors")
     try:
@@ -153,42 +138,11 @@ def _load_safetensors(path: Path) -> Checkpoint:
 _LOADERS = {"t7": _load_t7, "pt": _load_pt, "safetensors": _load_safetensors}
 
 
-def _torch_load(path: Path) -> Any:
-    """What torch.load gives, for files that hold no more than their own size."""
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _check_zip(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd in the file is checked by us
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"it holds more than tensors and plain values, so it is not loaded, as it could run code ({reason:.200}); "
-            "save the model's state_dict() in the program that made it"
-        ) from error
-    except Exception as error:  # torch.load raises whatever its damaged input leads to
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"not a whole PyTorch file ({type(error).__name__}: {reason:.200})") from error
-
-
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"not a whole PyTorch file ({error}); is the download complete?") from error
-    size = path.stat().st_size
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
-        raise CheckpointError("a compressed zip archive; expected a PyTorch file, whose parts are stored as they are")
-
-
 def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
     """A checkpoint of ours: the description is checked, then the weights against it."""
     if not isinstance(description, Mapping):
         raise CheckpointError(f"the description is a {type(description).__name__}; expected a table")
-    if description.get("version") != VERSION:
+    if description.get("version") is True or description.get("version") != VERSION:
         found = description.get("version")
         raise CheckpointError(f"it has version {found!r:.40} of our format; this program reads version {VERSION}")
     architecture = Architecture.from_dict(description.get("architecture"))
@@ -197,12 +151,12 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
         preprocessing = Preprocessing.from_dict(description.get("preprocessing", {}))
     except ValueError as error:
         raise CheckpointError(f"its preprocessing is not possible: {error}") from error
-    model = load_resnet(architecture, _checked_state(state))
+    model = load_resnet(architecture, checked_state(state))
     return Checkpoint(model, architecture, classes, preprocessing, file_format)
 
 
 def _plain(content: Any, file_format: str) -> Checkpoint:
-    state = _checked_state(content)
+    state = checked_state(content)
     architecture = architecture_of(state)
     return Checkpoint(
         load_resnet(architecture, state), architecture, None, default_preprocessing(architecture), file_format
@@ -218,38 +172,17 @@ def _checked_classes(classes: Any, count: int) -> list[str] | None:
     return list(classes)
 
 
-def _checked_state(content: Any) -> dict[str, Tensor]:
-    """Float32 tensors by name. Raises: CheckpointError for anything else, or for a tensor larger than its data."""
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
-            f"it holds a {type(content).__name__}; expected a state dict of parameter names and tensors"
-        )
-    state: dict[str, Tensor] = {}
-    for key, tensor in content.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-            raise CheckpointError(
-                f"it holds {key!r:.80}: {type(tensor).__name__}; expected parameter names and dense tensors"
-            )
-        if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(f"{key} claims {tensor.numel()} elements, more than its data holds")
-        if not tensor.dtype.is_floating_point and not key.endswith("num_batches_tracked"):
-            raise CheckpointError(f"{key} holds {tensor.dtype}; expected floating-point weights")
-        state[key.removeprefix("module.")] = tensor.float() if tensor.dtype.is_floating_point else tensor
-    stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in content.values()}
-    if sum(t.numel() * t.element_size() for t in content.values()) > sum(stored.values()):
-        raise CheckpointError("its tensors overlap in the file; expected each weight stored once")
-    return state
-
-
 def _classes_beside(path: Path, count: int) -> list[str] | None:
     beside = path.with_name(f"{path.stem}.classes.txt")
     if not beside.is_file():
         return None
     classes = read_labels(beside)
     if len(classes) != count:
-        raise CheckpointError(
-            f"{beside} has {len(classes)} lines; expected one for each of the {count} outputs of {path.name}"
+        warnings.warn(
+            f"{beside} is ignored: it has {len(classes)} lines; expected one for each of the {count} outputs",
+            stacklevel=3,
         )
+        return None
     return classes
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -66,8 +67,8 @@ def find_device(name: str) -> torch.device:
         raise ResnetToolsError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:1 or mps") from None
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if device.type not in there or (device.index or 0) >= there[device.type]:
-        found = ", ".join(f"{count} {kind}" for kind, count in there.items() if count)
-        raise ResnetToolsError(f"device {name!r} is not there; this machine has {found}")
+        found = ", ".join(kind if count == 1 else f"{count} x {kind}" for kind, count in there.items() if count)
+        raise ResnetToolsError(f"device {name!r} is not there; this machine has {found}. Use --device auto or cpu")
     return device
 
 
@@ -99,11 +100,32 @@ def keep_freed_memory() -> None:
 
 @torch.inference_mode()
 def logits_of(model: ResNet, images: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of the raw outputs of its crops."""
-    weight = model.conv1.weight
-    crops = images.flatten(0, -4).to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
-    logits: Tensor = model(crops).float().cpu()  # (N, K) or (10 N, K)
+    """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of the raw outputs of its crops.
+
+    Raises: ResnetToolsError if the memory does not suffice.
+    """
+    with memory_errors(len(images)):
+        logits: Tensor = model(to_model(model, images.flatten(0, -4))).float().cpu()  # (N, K) or (10 N, K)
     return logits.view(len(images), -1, logits.shape[1]).mean(1)
+
+
+def to_model(model: ResNet, images: Tensor) -> Tensor:
+    """The images on the device of the model, in its type and layout."""
+    weight = model.conv1.weight
+    return images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Turns torch's two errors for too little memory into one that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError on a GPU is one too
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise ResnetToolsError(
+            f"not enough memory for {batch_size} images at once; lower --batch-size, or --crop-size"
+        ) from error
 
 
 def classify(

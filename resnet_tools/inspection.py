@@ -1,29 +1,36 @@
-"""Path -> what a file is: its kind, its tensors, the module tree and the net that is recognised in it."""
+"""Path -> what a file is: its kind, its tensors, the module tree and the net that is recognised in it.
+
+Whatever fails on the way to a net is told as the report's `problem`; what could be read is shown all the same.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from resnet_tools.checkpoint import Checkpoint, load_model, model_path
-from resnet_tools.errors import ModuleError, RecognitionError
+from resnet_tools.checkpoint import load_model, model_path
+from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture_name, describe
+from resnet_tools.nets.resnet import ResNet
+from resnet_tools.tensor_files import format_of, tensors_in
 from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.modules import Module, module_tree
+from resnet_tools.torch7.outline import CONV
 from resnet_tools.torch7.printing import module_text
 from resnet_tools.torch7.recognise import recognise
-from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind, is_ascii_t7
+from resnet_tools.torch7.sniff import HEAD_BYTES, is_ascii_t7
 from resnet_tools.torch7.t7 import read_t7
 
 MAX_LISTED = 40  # keys of a table that is not a net
-KINDS = {"pt": "checkpoint of resnet_tools", "safetensors": "safetensors file", "pth": "PyTorch state dict"}
+KINDS = {"pt": "PyTorch file", "safetensors": "safetensors file"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,10 @@ class TensorSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """What `resnet inspect` shows. `problem` says why no architecture was recognised; `text` is the tree as printed."""
+    """What `resnet inspect` shows. `problem` says why there is no architecture; `text` is the tree, or the keys.
+
+    `zero_biases` are numbers that the original counts as parameters and that are left out.
+    """
 
     path: str
     kind: str
@@ -47,6 +57,7 @@ class Report:
     text: str
     architecture: Architecture | None = None
     parameters: int | None = None
+    zero_biases: int = 0
     problem: str | None = None
     classes: list[str] | None = None
     modules: list[dict[str, Any]] = field(default_factory=list)
@@ -67,57 +78,55 @@ def inspect_file(path: str | os.PathLike[str]) -> Report:
     Raises: ResnetToolsError if the file cannot be read at all.
     """
     found = model_path(path)
+    file_format = format_of(found)
+    return _inspect_t7(found) if file_format == "t7" else _inspect_state(found, KINDS[file_format])
+
+
+def _inspect_state(path: Path, kind: str) -> Report:
+    tensors = tensors_in(path)
+    text = "\n".join(f"{key}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
+    report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_state(tensors), text)
     try:
-        with found.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        kind = content_kind(head, found.stat().st_size)
-    except OSError:
-        kind, head = None, b""
-    if kind in ("zip", "pickle", "safetensors"):
-        return _inspect_checkpoint(found, load_model(found))
-    return _inspect_t7(found, read_t7(found), "ascii" if is_ascii_t7(head) else "binary")
+        checkpoint = load_model(path)
+    except ResnetToolsError as error:
+        return replace(report, problem=str(error))
+    net = checkpoint.architecture
+    return replace(report, architecture=net, parameters=_parameters(net), classes=checkpoint.classes)
 
 
-def _inspect_checkpoint(path: Path, checkpoint: Checkpoint) -> Report:
-    state = checkpoint.model.state_dict()
-    types = Counter(str(tensor.dtype) for tensor in state.values())
-    tensors = [
-        TensorSummary(
-            name,
-            count,
-            sum(t.numel() for t in state.values() if str(t.dtype) == name),
-            sum(t.nbytes for t in state.values() if str(t.dtype) == name),
-        )
-        for name, count in types.most_common()
-    ]
-    text = "\n".join(f"{key}  {'x'.join(map(str, t.shape)) or 'scalar'}" for key, t in state.items())
-    return Report(
-        os.fspath(path),
-        KINDS[checkpoint.format],
-        path.stat().st_size,
-        tensors,
-        text,
-        checkpoint.architecture,
-        sum(p.numel() for p in checkpoint.model.parameters()),
-        classes=checkpoint.classes,
-    )
+def _summaries_of_state(tensors: Mapping[str, torch.Tensor]) -> list[TensorSummary]:
+    summaries = []
+    for name, count in Counter(str(t.dtype) for t in tensors.values()).most_common():
+        own = [t for t in tensors.values() if str(t.dtype) == name]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in own}
+        summaries.append(TensorSummary(name, count, sum(t.numel() for t in own), sum(storages.values())))
+    return summaries
 
 
-def _inspect_t7(path: Path, value: object, mode: str) -> Report:
-    kind, size, tensors = f"Lua Torch file ({mode})", path.stat().st_size, _tensor_summaries(value)
+def _inspect_t7(path: Path) -> Report:
+    value = read_t7(path)
+    with path.open("rb") as file:
+        mode = "ascii" if is_ascii_t7(file.read(HEAD_BYTES)) else "binary"
+    kind = f"Lua Torch file ({mode})"
+    report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_t7(value), _value_text(value))
     try:
         tree = module_tree(value)
-    except ModuleError as error:
-        return Report(os.fspath(path), kind, size, tensors, _value_text(value), problem=str(error))
-    modules = [_module_dict(module) for module in tree.walk()]
-    try:
+        report = replace(report, modules=[_module_dict(module) for module in tree.walk()], text=module_text(tree))
         net = recognise(tree)
+        classes = load_model(path).classes
     except (RecognitionError, ModuleError) as error:
-        return Report(os.fspath(path), kind, size, tensors, module_text(tree), problem=str(error), modules=modules)
-    checkpoint = load_model(path)
-    count = sum(p.numel() for p in checkpoint.model.parameters())
-    text = module_text(tree)
-    return Report(os.fspath(path), kind, size, tensors, text, net, count, classes=checkpoint.classes, modules=modules)
+        return replace(report, problem=str(error))
+    biases = 0 if net.conv_bias else sum(m.tensors["bias"].size for m in tree.walk() if _has_bias(m))
+    return replace(report, architecture=net, parameters=_parameters(net), zero_biases=biases, classes=classes)
+
+
+def _has_bias(module: Module) -> bool:
+    return module.kind == CONV and "bias" in module.tensors
+
+
+def _parameters(net: Architecture) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in ResNet(net).parameters())
 
 
 def _module_dict(module: Module) -> dict[str, Any]:
@@ -128,7 +137,7 @@ def _module_dict(module: Module) -> dict[str, Any]:
     return {"path": module.path, "class": module.class_name, "fields": dict(module.fields), "tensors": tensors}
 
 
-def _tensor_summaries(value: object) -> list[TensorSummary]:
+def _summaries_of_t7(value: object) -> list[TensorSummary]:
     tensors = [item for item in _every_value(value) if isinstance(item, T7Tensor)]
     summaries = []
     for name, count in Counter(str(t.torch_type) for t in tensors).most_common():
@@ -156,15 +165,16 @@ def _every_value(root: object) -> Iterator[object]:
 
 
 def _value_text(value: object) -> str:
-    if not isinstance(value, LuaTable):
+    table = value.fields if isinstance(value, LuaObject) else value
+    if not isinstance(table, LuaTable):
         return _short(value)
-    lines = [f"{_short(key)}: {_short(item)}" for _, (key, item) in zip(range(MAX_LISTED), value.items(), strict=False)]
-    return "\n".join([*lines, *(["..."] if len(value) > MAX_LISTED else [])])
+    lines = [f"{_short(key)}: {_short(item)}" for _, (key, item) in zip(range(MAX_LISTED), table.items(), strict=False)]
+    return "\n".join([_short(value), *lines, *(["..."] if len(table) > MAX_LISTED else [])])
 
 
 def _short(value: object) -> str:
     if isinstance(value, (T7Tensor, T7Storage)):
-        return f"{value.torch_type} of size {'x'.join(map(str, value.shape))}"
+        return f"{value.torch_type} of size {_size(value.shape)}"
     if isinstance(value, LuaTable):
         return f"table of {len(value)}"
     if isinstance(value, LuaObject):
@@ -178,12 +188,17 @@ def _short(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
 def report_text(report: Report) -> str:
     """The report for people."""
     lines = [f"{report.path}: {report.kind}, {report.file_bytes:,} bytes"]
     if report.architecture is not None:
         lines.append(f"Architecture: {describe(report.architecture)}")
-        lines.append(f"Parameters: {report.parameters:,}")
+        dropped = f", and {report.zero_biases:,} convolution biases that are zero" if report.zero_biases else ""
+        lines.append(f"Parameters: {report.parameters:,}{dropped}")
     elif report.problem is not None:
         lines.append(f"Architecture: not recognised: {report.problem}")
     if report.classes is not None:

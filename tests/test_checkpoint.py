@@ -17,10 +17,13 @@ from safetensors.torch import save_file
 from resnet_tools import load_model, save_model
 from resnet_tools.checkpoint import DEMO_PATH, Checkpoint
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET
-from resnet_tools.errors import CheckpointError, ResnetToolsError, T7Error
+from resnet_tools.errors import CheckpointError, RecognitionError, ResnetToolsError, T7Error
 from resnet_tools.nets.catalog import architecture
 from resnet_tools.nets.resnet import build_resnet
+from resnet_tools.torch7.lua import LuaTable
+from resnet_tools.torch7.modules import classes_in
 from tests.golden import DATA, GOLDEN, needs_golden
+from tests.lua_nets import lua_net
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -99,10 +102,31 @@ def test_class_names_beside_the_file_are_taken(tmp_path):
     (tmp_path / "my-net.classes.txt").write_text("".join(f"label {n}\n" for n in range(10)))
     assert load_model(path).classes == [f"label {n}" for n in range(10)]
     (tmp_path / "my-net.classes.txt").write_text("one\ntwo\n")
-    with pytest.raises(
-        CheckpointError, match=r"my-net.classes.txt has 2 lines; expected one for each of the 10 outputs"
-    ):
+    with pytest.warns(UserWarning, match=r"my-net.classes.txt is ignored: it has 2 lines; expected one for each"):
+        assert load_model(path).classes is None
+
+
+def test_class_names_in_the_table_around_a_net_are_taken():
+    names = LuaTable(enumerate((f"name {n}".encode() for n in range(10)), 1))
+    net = lua_net(
+        replace(architecture(20, dataset="cifar10"), stem_width=4, widths=(4, 8, 16), inner_widths=(4, 8, 16))
+    )
+    assert classes_in(LuaTable([(b"model", net), (b"classes", names)]), 10) == [f"name {n}" for n in range(10)]
+    assert classes_in(LuaTable([(b"model", net), (b"classes", names)]), 7) is None
+    assert classes_in(net, 10) is None
+
+
+def test_a_net_that_is_not_recognised_says_how_to_look_at_it():
+    path = DATA / "t7" / "nn_sequential.t7"
+    with pytest.raises(RecognitionError, match=r"nn_sequential\.t7: .*expected .*`resnet inspect .*nn_sequential\.t7`"):
         load_model(path)
+
+
+@pytest.mark.parametrize("name", ["net.t7", "net.pt"])
+def test_a_pipe_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="a pipe or device; expected a file"):
+        load_model(tmp_path / name)
 
 
 class Evil:

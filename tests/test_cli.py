@@ -221,6 +221,8 @@ def test_an_unreadable_image_is_named_the_others_go_on_and_the_exit_code_is_1(tm
         (["--device", "cuda:63"], "device 'cuda:63' is not there"),
         (["--precision", "quad"], "'quad' is not one of"),
         (["--colour"], "No such option"),
+        (["--json", "--csv"], "--json and --csv exclude each other"),
+        (["--batch-size", "1" + 30 * "0"], "Invalid value for '--batch-size'"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -257,6 +259,24 @@ def test_an_interrupt_ends_it_without_a_traceback():
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert errors.decode().strip().endswith("Interrupted.")
+
+
+def test_labels_are_utf_8_in_every_locale(tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"größe {n}\n" for n in range(10)), encoding="utf-8")
+    for form in ([], ["--csv"], ["--json"]):
+        command = [sys.executable, "-m", "resnet_tools", "classify", "demo", BAG, "--labels", labels, *form]
+        environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert ("größe" if form != ["--json"] else "gr\\u00f6\\u00dfe").encode() in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["classify", "demo", BAG], ["inspect", "demo"]])
+def test_a_closed_output_is_no_reason_for_a_traceback(arguments):
+    command = " ".join([sys.executable, "-m", "resnet_tools", *arguments, ">&-"])
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
@@ -308,6 +328,26 @@ def test_inspect_shows_the_tree_of_a_net_that_is_not_recognised():
     assert "Architecture: not recognised: " in done.stdout
     assert "nn.Sequential {" in done.stdout
     assert "nn.Linear" in done.stdout
+
+
+@pytest.mark.parametrize("state", [{"a": 1.5}, {"layer1.0.conv1.weight": 2.0}])
+def test_inspect_shows_the_keys_of_a_state_dict_that_is_not_recognised(state, tmp_path):
+    import torch
+
+    path = tmp_path / "net.pth"
+    torch.save({"state_dict": {key: torch.full((2, 3), value).bfloat16() for key, value in state.items()}}, path)
+    done = resnet("inspect", path)
+    assert done.returncode == 0
+    assert "Architecture: not recognised: " in done.stdout
+    assert f"state_dict/{next(iter(state))}  2x3  torch.bfloat16" in done.stdout
+    assert "Tensors: 1 torch.bfloat16, 6 elements, 12 bytes stored" in done.stdout
+
+
+def test_inspect_counts_the_zero_biases_that_are_left_out():
+    path = DATA / "models" / "published_resnet18.t7"
+    expected = json.loads(path.with_suffix(".json").read_text())["parameter_count"]
+    report = json.loads(resnet("inspect", path, "--json").stdout)
+    assert report["parameters"] + report["zero_biases"] == expected
 
 
 def test_inspect_shows_what_a_table_holds():

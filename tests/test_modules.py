@@ -47,6 +47,7 @@ def net() -> LuaObject:
         LuaTable([(b"epoch", 3), (b"state", LuaTable([(b"net", net())]))]),
         LuaTable([(1, net())]),
         container("nn.DataParallelTable", [net()]),
+        LuaObject("tds.Hash", 0, LuaTable([(b"model", net())])),
         LuaTable([(b"optimizer", module("optim.State")), (b"best", container("nn.DataParallelTable", [net()]))]),
     ],
 )
@@ -54,6 +55,11 @@ def test_the_net_is_found_where_programs_put_it(value):
     tree = module_tree(value)
     assert [m.class_name for m in tree.walk()] == ["nn.Sequential", "nn.ReLU", "nn.Linear"]
     assert [m.path for m in tree.walk()] == ["", "1", "2"]
+
+
+def test_a_data_parallel_table_inside_is_taken_apart():
+    tree = module_tree(sequential([container("nn.DataParallelTable", [net()]), module("nn.Tanh")]))
+    assert [m.class_name for m in tree.walk()] == ["nn.Sequential", "nn.Sequential", "nn.ReLU", "nn.Linear", "nn.Tanh"]
 
 
 def test_the_key_model_wins_over_other_nets():

@@ -51,7 +51,7 @@ def test_a_foreign_module_is_named_with_its_path_and_what_was_expected(path):
     where = ".".join(map(str, path))
     parent = child_of(net, *path[:-1])
     parent["modules"][path[-1]] = module("nn.SpatialDropout", p=0.5)
-    with pytest.raises(RecognitionError, match=rf"module {where} is nn\.SpatialDropout; expected .*resnet inspect"):
+    with pytest.raises(RecognitionError, match=rf"module {where} is nn\.SpatialDropout; expected \w+"):
         recognise(module_tree(net))
 
 
@@ -91,6 +91,60 @@ def test_a_convolution_with_another_stride_shows_both_shapes():
 def test_a_net_without_blocks_is_not_a_residual_net(net):
     with pytest.raises(RecognitionError, match="residual net"):
         recognise(module_tree(net))
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value"),
+    [
+        ((1,), "padH", 1),
+        ((1,), "kH", 5),
+        ((4,), "ceil_mode", True),
+        ((4,), "kH", 2),
+        ((4,), "dH", 1),
+        ((4,), "padW", 0),
+        ((5, 1, 1, 1, 1), "dH", 2),
+        ((6, 1, 1, 2, 1), "dH", 1),
+        ((6, 1, 1, 2, 2), "dimension", 3),
+        ((9,), "kH", 8),
+        ((9,), "padW", 1),
+    ],
+)
+def test_a_net_that_computes_something_else_is_refused(path, field, value):
+    net = lua_net(replace(small(shortcut_type="A"), stem_width=8))
+    assert recognise(module_tree(net)).shortcut_type == "A"
+    child_of(net, *path).fields[field] = value
+    where = ".".join(map(str, path))
+    with pytest.raises(RecognitionError, match=rf"module {where}\b.*expected"):
+        recognise(module_tree(net))
+
+
+def test_a_missing_padding_is_none():
+    net = lua_net(small())
+    for name in ("padW", "padH"):
+        del child_of(net, 4).fields[name]
+    with pytest.raises(RecognitionError, match=r"module 4 is nn\.SpatialMaxPooling"):
+        recognise(module_tree(net))
+
+
+def test_a_missing_height_is_the_width():
+    net = lua_net(small())
+    for conv in (child_of(net, 1), child_of(net, 5, 1, 1, 1, 1)):
+        for name in ("kH", "dH", "padH"):
+            del conv.fields[name]
+    assert recognise(module_tree(net)) == small()
+
+
+@pytest.mark.parametrize("momentum", [0, 1, 0.01])
+def test_momentum_does_not_matter(momentum):
+    net = replace(small(), bn_momentum=momentum)
+    assert recognise(module_tree(lua_net(net))) == net
+
+
+def test_dropout_is_left_out():
+    net = lua_net(small())
+    net["modules"][12] = net["modules"][11]
+    net["modules"][11] = module("nn.Dropout", p=0.5)
+    assert recognise(module_tree(net)) == small()
 
 
 def test_modules_without_effect_may_stand_anywhere():

@@ -14,6 +14,7 @@ from resnet_tools.errors import ModuleError, RecognitionError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture
 from resnet_tools.nets.state_dict import load_resnet
+from resnet_tools.torch7.lua import LuaObject
 from resnet_tools.torch7.modules import Module, module_tree
 from resnet_tools.torch7.outline import outline
 from resnet_tools.torch7.recognise import recognise_and_bind
@@ -132,9 +133,21 @@ def test_a_batch_norm_that_is_too_wide_and_trained_is_refused():
         weights_of(module_tree(wide))
 
 
-def test_weights_that_share_their_numbers_are_refused():
+def tied_net() -> LuaObject:
+    """The second convolution of a block is its first."""
     lua = lua_net(SMALL)
     block = child_of(lua, 5, 2, 1, 1)
     block["modules"][4] = block["modules"][1]
+    return lua
+
+
+def test_tied_weights_are_copied_to_each_place():
+    weights = weights_of(module_tree(tied_net()))
+    assert torch.equal(weights["layer1.1.conv1.weight"], weights["layer1.1.conv2.weight"])
+
+
+def test_a_few_numbers_that_would_become_many_weights_are_refused(monkeypatch):
+    monkeypatch.setattr("resnet_tools.torch7.weights.MOST_TIED", 1000)
+    monkeypatch.setattr("resnet_tools.torch7.weights.MAX_TYING", 1)
     with pytest.raises(ModuleError, match="expected each weight stored once"):
-        weights_of(module_tree(lua))
+        weights_of(module_tree(tied_net()))

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="Example: resnet classify resnet-101.t7 cat.jpg",
+    short_help="Print the most probable labels of images.",
     help=f"""Print the most probable labels of each IMAGE: a file, a folder (searched recursively) or a glob pattern.
 
     {MODEL_HELP}
@@ -37,15 +39,16 @@ if TYPE_CHECKING:
 @model_argument
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels for each image.")
-@click.option("--json", "form", flag_value="json", help="One JSON object a line.")
-@click.option("--csv", "form", flag_value="csv", help="Comma-separated values with a header.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header.")
 @click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="A file with one label a line.")
 @inference_options
 def command(
     model: str,
     images: tuple[str, ...],
     top_k: int,
-    form: str | None,
+    as_json: bool,
+    as_csv: bool,
     labels: str | None,
     batch_size: int,
     device: str,
@@ -56,24 +59,23 @@ def command(
     exif_orientation: bool,
     workers: int,
 ) -> int:
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
     paths = check_files(model, images)
     with quick_imports():
         from resnet_tools.checkpoint import load_model
-        from resnet_tools.data.labels import class_names
+        from resnet_tools.data.labels import class_names, read_labels
         from resnet_tools.inference import Loading, classify, find_device, prepare
+    given_names = None if labels is None else read_labels(labels)
+    found_device = find_device(device)
     with warnings_as_lines():
         checkpoint = load_model(model)
-    names = class_names(_labels(labels) or checkpoint.classes, checkpoint.architecture.classes)
-    net = prepare(checkpoint.model, find_device(device), precision)
+    names = class_names(given_names or checkpoint.classes, checkpoint.architecture.classes)
+    net = prepare(checkpoint.model, found_device, precision)
     preprocessing = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
     loading = Loading(preprocessing, batch_size, ten_crop, exif_orientation, workers)
-    return _print_all(classify(paths, net, loading, top_k=top_k), len(paths), _WRITERS[form](names))
-
-
-def _labels(path: str | None) -> list[str] | None:
-    from resnet_tools.data.labels import read_labels
-
-    return None if path is None else read_labels(path)
+    write = (_json_writer if as_json else _csv_writer if as_csv else _text_writer)(names)
+    return _print_all(classify(paths, net, loading, top_k=top_k), len(paths), write)
 
 
 def _print_all(
@@ -86,7 +88,7 @@ def _print_all(
         for prediction in predictions:
             if isinstance(prediction, tuple):
                 failures += 1
-                click.echo(f"Error: {prediction[1]}", err=True)
+                click.echo(f"{'' if quiet else chr(10)}Error: {prediction[1]}", err=True)
             else:
                 write(prediction)
                 sys.stdout.flush()
@@ -109,7 +111,7 @@ def _text_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
 def _json_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
     def write(prediction: Prediction) -> None:
         best = [
-            {"index": position, "label": names[position], "probability": probability}
+            {"index": position, "label": names[position], "probability": probability if isfinite(probability) else None}
             for position, probability in zip(prediction.classes, prediction.probabilities, strict=True)
         ]
         click.echo(json.dumps({"path": prediction.path, "classes": best}))
@@ -127,6 +129,3 @@ def _csv_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
             rows.writerow([prediction.path, rank, position, names[position], probability])
 
     return write
-
-
-_WRITERS = {None: _text_writer, "json": _json_writer, "csv": _csv_writer}

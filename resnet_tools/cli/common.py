@@ -15,6 +15,8 @@ import click
 if TYPE_CHECKING:
     from resnet_tools.data.transforms import Preprocessing
 
+BATCH_SIZE = click.IntRange(1, 65536)
+SIDE_PX = click.IntRange(1, 8192)
 F = TypeVar("F", bound=Callable[..., Any])
 
 MODEL_HELP = """MODEL is a .t7, .pt, .safetensors or torchvision .pth file, told by content, or `demo`: the small net
@@ -28,7 +30,9 @@ def model_argument(function: F) -> F:
 def inference_options(function: F) -> F:
     """The options of every command that runs a net on images."""
     options = (
-        click.option("--batch-size", type=click.IntRange(1), default=8, show_default=True, help="Images at once."),
+        click.option(
+            "--batch-size", type=click.IntRange(1, 65536), default=8, show_default=True, help="Images at once."
+        ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
         click.option(
             "--precision",
@@ -37,12 +41,8 @@ def inference_options(function: F) -> F:
             show_default=True,
             help="Numbers of the net: 32 bits as the original, or 16 bits, faster and about 1 % off.",
         ),
-        click.option(
-            "--resize-size", type=click.IntRange(1), help="Shorter side in pixels.  [default: the model's, 256]"
-        ),
-        click.option(
-            "--crop-size", type=click.IntRange(1), help="Side of the crop in pixels.  [default: the model's, 224]"
-        ),
+        click.option("--resize-size", type=SIDE_PX, help="Shorter side in pixels; as the model says, mostly 256."),
+        click.option("--crop-size", type=SIDE_PX, help="Side of the crop in pixels; as the model says, mostly 224."),
         click.option(
             "--ten-crop", is_flag=True, help="Mean output of ten crops: corners, center and their mirror images."
         ),
@@ -50,7 +50,7 @@ def inference_options(function: F) -> F:
             "--exif-orientation", is_flag=True, help="Turn images as their EXIF data says; the original does not."
         ),
         click.option(
-            "--workers", type=click.IntRange(0), default=2, show_default=True, help="Threads that load images."
+            "--workers", type=click.IntRange(0, 256), default=2, show_default=True, help="Threads that load images."
         ),
     )
     for option in reversed(options):
@@ -82,7 +82,7 @@ def changed_preprocessing(default: Preprocessing, resize_px: int | None, crop_px
     try:
         return replace(default, resize_px=resize_px or default.resize_px, crop_px=crop_px or default.crop_px)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(f"{error} (--resize-size, --crop-size)") from error
 
 
 @contextmanager

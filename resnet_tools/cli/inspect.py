@@ -9,7 +9,7 @@ import click
 from resnet_tools.cli.common import quick_imports, warnings_as_lines
 
 
-@click.command(epilog="Example: resnet inspect resnet-50.t7")
+@click.command(epilog="Example: resnet inspect resnet-50.t7", short_help="Show what a file is and the net in it.")
 @click.argument("file", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(file: str, as_json: bool) -> None:

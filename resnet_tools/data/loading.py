@@ -33,7 +33,8 @@ def load_ahead(
     remaining = iter(paths)
     waiting: deque[tuple[str, Future[T | ImageError]]] = deque()
     try:
-        waiting.extend((path, pool.submit(_attempt, load, path)) for path in islice(remaining, ahead))
+        first = islice(remaining, min(ahead, len(paths)))
+        waiting.extend((path, pool.submit(_attempt, load, path)) for path in first)
         while waiting:
             path, item = waiting.popleft()
             yield path, item.result()

@@ -9,10 +9,9 @@ Source: fb.resnet.torch 985e569, datasets/transforms.lua.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +46,7 @@ class Preprocessing:
         if self.crop_px > self.resize_px:
             raise ValueError(
                 f"a crop of {self.crop_px} x {self.crop_px} does not fit into an image "
-                f"scaled to {self.resize_px} pixels on its shorter side; make crop_px at most resize_px"
+                f"scaled to {self.resize_px} pixels on its shorter side; make the crop at most as large"
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
@@ -74,7 +73,7 @@ class Preprocessing:
 
 
 def _is_finite_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(cast(float, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30  # false for nan
 
 
 IMAGENET = Preprocessing(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

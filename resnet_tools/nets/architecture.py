@@ -11,7 +11,6 @@ Sources: He et al. 2015 (arXiv:1512.03385) for the depths and the shortcut types
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
@@ -183,26 +182,31 @@ def _checked_architecture(values: object) -> Architecture:
     missing = [name for name in required if name not in values]
     if missing:
         raise CheckpointError(f"the architecture lacks the fields {', '.join(missing)}")
-    net = Architecture(**{str(key): _checked_field(str(key), value, hints[key]) for key, value in values.items()})
+    fields: dict[str, Any] = {str(k): tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return check_architecture(Architecture(**fields))
+
+
+def check_architecture(net: Architecture) -> Architecture:
+    """The same, if such a net can be built. Raises: CheckpointError naming the field that makes it impossible."""
+    for name, hint in get_type_hints(Architecture).items():
+        _check_field(name, getattr(net, name), hint)
     if not len(net.stages) == len(net.widths) == len(net.inner_widths):
         raise CheckpointError("the architecture's stages, widths and inner_widths differ in length")
     _check_ranges(net)
     return net
 
 
-def _checked_field(name: str, value: object, hint: Any) -> Any:
+def _check_field(name: str, value: object, hint: Any) -> None:
     if hint == tuple[int, ...]:
-        ok = isinstance(value, (list, tuple)) and 1 <= len(value) <= 64 and all(type(v) is int for v in value)
-        value = tuple(value) if ok and isinstance(value, (list, tuple)) else value
+        ok = isinstance(value, tuple) and 1 <= len(value) <= 64 and all(type(v) is int for v in value)
     elif hint is float:
-        ok = type(value) in (int, float) and math.isfinite(value) and value > 0  # type: ignore[arg-type,operator]
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1  # false for nan
     elif hint in (int, bool):
         ok = type(value) is hint
     else:
-        ok = value in get_args(hint) if isinstance(value, str) else False
+        ok = isinstance(value, str) and value in get_args(hint)
     if not ok:
         raise CheckpointError(f"the architecture's {name} is {value!r:.80}, which is not possible")
-    return value
 
 
 def _check_ranges(net: Architecture) -> None:

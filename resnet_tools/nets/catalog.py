@@ -167,7 +167,7 @@ _NAMED = _named_architectures()
 
 
 def architecture_names() -> list[str]:
-    """The names that `Architecture.named` and `build_resnet` take."""
+    """The names that `named_architecture` and `build_resnet` take."""
     return list(_NAMED)
 
 

@@ -2,7 +2,7 @@
 
 Parameter names are torchvision's (conv1, bn1, layer1.0.conv1, layer1.0.downsample.0, fc), so the state dict of a net
 that torchvision has loads strictly there. A batch norm carries the number of the convolution that it follows, or, in
-pre-activation blocks, precedes; the batch norm after the last pre-activation stage is `norm`.
+pre-activation blocks, precedes; one behind an addition is `bn_add`, that behind the last pre-activation stage `norm`.
 
 Shapes: N images, H x W pixels, C channels (`widths` of the stages), D = `feature_length`, K classes.
 """
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from resnet_tools.errors import ResnetToolsError
 from resnet_tools.nets.architecture import (
     POOL_WINDOW_PX,
     Architecture,
@@ -26,6 +27,7 @@ from resnet_tools.nets.architecture import (
     ConvShape,
     ShortcutType,
     block_shapes,
+    check_architecture,
 )
 from resnet_tools.nets.catalog import architecture as architecture_of_options
 from resnet_tools.nets.catalog import named_architecture
@@ -34,24 +36,29 @@ from resnet_tools.nets.catalog import named_architecture
 def build_resnet(
     net: Architecture | str | None = None,
     *,
-    depth: int = 34,
-    dataset: str = "imagenet",
-    net_type: str = "resnet",
+    depth: int | None = None,
+    dataset: str | None = None,
+    net_type: str | None = None,
     shortcut_type: ShortcutType | None = None,
     classes: int | None = None,
 ) -> ResNet:
     """A new net, initialised as the original does, in training mode.
 
     net: an `Architecture` or a name such as `resnet-50`, `preresnet-200` or `published-resnet-50`; without it the other
-    options describe the net as the original's do. `classes` replaces the number of outputs in both cases.
-    Raises: ResnetToolsError if there is no such net.
+    options describe the net as the original's do (defaults: depth 34, imagenet, resnet, shortcut type B, A for CIFAR).
+    classes: the number of outputs, in both cases.
+    Raises: ResnetToolsError if there is no such net, or options contradict a net that is given.
     Source: models/resnet.lua of facebook/fb.resnet.torch.
     """
+    options = {"depth": depth, "dataset": dataset, "net_type": net_type, "shortcut_type": shortcut_type}
+    given = {name: value for name, value in options.items() if value is not None}
     if net is None:
-        found = architecture_of_options(depth, dataset=dataset, net_type=net_type, shortcut_type=shortcut_type)
+        found = architecture_of_options(**given)  # type: ignore[arg-type]
+    elif given:
+        raise ResnetToolsError(f"{', '.join(given)} cannot be combined with a net that is given; leave out one of them")
     else:
         found = named_architecture(net) if isinstance(net, str) else net
-    model = ResNet(found if classes is None else replace(found, classes=classes))
+    model = ResNet(check_architecture(found if classes is None else replace(found, classes=classes)))
     initialise(model)
     return model
 
@@ -112,9 +119,12 @@ class ResidualBlock(nn.Module):
         self.depth = len(shape.convolutions)
         for number, conv in enumerate(shape.convolutions, 1):
             self.add_module(f"conv{number}", _convolution(architecture, conv))
-            self.add_module(f"bn{number}", self.batch_norm(architecture, shape, number))
+            self.add_module(self.bn_name(number), self.batch_norm(architecture, shape, number))
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(architecture, shape)
+
+    def bn_name(self, number: int) -> str:
+        return f"bn{number}"
 
     def batch_norm(self, architecture: Architecture, shape: BlockShape, number: int) -> nn.Module:
         return _batch_norm(architecture, shape.convolutions[number - 1].outputs)
@@ -123,7 +133,7 @@ class ResidualBlock(nn.Module):
         return cast(Tensor, getattr(self, f"conv{number}")(x))
 
     def bn(self, number: int, x: Tensor) -> Tensor:
-        return cast(Tensor, getattr(self, f"bn{number}")(x))
+        return cast(Tensor, getattr(self, self.bn_name(number))(x))
 
     def foldable(self) -> Iterator[tuple[str, str]]:
         if isinstance(self.downsample, nn.Sequential) and len(self.downsample) == 2:
@@ -146,7 +156,10 @@ class PostActivation(ResidualBlock):
 
 
 class BatchNormAfterAddition(ResidualBlock):
-    """As `PostActivation`, with the last BN behind the addition: the published resnet-50."""
+    """As `PostActivation`, with the last BN, `bn_add`, behind the addition: the published resnet-50."""
+
+    def bn_name(self, number: int) -> str:
+        return "bn_add" if number == self.depth else f"bn{number}"
 
     def forward(self, x: Tensor) -> Tensor:
         y = x

@@ -59,6 +59,9 @@ def load_resnet(architecture: Architecture, state: Mapping[str, Tensor]) -> ResN
 
     Raises: CheckpointError naming the first key that is missing, unknown, or differs in shape, with both shapes.
     """
+    if sum(architecture.stages) > len(state):
+        blocks = sum(architecture.stages)
+        raise CheckpointError(f"it has {len(state)} tensors; expected at least one for each of the {blocks} blocks")
     with torch.device("meta"):  # nothing is allocated or drawn
         model = ResNet(architecture)
     expected = model.state_dict()

@@ -63,7 +63,8 @@ def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
     direct: list[tuple[MappedFile, int, Array]] = []
     for source, target in pairs:
         file = _file_behind(source)
-        if isinstance(file, MappedFile) and source.dtype == np.float32 and source.flags.c_contiguous:
+        plain = source.dtype == np.float32 and source.flags.c_contiguous
+        if plain and isinstance(file, MappedFile) and hasattr(os, "preadv"):
             direct.append((file, _offset_in(file, source), target))
         else:
             np.copyto(target, source, casting="same_kind")

@@ -29,8 +29,10 @@ KINDS = {  # classes with another name and the same meaning
     "BatchNormalization": "SpatialBatchNormalization",
 }
 MAX_NESTING = 64  # a residual net nests 5 deep
-MAX_MODULES = 100_000  # the 1202-layer net has about 9,000
+MAX_MODULES = 20_000  # the 1202-layer net has about 9,000
 NESTED_NET_KEYS = ("model", "net", "network", "modules")
+CLASS_NAME_KEYS = ("classes", "classList", "class_names", "labels")
+TDS_CLASSES = ("tds.Hash", "tds.Vec")
 
 
 @dataclass(frozen=True)
@@ -82,38 +84,40 @@ def module_tree(value: object) -> Module:
 
     Raises: ModuleError if there is none, if a module contains itself, or if a weight is not a tensor of numbers.
     """
-    net = _find_net(value)
-    replicas = 1
-    if net.class_name == "nn.DataParallelTable":
-        replicas = max(1, len(_table(getattr(net, "gpu_assignments", None)) or _table(net.get("gpuAssignments"))))
-        children = _children(net, "")
-        if not children:
-            raise ModuleError("the nn.DataParallelTable holds no network; expected one in its field modules[1]")
-        net = children[0]
-    return _TreeBuilder().module(net, "", (), replicas)
+    return _TreeBuilder().module(_find_net(value), "", ())
+
+
+def classes_in(value: object, count: int) -> list[str] | None:
+    """The `count` class names in a table such as {model = net, classes = {"cat", "dog"}}, or None."""
+    if not isinstance(value, LuaTable):
+        return None
+    for key in CLASS_NAME_KEYS:
+        names = value.get(key)
+        if isinstance(names, LuaTable) and set(names) == set(range(1, count + 1)):
+            listed = names.to_list()
+            if all(isinstance(name, bytes) for name in listed):
+                return [name.decode(errors="replace") for name in listed]
+    return None
 
 
 def _find_net(value: object) -> LuaObject:
     """The net itself, or the shallowest in nested tables; keys that usually hold a net go first."""
-    if isinstance(value, LuaObject):
+    if isinstance(value, LuaObject) and value.class_name not in TDS_CLASSES:
         return value
-    queue, seen = deque([value]), set()
+    queue: deque[object] = deque([value])
+    seen: set[int] = set()
     while queue:
         table = queue.popleft()
         if isinstance(table, LuaObject):
-            if _is_container(table):
+            if isinstance(table.get("modules"), LuaTable):
                 return table
-            continue
+            table = table.fields if table.class_name in TDS_CLASSES else None
         if not isinstance(table, LuaTable) or id(table) in seen:
             continue
         seen.add(id(table))
         first = [table.get(key) for key in NESTED_NET_KEYS]
         queue.extend(v for v in (*first, *table.values()) if isinstance(v, (LuaObject, LuaTable)))
     raise ModuleError(f"there is no network in it: the file holds {_summary(value)}")
-
-
-def _is_container(item: LuaObject) -> bool:
-    return isinstance(item.get("modules"), LuaTable)
 
 
 def _summary(value: object) -> str:
@@ -150,6 +154,7 @@ class _TreeBuilder:
 
     def __init__(self) -> None:
         self.count = 0
+        self.tensors: dict[int, dict[str, np.ndarray[Any, Any]]] = {}
 
     def module(self, item: LuaObject, path: str, ancestors: tuple[int, ...], replicas: int = 1) -> Module:
         self.count += 1
@@ -159,11 +164,26 @@ class _TreeBuilder:
         if len(ancestors) >= MAX_NESTING or self.count > MAX_MODULES:
             raise ModuleError(f"{where}: more than {MAX_MODULES} modules or {MAX_NESTING} levels; not a residual net")
         below = (*ancestors, id(item))
+        if item.class_name == "nn.DataParallelTable":
+            return self.module(_replica(item, where), path, below, _gpus(item))
         children = tuple(
             self.module(child, f"{path}.{number}".lstrip("."), below)
             for number, child in enumerate(_children(item, path), 1)
         )
-        return Module(path, item, _tensors(item, where), children, replicas)
+        if id(item) not in self.tensors:
+            self.tensors[id(item)] = _tensors(item, where)
+        return Module(path, item, self.tensors[id(item)], children, replicas)
+
+
+def _replica(table: LuaObject, where: str) -> LuaObject:
+    children = _children(table, "")
+    if not children:
+        raise ModuleError(f"{where}: the nn.DataParallelTable holds no network; expected one in its field modules[1]")
+    return children[0]
+
+
+def _gpus(table: LuaObject) -> int:
+    return max(1, len(_table(table.gpu_assignments) or _table(table.get("gpuAssignments"))))
 
 
 def _scalars(item: LuaObject) -> Iterator[tuple[str, Scalar]]:

@@ -16,7 +16,7 @@ from resnet_tools.torch7.modules import Module
 CONV, BN, RELU, ADD = "SpatialConvolution", "SpatialBatchNormalization", "ReLU", "CAddTable"
 MAX_POOL, AVERAGE_POOL, LINEAR = "SpatialMaxPooling", "SpatialAveragePooling", "Linear"
 FLATTEN = ("View", "Reshape")
-WITHOUT_EFFECT = ("Copy", "Identity", "Contiguous")
+WITHOUT_EFFECT = ("Copy", "Identity", "Contiguous", "Dropout")  # at evaluation
 OUTPUT_FUNCTIONS = ("SoftMax", "LogSoftMax")  # behind the classifier; we return its raw outputs
 
 
@@ -98,10 +98,8 @@ def _flat(module: Module) -> list[Module]:
 
 
 def misfit(module: Module, expected: str) -> RecognitionError:
-    """The error that says which module is not what it should be, and how to look at the whole tree."""
-    return RecognitionError(
-        f"{module.where} is {module.class_name}; expected {expected}. `resnet inspect FILE` prints the tree"
-    )
+    """The error that says which module is not what it should be."""
+    return RecognitionError(f"{module.where} is {module.class_name}; expected {expected}")
 
 
 def conv_shape(conv: Module) -> ConvShape:
@@ -116,14 +114,19 @@ def conv_shape(conv: Module) -> ConvShape:
     kernel = conv.number("kW", weight.shape[3] if weight.ndim == 4 else 1)
     outputs = weight.shape[0]
     inputs = weight[0].size // max(1, kernel * kernel) * groups
-    square = kernel == conv.number("kH", kernel) and conv.number("dW", 1) == conv.number("dH", 1)
-    if not square or weight.size * groups != outputs * inputs * kernel * kernel:
-        raise misfit(
-            conv, f"a square convolution whose fields agree with its weight of size {'x'.join(map(str, weight.shape))}"
-        )
-    return ConvShape(inputs, outputs, kernel, conv.number("dW", 1), groups)
+    stride = conv.number("dW", 1)
+    if not is_square(conv) or weight.size * groups != outputs * inputs * kernel * kernel:
+        size = "x".join(map(str, weight.shape))
+        raise misfit(conv, f"a square convolution whose fields agree with its weight of size {size}")
+    return ConvShape(inputs, outputs, kernel, stride, groups)
 
 
-def padding(conv: Module) -> int:
+def padding(module: Module) -> int:
     """`padW`; files of 2014 call it `padding`."""
-    return conv.number("padW", conv.number("padding", 0))
+    return module.number("padW", module.number("padding", 0))
+
+
+def is_square(module: Module) -> bool:
+    """Whether kernel, stride and padding are the same in both directions; a missing H is the W."""
+    pairs = (("kH", "kW"), ("dH", "dW"), ("padH", "padW"))
+    return all(module.number(h, module.number(w, 0)) == module.number(w, module.number(h, 0)) for h, w in pairs)

@@ -70,8 +70,8 @@ def _guess(net: Net) -> Architecture:
         groups=first.convolutions[-2].number("groups", 1),
         conv_bias=any(m.tensors["bias"].any() for m in net.root.walk() if m.kind == CONV and "bias" in m.tensors),
         pooling=_pooling(net.head),
-        bn_eps=_positive(batch_norms[0], "eps", 1e-5) if batch_norms else 1e-5,
-        bn_momentum=_positive(batch_norms[0], "momentum", 0.1) if batch_norms else 0.1,
+        bn_eps=_fraction(batch_norms[0], "eps", 1e-5) if batch_norms else 1e-5,
+        bn_momentum=_fraction(batch_norms[0], "momentum", 0.1) if batch_norms else 0.1,
         classes=_classes(net),
     )
 
@@ -125,18 +125,16 @@ def _classes(net: Net) -> int:
     return int(last.tensors["weight"].shape[0])
 
 
-def _positive(batch_norm: Module, name: str, default: float) -> float:
+def _fraction(batch_norm: Module, name: str, default: float) -> float:
     value = batch_norm.fields.get(name, default)
-    if not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise RecognitionError(
-            f"{batch_norm.where} ({batch_norm.class_name}): {name} is {value!r}; expected between 0 and 1"
-        )
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise RecognitionError(f"{batch_norm.where} ({batch_norm.class_name}): {name} is {value!r}; expected 0 to 1")
     return float(value)
 
 
 def _check_eps(modules: Sequence[Module], architecture: Architecture) -> None:
     for module in modules:
-        if module.kind == BN and _positive(module, "eps", 1e-5) != architecture.bn_eps:
+        if module.kind == BN and _fraction(module, "eps", 1e-5) != architecture.bn_eps:
             raise RecognitionError(
                 f"{module.where} ({module.class_name}): eps is {module.fields.get('eps')}; "
                 f"expected {architecture.bn_eps}, as in the batch norms before it"

@@ -59,7 +59,7 @@ def content_kind(head: bytes, size: int) -> str | None:
     if size == 0:
         return "empty"
     for mark, kind in _MARKS:
-        if mark.match(head) and not (kind == "safetensors" and int.from_bytes(head[:8], "little") > size):
+        if mark.match(head):
             return kind
     if looks_like_t7(head):
         return None

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resnet_tools.errors import RecognitionError
 from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture, BlockShape, ConvShape, block_shapes
@@ -21,6 +21,7 @@ from resnet_tools.torch7.outline import (
     RELU,
     Net,
     conv_shape,
+    is_square,
     misfit,
     padding,
 )
@@ -77,7 +78,7 @@ def _expected_block(shape: BlockShape) -> tuple[list[Expected], list[Expected], 
         branch = [step for conv, norm in zip(convs, norms, strict=True) for step in (conv, norm, relu)][:-1]
         tail = [relu]
         if shape.order == "bn-after-addition":
-            tail = [branch.pop(), relu]
+            tail = [replace(branch.pop(), key=f"{prefix}.bn_add"), relu]
     return shared, branch, _expected_shortcut(shape, prefix), tail
 
 
@@ -115,8 +116,8 @@ def _match(steps: Sequence[Module], expected: Sequence[Expected], parent: Module
         raise misfit(steps[len(expected)], f"nothing more {_behind(expected[-1:], parent)}")
     if len(steps) < len(expected):
         behind = _behind(expected[len(steps) - 1 : len(steps)] if steps else [], parent)
-        lacks = f"{parent.where} ({parent.class_name}) lacks an nn.{expected[len(steps)].kind} {behind}"
-        raise RecognitionError(f"{lacks}. `resnet inspect FILE` prints the tree")
+        lacks = f"an nn.{expected[len(steps)].kind} {behind}"
+        raise RecognitionError(f"{parent.where} ({parent.class_name}) lacks {lacks}")
 
 
 def _behind(last: Sequence[Expected], parent: Module) -> str:
@@ -167,13 +168,16 @@ def is_first_upload(batch_norm: Module, width: int) -> bool:
 
 def _check_max_pool(module: Module, wanted: Expected) -> None:
     _check_kind(module, wanted)
-    if (module.number("kW", 3), module.number("dW", 2), module.number("padW", 1)) != (3, 2, 1):
-        raise misfit(module, "nn.SpatialMaxPooling(3x3, 2,2, 1,1)")
+    fields = module.number("kW", 0), module.number("dW", 0), padding(module)
+    if fields != (3, 2, 1) or not is_square(module) or module.fields.get("ceil_mode", False):
+        raise misfit(module, "nn.SpatialMaxPooling(3x3, 2,2, 1,1) without ceil_mode")
 
 
 def _check_average_pool(module: Module, wanted: Expected) -> None:
     _check_kind(module, wanted)
     window, stride = module.number("kW", 1), module.number("dW", 1)
+    if not is_square(module) or padding(module) or module.fields.get("ceil_mode", False):
+        raise misfit(module, "a square nn.SpatialAveragePooling without padding and ceil_mode")
     if wanted.zero_pad_stride and (window, stride) != (1, wanted.zero_pad_stride):
         raise misfit(module, f"nn.SpatialAveragePooling(1x1, {wanted.zero_pad_stride},{wanted.zero_pad_stride})")
     if wanted.width and window != wanted.width:
@@ -183,7 +187,8 @@ def _check_average_pool(module: Module, wanted: Expected) -> None:
 def _check_concat(module: Module, wanted: Expected) -> None:
     _check_kind(module, wanted)
     kinds = [child.kind for child in module.children]
-    if kinds != ["Identity", "MulConstant"] or module.children[1].fields.get("constant_scalar") != 0:
+    dimension = module.number("dimension", 2)
+    if kinds != ["Identity", "MulConstant"] or module.children[1].item.get("constant_scalar") != 0 or dimension != 2:
         raise misfit(module, "nn.Concat(2) of nn.Identity and nn.MulConstant(0)")
 
 
