@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resnet_tools.nets.architecture import Architecture
     from resnet_tools.nets.resnet import build_resnet
     from resnet_tools.torch7.t7 import read_t7
+    from resnet_tools.torch7.t7_writer import save_t7
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "preprocess",
     "read_t7",
     "save_model",
+    "save_t7",
 ]
 
 _ROOMS = {
@@ -36,6 +38,7 @@ _ROOMS = {
     "preprocess": "data.transforms",
     "read_t7": "torch7.t7",
     "save_model": "checkpoint",
+    "save_t7": "torch7.t7_writer",
 }
 
 

@@ -29,3 +29,7 @@ class CheckpointError(ResnetToolsError):
 
 class ImageError(ResnetToolsError):
     """An image cannot be decoded; the message names the file and the reason."""
+
+
+class FeatureError(ResnetToolsError):
+    """Features cannot be extracted or written, or an unfinished extraction is of another job."""

@@ -72,15 +72,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def prepare(model: ResNet, device: torch.device, precision: str = "single") -> ResNet:
-    """The model made ready for inference, in place: batch norm folded, channels last, on `device`.
+def prepare(model: ResNet, device: torch.device, precision: str = "single", *, fold: bool = True) -> ResNet:
+    """The model made ready for inference, in place: batch norm folded (with `fold`), channels last, on `device`.
 
     precision: `single`, `bf16` or `half`; the last two compute in 16 bits, which changes logits by about 1 %.
     """
     if device.type == "cpu":
         keep_freed_memory()
     model.eval()
-    fold_batch_norm(model)
+    if fold:
+        fold_batch_norm(model)
     return model.to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
 
 

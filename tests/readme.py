@@ -20,7 +20,7 @@ def help_text(command: str) -> str:
 def with_help(text: str) -> str:
     """The text with each block between `<!-- help: COMMAND -->` and `<!-- end -->` filled."""
     return re.sub(
-        r"<!-- help: (\w+) -->\n.*?<!-- end -->",
+        r"<!-- help: ([\w-]+) -->\n.*?<!-- end -->",
         lambda match: f"<!-- help: {match[1]} -->\n```\n{help_text(match[1])}\n```\n<!-- end -->",
         text,
         flags=re.DOTALL,

@@ -14,7 +14,21 @@ PACKAGE = Path(__file__).parents[1] / "resnet_tools"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports only from its own room and from rooms later in this list.
-ROOMS = ["__main__", "cli", "inspection", "inference", "checkpoint", "tensor_files", "torch7", "nets", "data", "errors"]
+ROOMS = [
+    "__main__",
+    "cli",
+    "inspection",
+    "extraction",
+    "feature_files",
+    "feature_store",
+    "inference",
+    "checkpoint",
+    "tensor_files",
+    "torch7",
+    "nets",
+    "data",
+    "errors",
+]
 # The same inside the rooms: a file imports only from files later in its list.
 INSIDE = {
     "torch7": [
@@ -25,6 +39,7 @@ INSIDE = {
         "printing",
         "modules",
         "t7_writer",
+        "byte_writer",
         "t7",
         "copying",
         "ascii_reader",
@@ -41,7 +56,7 @@ INSIDE = {
 # A line of code knows its room by its noun.
 NOUNS = {
     r"torch\.load\(": ["tensor_files.py"],
-    r"torch\.save\(": ["checkpoint.py"],
+    r"torch\.save\(": ["checkpoint.py", "feature_files.py"],
     r"nn\.Conv2d\(": ["nets/resnet.py"],
     r"\b0\.485\b": ["data/transforms.py"],
     r"\(3, 24, 36, 3\)": ["nets/catalog.py"],
@@ -93,7 +108,10 @@ def test_the_reader_needs_only_the_standard_library_numpy_and_torchfile():
     assert not {"torch", "PIL", "click"} & set(loaded)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["classify", "--help"], ["inspect", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["classify", "--help"], ["extract-features", "--help"], ["inspect", "--help"], ["--version"]],
+)
 def test_help_loads_neither_torch_nor_numpy(arguments):
     code = (
         "import sys; from resnet_tools.__main__ import run; code = run(sys.argv[1:]); "

@@ -18,14 +18,25 @@ TEXT = README.read_text()
 
 def test_help_texts_are_those_of_the_commands():
     assert with_help(TEXT) == TEXT, "run: python -m tests.readme"
-    assert re.findall(r"<!-- help: (\w+) -->", TEXT) == list(COMMANDS)
+    assert re.findall(r"<!-- help: ([\w-]+) -->", TEXT) == list(COMMANDS)
 
 
 def test_the_python_example_runs_as_it_stands():
-    [code] = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    [_, code] = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "bag"
+
+
+def test_the_nearest_neighbours_run_as_they_stand(tmp_path):
+    [command] = re.findall(r"after `resnet (extract-features [^`]*)`", TEXT)
+    [code, _] = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    words = [str(ROOT / word) if word.startswith("resnet_tools/") else word for word in command.split()]
+    subprocess.run([sys.executable, "-m", "resnet_tools", *words], cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 10
+    assert all(line.count(".png") == 5 for line in lines)
 
 
 def test_the_tree_names_every_module():
@@ -41,6 +52,7 @@ def test_the_demo_prints_what_the_readme_shows():
     done = subprocess.run([ROOT / "scripts" / "demo"], capture_output=True, text=True, check=True, cwd="/")
     shown = re.search(r"```\n(Classes for.*?)```", TEXT, re.DOTALL)
     assert shown is not None
+    assert done.stdout.splitlines()[-1].startswith("saved features to ")
     words = [line.split("\t")[1] for line in done.stdout.splitlines()[:6]]
     assert words == [line.split("\t")[1] for line in shown[1].splitlines()]
     assert os.path.basename(words[0]) == "ankle_boot.png"

@@ -8,7 +8,7 @@ import click
 
 from resnet_tools import __version__
 
-COMMANDS = {"classify": "classify", "inspect": "inspect"}
+COMMANDS = {"classify": "classify", "extract-features": "extract_features", "inspect": "inspect"}
 
 
 class LazyGroup(click.Group):

@@ -1,0 +1,205 @@
+"""`resnet extract-features`: one row of features for each image."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from resnet_tools.cli.common import (
+    BATCH_SIZE,
+    MODEL_HELP,
+    changed_preprocessing,
+    check_files,
+    inference_options,
+    model_argument,
+    quick_imports,
+    warnings_as_lines,
+)
+
+if TYPE_CHECKING:
+    from resnet_tools.extraction import Processes
+
+FOLDER = click.Path(exists=True, file_okay=False)
+TERMINATED = 143  # as a shell reports a process that SIGTERM ended
+
+
+@click.command(
+    epilog="Example: resnet extract-features resnet-101.t7 --dir photos --output photos.pt",
+    short_help="Write a row of features for each image.",
+    help=f"""Write one row of features for each IMAGE, the input of the net's classifier, to a file: row k is image k.
+
+    {MODEL_HELP}
+
+    IMAGE is a file, a folder (searched recursively, in byte order) or a glob pattern. The original's batch form works
+    too: resnet extract-features MODEL 32 DIR. An interrupted run goes on when the same command is given again.""",
+)
+@model_argument
+@click.argument("images", nargs=-1, metavar="[IMAGE...]")
+@click.option(
+    "--dir", "folders", multiple=True, type=click.Path(exists=True, file_okay=False), help="A folder; repeatable."
+)
+@click.option(
+    "--from-file", "lists", multiple=True, type=click.File("rb"), help="A list of images, one a line; - is stdin."
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False),
+    default="features.pt",
+    show_default=True,
+    help="The ending says the format: .pt .npy .npz .safetensors .parquet .t7",
+)
+@click.option("--shard-size", type=click.IntRange(1), help="Files a shard: numbered outputs and an index of them.")
+@click.option("--layer", default="flatten", show_default=True, help="The module whose output is taken.")
+@click.option("--list-layers", is_flag=True, help="Print the layers and the shapes of their outputs, and stop.")
+@click.option("--pool", type=click.Choice(["avg", "none"]), default="avg", show_default=True, help="Over positions.")
+@click.option("--l2-normalize", is_flag=True, help="Scale each row to length 1.")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--on-error",
+    type=click.Choice(["skip", "fail", "zero"]),
+    default="skip",
+    show_default=True,
+    help="An unreadable image: leave it out, stop, or write zeros.",
+)
+@click.option(
+    "--resume/--no-resume", default=True, show_default=True, help="Go on with an interrupted run, or start anew."
+)
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@inference_options
+def command(
+    model: str,
+    images: tuple[str, ...],
+    folders: tuple[str, ...],
+    lists: tuple[Any, ...],
+    output: str,
+    shard_size: int | None,
+    layer: str,
+    list_layers: bool,
+    pool: str,
+    l2_normalize: bool,
+    dtype: str,
+    on_error: str,
+    resume: bool,
+    quiet: bool,
+    batch_size: int,
+    device: str,
+    precision: str,
+    resize_size: int | None,
+    crop_size: int | None,
+    ten_crop: bool,
+    exif_orientation: bool,
+    workers: int,
+) -> int:
+    images, batch_size = _batch_form(images, batch_size)
+    arguments = [*images, *folders, *_listed(lists)]
+    if not arguments and not list_layers:
+        raise click.UsageError("no images: give files, folders, --dir or --from-file")
+    paths = check_files(model, arguments)
+    with quick_imports():
+        from resnet_tools.checkpoint import load_model, model_path
+        from resnet_tools.extraction import Extraction, FeatureKind, layer_shapes, may_fold, provenance_of
+        from resnet_tools.inference import Loading, find_device, prepare
+    found_device = find_device(_own_gpu(device))
+    with warnings_as_lines():
+        checkpoint = load_model(model)
+    preprocessing = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
+    layers = layer_shapes(checkpoint.model, preprocessing.crop_px)
+    if list_layers:
+        click.echo("\n".join(f"{name}\t{'x'.join(map(str, shape))}" for name, shape in layers.items()))
+        return 0
+    if layer not in layers:
+        raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
+    kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
+    loading = Loading(preprocessing, batch_size, ten_crop, exif_orientation, workers)
+    provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, precision)
+    net = prepare(checkpoint.model, found_device, precision, fold=may_fold(layer))
+    with _processes() as processes, _terminable(), _progress(len(paths), quiet or processes.rank > 0) as progress:
+        job = Extraction(net, kind, loading, provenance, on_error, resume, processes)  # type: ignore[arg-type]
+        written = job.run(paths, Path(output), shard_size, progress)
+    if processes.rank == 0:
+        click.echo(f"saved features to {written[-1]}")
+    return 0
+
+
+def _batch_form(images: tuple[str, ...], batch_size: int) -> tuple[tuple[str, ...], int]:
+    """The original's `MODEL BATCH_SIZE DIRECTORY`, unless there is a file of that name."""
+    if len(images) == 2 and images[0].isdecimal() and not os.path.exists(images[0]) and os.path.isdir(images[1]):
+        return images[1:], int(BATCH_SIZE(images[0]))
+    return images, batch_size
+
+
+def _listed(lists: Sequence[Any]) -> list[str]:
+    return [os.fsdecode(line) for file in lists for line in file.read().splitlines() if line.strip()]
+
+
+def _own_gpu(device: str) -> str:
+    """With torchrun each process of a machine takes the GPU of its number."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or device not in ("auto", "cuda"):
+        return device
+    import torch
+
+    return f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else device
+
+
+@contextmanager
+def _processes() -> Iterator[Processes]:
+    """This process alone, or with the others that torchrun started."""
+    from resnet_tools.extraction import Processes
+
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    import torch.distributed as distributed
+
+    distributed.init_process_group("gloo")
+    try:
+        yield Processes(distributed.get_rank(), count, distributed.barrier)
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does: at once, with what is done kept."""
+
+    def stop(*_: Any) -> None:
+        raise click.exceptions.Exit(TERMINATED)
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, click.exceptions.Exit):
+        click.echo("Stopped. What is done is kept; the same command goes on from here.", err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+@contextmanager
+def _progress(count: int, quiet: bool) -> Iterator[Callable[[int, list[str]], None]]:
+    hidden = quiet or not sys.stderr.isatty()
+    unreadable = 0
+    with click.progressbar(
+        length=count, label="extract", file=sys.stderr, hidden=hidden, show_pos=True, item_show_func=str
+    ) as bar:
+
+        def report(files: int, messages: list[str]) -> None:
+            nonlocal unreadable
+            unreadable += len(messages)
+            for message in messages:
+                click.echo(f"{'' if hidden else chr(10)}Error: {message}", err=True)
+            seconds = max(1e-9, bar.avg[-1] if bar.avg else 0)
+            bar.update(files, f"{1 / seconds:.0f} images/s" if bar.avg else "")
+
+        yield report
+    if unreadable:
+        click.echo(f"{unreadable} of {count} images could not be read.", err=True)
