@@ -23,6 +23,7 @@ from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
 DTYPES = {"single": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
 LOADED_AHEAD_BATCHES = 2
+SMALL_NET_PARAMETERS = 1_000_000  # below, images take longer to decode than to classify
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def prepare(model: ResNet, device: torch.device, precision: str = "single", *, f
     """
     if device.type == "cpu":
         keep_freed_memory()
+        if sum(parameter.numel() for parameter in model.parameters()) < SMALL_NET_PARAMETERS:
+            torch.set_num_threads(1)  # the threads of so small a net wait for each other and for those that decode
     model.eval()
     if fold:
         fold_batch_norm(model)

@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from resnet_tools.data.transforms import Preprocessing
 
 PLAIN_TORCHVISION = """
 import sys, torch, torchvision
@@ -43,6 +47,17 @@ loader = create_loader(ImageDataset(sys.argv[2]), (3, 224, 224), 32, use_prefetc
 with torch.no_grad():
     for images, _ in loader:
         print(torch.softmax(net(images), 1).topk(5).indices.tolist())
+"""
+
+PLAIN_TIMM_FEATURES = """
+import sys, timm, torch
+from timm.data import ImageDataset, create_loader
+net = timm.create_model("resnet50", num_classes=0).eval()
+net.load_state_dict(torch.load(sys.argv[1], weights_only=True), strict=False)
+loader = create_loader(ImageDataset(sys.argv[2]), (3, 224, 224), 32, use_prefetcher=False, num_workers=2)
+with torch.inference_mode():
+    features = torch.cat([net(images) for images, _ in loader])
+torch.save(features, sys.argv[2] + ".pt")
 """
 
 MINIMUM = """
@@ -191,6 +206,65 @@ def bench_timm(folder: Path) -> Iterator[Row]:
     yield row("classify 1000 images : timm eager with its loader", ours, peer, 1 / 1.4, 2, warm_up=False)
 
 
+def bench_features(folder: Path) -> Iterator[Row]:
+    import torch
+
+    from resnet_tools import load_model
+    from resnet_tools.data.transforms import preprocess
+    from resnet_tools.extraction import Extraction, FeatureKind, features_of
+    from resnet_tools.inference import Loading, prepare
+
+    paths = [str(path) for path in photos(folder, 500)]
+    kind = FeatureKind()
+    images = torch.stack([preprocess(path) for path in paths[:8]])
+    small = Path(__file__).parents[1] / "tests" / "data" / "models" / "variant_nn_buffers.t7"
+    for name, file in (("resnet-50", t7_file(folder, "resnet-50")), ("a CIFAR resnet-8", small)):
+        checkpoint = load_model(file)
+        model = prepare(checkpoint.model, torch.device("cpu"))
+        loading = Loading(checkpoint.preprocessing)
+        job = Extraction(model, kind, loading, {"model": name}, resume=False)
+        ours = partial(job.run, paths, folder / "features.pt", None, lambda *_: None)
+        if file == small:
+            decode = partial(decode_all, paths, checkpoint.preprocessing)
+            yield row(f"features of 500 images, {name} : decoding alone", ours, decode, 1 / 0.9, 5)
+        else:
+            bare = partial(in_batches, partial(features_of, model, images, kind), len(paths) // 8)
+            yield row(f"features of 500 images, {name} : the bare model", ours, bare, 1 / 0.9, 1)
+    command = ("extract-features", t7_file(folder, "resnet-50"), "--dir", folder / "photos", "--quiet", "--no-resume")
+    ours = process(RESNET, *command, "--output", folder / "features.npy")
+    peer = python(PLAIN_TIMM_FEATURES, state_file(folder), folder / "photos")
+    yield row("features of 500 images, whole process : timm with DataLoader", ours, peer, 1 / 1.5, 1, warm_up=False)
+
+
+def in_batches(step: Callable[[], object], count: int) -> None:
+    for _ in range(count):
+        step()
+
+
+def decode_all(paths: list[str], preprocessing: Preprocessing) -> None:
+    from resnet_tools.data.loading import load_ahead
+    from resnet_tools.data.transforms import preprocess
+
+    for _ in load_ahead(paths, partial(preprocess, preprocessing=preprocessing), workers=2, ahead=16):
+        pass
+
+
+def bench_memory(folder: Path) -> Iterator[Row]:
+    """Peak memory of extraction from few and from many images; the same files over and over."""
+    source = photos(folder, 20)
+    peaks = []
+    for count in (2_000, 20_000):
+        listed = folder / "list.txt"
+        listed.write_text("".join(f"{source[number % 20]}\n" for number in range(count)))
+        output = folder / f"features-{count}.npy"
+        command = [RESNET, "extract-features", "demo", "--from-file", listed, "--crop-size", "64", "--output", output]
+        timed = ["/usr/bin/time", "-f", "%M", *command]
+        done = subprocess.run(timed, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        peaks.append(int(done.stderr.split()[-1]))
+    detail = f"{peaks[1] / 1e3:,.0f} MB against {peaks[0] / 1e3:,.0f} MB"
+    yield Row("peak memory of features of 20,000 images : of 2,000", peaks[1] / peaks[0], 1.1, detail)
+
+
 def t7_file(folder: Path, name: str) -> Path:
     """A checkpoint of full width in the structure of the published files, without gradients."""
     from resnet_tools.nets.catalog import named_architecture
@@ -235,6 +309,8 @@ BENCHMARKS = {
     "transform": bench_transform,
     "classify": bench_classify,
     "timm": bench_timm,
+    "features": bench_features,
+    "memory": bench_memory,
 }
 
 
