@@ -3,7 +3,6 @@
 Parameter names are torchvision's (conv1, bn1, layer1.0.conv1, layer1.0.downsample.0, fc), so the state dict of a net
 that torchvision has loads strictly there. A batch norm carries the number of the convolution that it follows, or, in
 pre-activation blocks, precedes; one behind an addition is `bn_add`, that behind the last pre-activation stage `norm`.
-
 Shapes: N images, H x W pixels, C channels (`widths` of the stages), D = `feature_length`, K classes.
 """
 

@@ -14,7 +14,6 @@ LuaFunction                            function
 An object that is met twice is written once and then referred to, so what is shared and what is a cycle stays so. As in
 Lua, a table has no entry whose value is nil. An object of class version 0 gets the record from before class versions.
 Objects are numbered as they begin, as Torch7 does: what Torch7 wrote and `read_t7` read becomes the same bytes.
-
 Source: torch7 File.lua, generic/Storage.c, generic/Tensor.c, lib/TH/THDiskFile.c at 814ea4a.
 """
 
