@@ -167,7 +167,7 @@ class Extraction:
         self._compute(paths, store, done, progress)
         self.processes.wait()
         if self.processes.rank == 0:
-            self._finish(paths, store, output)
+            self._finish(paths, store, output, may_be_empty=finished is not None)
             if finished:
                 mark.write_text(finished)
         self.processes.wait()
@@ -214,7 +214,7 @@ class Extraction:
         shape = layer_shapes(self.model, self.loading.preprocessing.crop_px)[self.kind.layer]
         return np.zeros((count, *(shape[:1] if self.kind.pool == "avg" else shape)), self.kind.dtype)
 
-    def _finish(self, paths: Sequence[str], store: FeatureStore, output: Path) -> None:
+    def _finish(self, paths: Sequence[str], store: FeatureStore, output: Path, *, may_be_empty: bool) -> None:
         done = store.open()
         rows = store.collect(done)
         size = self.loading.batch_size
@@ -226,7 +226,7 @@ class Extraction:
                     errors.append((path, reason))
                 if reason is None or self.on_error == "zero":
                     kept.append(path)
-        if len(errors) == len(paths):
+        if len(errors) == len(paths) and not may_be_empty:
             store.remove()
             raise FeatureError(f"none of the {len(paths)} images could be read; {output} is not written")
         if len(kept) != len(rows):

@@ -298,6 +298,29 @@ def test_shards_hold_the_rows_in_order(folder):
     assert not list(folder.glob(".*"))
 
 
+def test_a_killed_run_over_shards_goes_on_and_gives_the_same_bytes(folder):
+    for number in range(23, 90):
+        shutil.copy(PHOTOS[number % len(PHOTOS)], folder / "photos" / f"{number:03}.png")
+    for number in range(40, 60):  # a whole shard
+        (folder / "photos" / f"{number:03}.png").write_bytes(b"no image")
+    options = ["--shard-size", "20", "--output", "part.npy"]
+    make(folder, "whole")
+    extract("demo", "photos", "--batch-size", "1", *options[:3], "whole/part.npy", cwd=folder)
+    with started(folder, *options) as process:
+        while not (folder / "part-00000.npy").exists():
+            time.sleep(0.01)
+        process.kill()
+    assert not (folder / "part.index.json").exists()
+    first = (folder / "part-00000.npy").stat().st_mtime_ns
+    extract("demo", "photos", "--batch-size", "1", *options, cwd=folder)
+    assert (folder / "part-00000.npy").stat().st_mtime_ns == first  # not computed again
+    names = sorted(path.name for path in folder.glob("part*"))
+    assert len(names) == 11  # five shards with their paths, and the index
+    for name in names:
+        assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
+    assert len(np.load(folder / "part-00002.npy")) == 0
+
+
 def test_two_processes_write_the_same_file_as_one(folder):
     (folder / "photos" / "009.png").write_bytes(b"no image")
     extract("demo", "photos", "--batch-size", "4", "--output", "one/features.pt", cwd=make(folder, "one"))
