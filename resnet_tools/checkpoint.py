@@ -34,6 +34,7 @@ from resnet_tools.torch7.modules import classes_in, module_tree
 from resnet_tools.torch7.recognise import recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.weights import state_dict
+from resnet_tools.writing import written_whole
 
 FORMAT, VERSION = "resnet_tools", 1
 DEMO = "demo"
@@ -96,14 +97,11 @@ def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
     writers = {".pt": _write_pt, ".safetensors": _write_safetensors}
     if target.suffix not in writers:
         raise CheckpointError(f"{target}: the ending {target.suffix!r} names no format; it is .pt or .safetensors")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        writers[target.suffix](checkpoint, partial)
-        os.replace(partial, target)
+        with written_whole(target) as partial:
+            writers[target.suffix](checkpoint, partial)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise CheckpointError(f"{target}: cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _load_t7(path: Path) -> Checkpoint:

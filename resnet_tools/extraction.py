@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from resnet_tools.feature_files import Features, check_format, write_features
 from resnet_tools.feature_store import DoneBatch, FeatureStore
 from resnet_tools.inference import Batch, Loading, loaded_batches, memory_errors, to_model
 from resnet_tools.nets.resnet import ResNet
+from resnet_tools.writing import written_whole
 
 DEFAULT_LAYER = "flatten"  # the input of the classifier
 Pool = Literal["avg", "none"]
@@ -169,7 +171,9 @@ class Extraction:
         if self.processes.rank == 0:
             self._finish(paths, store, output, may_be_empty=finished is not None)
             if finished:
-                mark.write_text(finished)
+                with written_whole(mark) as partial:
+                    partial.write_text(finished)
+            store.remove()  # only now: a stop before it must not lose the shard
         self.processes.wait()
 
     def _job(self, paths: Sequence[str]) -> dict[str, Any]:
@@ -211,8 +215,12 @@ class Extraction:
         return padded, errors
 
     def _zeros(self, count: int) -> np.ndarray[Any, Any]:
+        return np.zeros((count, *self._row_shape), self.kind.dtype)
+
+    @cached_property
+    def _row_shape(self) -> tuple[int, ...]:
         shape = layer_shapes(self.model, self.loading.preprocessing.crop_px)[self.kind.layer]
-        return np.zeros((count, *(shape[:1] if self.kind.pool == "avg" else shape)), self.kind.dtype)
+        return shape[:1] if self.kind.pool == "avg" else shape
 
     def _finish(self, paths: Sequence[str], store: FeatureStore, output: Path, *, may_be_empty: bool) -> None:
         done = store.open()
@@ -232,27 +240,23 @@ class Extraction:
         if len(kept) != len(rows):
             raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start anew")
         write_features(Features(rows, kept, errors, self.provenance), output)
-        store.remove()
 
     def _write_index(self, index: Path, parts: Sequence[Sequence[str]], shards: Sequence[Path]) -> None:
         content = {
             "shards": [{"file": s.name, "files": len(p)} for s, p in zip(shards, parts, strict=True)],
             **self.provenance,
         }
-        partial = index.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=1))
-        os.replace(partial, index)
+        with written_whole(index) as partial:
+            partial.write_text(json.dumps(content, indent=1))
         for shard in shards:
             shard.with_name(f".{shard.name}.done").unlink(missing_ok=True)
 
 
 def provenance_of(model_path: Path, net: ResNet, kind: FeatureKind, loading: Loading, precision: str) -> dict[str, Any]:
     """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version."""
-    with model_path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest_of(file)
     return {
         "model": os.fspath(model_path),
-        "model_sha256": digest.hexdigest(),
+        "model_sha256": _sha256_of(model_path),
         "architecture": net.architecture.to_dict(),
         **asdict(kind),
         "preprocessing": loading.preprocessing.to_dict(),
@@ -264,11 +268,12 @@ def provenance_of(model_path: Path, net: ResNet, kind: FeatureKind, loading: Loa
     }
 
 
-def _digest_of(file: Any) -> Any:
+def _sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def may_fold(layer: str) -> bool:

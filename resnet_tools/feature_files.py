@@ -27,6 +27,7 @@ import torch
 from resnet_tools.errors import FeatureError
 from resnet_tools.torch7.lua import LuaTable
 from resnet_tools.torch7.t7_writer import save_t7
+from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
 ROWS_AT_ONCE = 4096
@@ -55,61 +56,50 @@ def write_features(features: Features, path: Path) -> None:
 
     Raises: FeatureError if it cannot be written; the earlier file is untouched then.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        beside = WRITERS[path.suffix](features, partial)
-        _sync(partial)
-        for extra, target in beside:
-            os.replace(extra, path.with_name(target.format(stem=path.stem)))
-        os.replace(partial, path)
+        if path.suffix == ".npy":
+            _write_paths(features.paths, path.with_suffix(".paths.txt"))
+        with written_whole(path) as partial:
+            WRITERS[path.suffix](features, partial)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise FeatureError(f"{path}: cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+def _write_paths(names: list[str], path: Path) -> None:
+    if any("\n" in name for name in names):
+        raise FeatureError("a path holds a newline, which .paths.txt cannot hold; use .npz or .pt")
+    with written_whole(path) as partial:
+        partial.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in names))
 
 
-def _write_pt(features: Features, path: Path) -> list[tuple[Path, str]]:
+def _write_pt(features: Features, path: Path) -> None:
     content = {
-        "features": _tensor(features.rows),
+        "features": torch.from_numpy(features.rows),
         "image_list": features.paths,
         "errors": [list(error) for error in features.errors],
         **features.provenance,
     }
     torch.save(content, path)
-    return []
 
 
-def _write_npy(features: Features, path: Path) -> list[tuple[Path, str]]:
-    if any("\n" in name for name in features.paths):
-        raise FeatureError("a path holds a newline, which .paths.txt cannot hold; use .npz or .pt")
+def _write_npy(features: Features, path: Path) -> None:
     np.save(path, features.rows)
-    paths = path.with_suffix(".paths.txt")
-    paths.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in features.paths))
-    _sync(paths)
-    return [(paths, "{stem}.paths.txt")]
 
 
-def _write_npz(features: Features, path: Path) -> list[tuple[Path, str]]:
+def _write_npz(features: Features, path: Path) -> None:
     names = np.array([os.fsencode(name) for name in features.paths], np.bytes_)
     with path.open("wb") as file:
         np.savez(file, features=features.rows, image_list=names, provenance=np.array(_description(features)))
-    return []
 
 
-def _write_safetensors(features: Features, path: Path) -> list[tuple[Path, str]]:
+def _write_safetensors(features: Features, path: Path) -> None:
     from safetensors.torch import save_file
 
     metadata = {"image_list": json.dumps(features.paths), "resnet_tools": _description(features)}
-    save_file({"features": _tensor(features.rows)}, path, metadata=metadata)
-    return []
+    save_file({"features": torch.from_numpy(features.rows)}, path, metadata=metadata)
 
 
-def _write_parquet(features: Features, path: Path) -> list[tuple[Path, str]]:
+def _write_parquet(features: Features, path: Path) -> None:
     arrow, parquet = _pyarrow()
     kind = arrow.float16() if features.rows.dtype == np.float16 else arrow.float32()
     width = int(np.prod(features.rows.shape[1:]))
@@ -123,17 +113,15 @@ def _write_parquet(features: Features, path: Path) -> list[tuple[Path, str]]:
             writer.write_table(
                 arrow.Table.from_arrays([arrow.array(names[start : start + len(rows)]), values], schema=schema)
             )
-    return []
 
 
-def _write_t7(features: Features, path: Path) -> list[tuple[Path, str]]:
+def _write_t7(features: Features, path: Path) -> None:
     names = LuaTable(enumerate((os.fsencode(name) for name in features.paths), 1))
     rows = features.rows if features.rows.dtype == np.float32 else features.rows.astype(np.float32)
     save_t7(LuaTable([(b"features", rows), (b"image_list", names)]), path)
-    return []
 
 
-WRITERS: dict[str, Callable[[Features, Path], list[tuple[Path, str]]]] = {
+WRITERS: dict[str, Callable[[Features, Path], None]] = {
     ".pt": _write_pt,
     ".npy": _write_npy,
     ".npz": _write_npz,
@@ -141,10 +129,6 @@ WRITERS: dict[str, Callable[[Features, Path], list[tuple[Path, str]]]] = {
     ".parquet": _write_parquet,
     ".t7": _write_t7,
 }
-
-
-def _tensor(rows: Array) -> torch.Tensor:
-    return torch.from_numpy(rows)
 
 
 def _description(features: Features) -> str:

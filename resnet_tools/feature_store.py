@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tools.errors import FeatureError
+from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
 
@@ -56,9 +57,8 @@ class FeatureStore:
                 self._check_job(json.loads(path.read_text()), job)
                 return
             self.folder.mkdir(exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(job))
-            os.replace(partial, path)
+            with written_whole(path) as partial:
+                partial.write_text(json.dumps(job))
         except (OSError, ValueError) as error:
             raise FeatureError(f"{self.folder}: cannot be written or read: {error}") from error
 

@@ -307,7 +307,7 @@ def test_a_killed_run_over_shards_goes_on_and_gives_the_same_bytes(folder):
     make(folder, "whole")
     extract("demo", "photos", "--batch-size", "1", *options[:3], "whole/part.npy", cwd=folder)
     with started(folder, *options) as process:
-        while not (folder / "part-00000.npy").exists():
+        while not (folder / ".part-00000.npy.done").exists():
             time.sleep(0.01)
         process.kill()
     assert not (folder / "part.index.json").exists()

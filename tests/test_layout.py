@@ -27,6 +27,7 @@ ROOMS = [
     "torch7",
     "nets",
     "data",
+    "writing",
     "errors",
 ]
 # The same inside the rooms: a file imports only from files later in its list.
