@@ -56,7 +56,8 @@ class FeatureStore:
             if path.exists():
                 self._check_job(json.loads(path.read_text()), job)
                 return
-            self.folder.mkdir(exist_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)  # what is left of a folder that was being removed
+            self.folder.mkdir()
             with written_whole(path) as partial:
                 partial.write_text(json.dumps(job))
         except (OSError, ValueError) as error:
@@ -85,6 +86,10 @@ class FeatureStore:
         own = self.folder / f"rows-{self.process}"
         own.touch()
         row_bytes = next((self._row_bytes(batch.shape) for batch in done.values()), 0)
+        if own.stat().st_size < self.rows * row_bytes:
+            raise FeatureError(
+                f"{own}: shorter than the {self.rows} rows that were done; give --no-resume to start anew"
+            )
         os.truncate(own, self.rows * row_bytes)
         return done
 
@@ -140,4 +145,5 @@ class FeatureStore:
 
     def remove(self) -> None:
         """Called when the output is in its place."""
+        (self.folder / "job.json").unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
         shutil.rmtree(self.folder, ignore_errors=True)

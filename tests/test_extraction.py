@@ -287,6 +287,21 @@ def test_another_job_is_refused_with_what_differs(folder):
     assert saved(folder / "features.pt")["image_list"] == ["photos/001.png"]
 
 
+def test_what_is_left_of_a_removed_folder_is_never_taken_for_rows(folder):
+    extract("demo", "photos", "--output", "expected/features.pt", cwd=make(folder, "expected"))
+    unfinished = folder / ".features.pt.unfinished"
+    with started(folder) as process:
+        wait_for_rows(folder, 2)
+        process.kill()
+    (unfinished / "rows-0").unlink()
+    done = extract("demo", "photos", "--batch-size", "1", cwd=folder, code=1)
+    assert "rows-0: shorter than the" in done.stderr
+    assert not (folder / "features.pt").exists()
+    (unfinished / "job.json").unlink()
+    extract("demo", "photos", cwd=folder)
+    assert (folder / "features.pt").read_bytes() == (folder / "expected" / "features.pt").read_bytes()
+
+
 def test_shards_hold_the_rows_in_order(folder):
     extract("demo", "photos", "--output", "whole.npy", "--batch-size", "5", cwd=folder)
     done = extract("demo", "photos", "--output", "part.npy", "--shard-size", "10", "--batch-size", "5", cwd=folder)
