@@ -33,3 +33,15 @@ class ImageError(ResnetToolsError):
 
 class FeatureError(ResnetToolsError):
     """Features cannot be extracted or written, or an unfinished extraction is of another job."""
+
+
+class DataError(ResnetToolsError):
+    """A folder or file of a data set is missing, empty or does not fit; the message names what."""
+
+
+class HistoryError(ResnetToolsError):
+    """A history or log cannot be read; the message names the file and the line."""
+
+
+class TrainingError(ResnetToolsError):
+    """Training cannot begin, go on or resume; the message says what to change."""

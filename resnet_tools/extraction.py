@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from resnet_tools.feature_files import Features, check_format, write_features
 from resnet_tools.feature_store import DoneBatch, FeatureStore
 from resnet_tools.inference import Batch, Loading, loaded_batches, memory_errors, to_model
 from resnet_tools.nets.resnet import ResNet
+from resnet_tools.processes import ALONE, Processes
 from resnet_tools.writing import written_whole
 
 DEFAULT_LAYER = "flatten"  # the input of the classifier
@@ -42,15 +43,6 @@ class FeatureKind:
     pool: Pool = "avg"
     l2_normalize: bool = False
     dtype: Literal["float32", "float16"] = "float32"
-
-
-@dataclass(frozen=True)
-class Processes:
-    """Which of how many processes this one is; `wait` returns when all have called it."""
-
-    rank: int = 0
-    count: int = 1
-    wait: Callable[[], object] = lambda: None
 
 
 def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
@@ -127,7 +119,7 @@ class Extraction:
     provenance: dict[str, Any]
     on_error: OnError = "skip"
     resume: bool = True
-    processes: Processes = field(default_factory=Processes)
+    processes: Processes = ALONE
 
     def run(
         self, paths: Sequence[str], output: Path, shard_size: int | None, progress: Callable[[int, list[str]], None]

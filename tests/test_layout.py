@@ -18,6 +18,9 @@ ROOMS = [
     "__main__",
     "cli",
     "inspection",
+    "training",
+    "evaluation",
+    "plotting",
     "extraction",
     "feature_files",
     "feature_store",
@@ -27,6 +30,9 @@ ROOMS = [
     "torch7",
     "nets",
     "data",
+    "history",
+    "metrics",
+    "processes",
     "writing",
     "errors",
 ]
@@ -52,7 +58,7 @@ INSIDE = {
         "sniff",
     ],
     "nets": ["state_dict", "resnet", "catalog", "architecture"],
-    "data": ["loading", "transforms", "resample", "image", "files", "labels"],
+    "data": ["loading", "transforms", "resample", "image", "files", "labels", "samples"],
 }
 # A line of code knows its room by its noun.
 NOUNS = {

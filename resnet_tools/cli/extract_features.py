@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,12 +19,9 @@ from resnet_tools.cli.common import (
     quick_imports,
     warnings_as_lines,
 )
+from resnet_tools.cli.running import progress_bar, terminable
 
-if TYPE_CHECKING:
-    from resnet_tools.extraction import Processes
-
-FOLDER = click.Path(exists=True, file_okay=False)
-TERMINATED = 143  # as a shell reports a process that SIGTERM ended
+STOPPED = "Stopped. What is done is kept; the same command goes on from here."
 
 
 @click.command(
@@ -106,7 +100,8 @@ def command(
         from resnet_tools.checkpoint import load_model, model_path
         from resnet_tools.extraction import Extraction, FeatureKind, layer_shapes, may_fold, provenance_of
         from resnet_tools.inference import Loading, find_device, prepare
-    found_device = find_device(_own_gpu(device))
+        from resnet_tools.processes import joined_processes, own_device
+    found_device = find_device(own_device(device))
     with warnings_as_lines():
         checkpoint = load_model(model)
     preprocessing = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
@@ -120,7 +115,11 @@ def command(
     loading = Loading(preprocessing, batch_size, ten_crop, exif_orientation, workers)
     provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, precision)
     net = prepare(checkpoint.model, found_device, precision, fold=may_fold(layer))
-    with _processes() as processes, _terminable(), _progress(len(paths), quiet or processes.rank > 0) as progress:
+    with (
+        joined_processes() as processes,
+        terminable(STOPPED),
+        progress_bar(len(paths), "extract", quiet=quiet or processes.rank > 0) as progress,
+    ):
         job = Extraction(net, kind, loading, provenance, on_error, resume, processes)  # type: ignore[arg-type]
         written = job.run(paths, Path(output), shard_size, progress)
     if processes.rank == 0:
@@ -137,69 +136,3 @@ def _batch_form(images: tuple[str, ...], batch_size: int) -> tuple[tuple[str, ..
 
 def _listed(lists: Sequence[Any]) -> list[str]:
     return [os.fsdecode(line) for file in lists for line in file.read().splitlines() if line.strip()]
-
-
-def _own_gpu(device: str) -> str:
-    """With torchrun each process of a machine takes the GPU of its number."""
-    local = os.environ.get("LOCAL_RANK")
-    if local is None or device not in ("auto", "cuda"):
-        return device
-    import torch
-
-    return f"cuda:{int(local) % torch.cuda.device_count()}" if torch.cuda.is_available() else device
-
-
-@contextmanager
-def _processes() -> Iterator[Processes]:
-    """This process alone, or with the others that torchrun started."""
-    from resnet_tools.extraction import Processes
-
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Processes()
-        return
-    import torch.distributed as distributed
-
-    distributed.init_process_group("gloo")
-    try:
-        yield Processes(distributed.get_rank(), count, distributed.barrier)
-    finally:
-        distributed.destroy_process_group()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: at once, with what is done kept."""
-
-    def stop(*_: Any) -> None:
-        raise click.exceptions.Exit(TERMINATED)
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, click.exceptions.Exit):
-        click.echo("Stopped. What is done is kept; the same command goes on from here.", err=True)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-@contextmanager
-def _progress(count: int, quiet: bool) -> Iterator[Callable[[int, list[str]], None]]:
-    hidden = quiet or not sys.stderr.isatty()
-    unreadable = 0
-    with click.progressbar(
-        length=count, label="extract", file=sys.stderr, hidden=hidden, show_pos=True, item_show_func=str
-    ) as bar:
-
-        def report(files: int, messages: list[str]) -> None:
-            nonlocal unreadable
-            unreadable += len(messages)
-            for message in messages:
-                click.echo(f"{'' if hidden else chr(10)}Error: {message}", err=True)
-            seconds = max(1e-9, bar.avg[-1] if bar.avg else 0)
-            bar.update(files, f"{1 / seconds:.0f} images/s" if bar.avg else "")
-
-        yield report
-    if unreadable:
-        click.echo(f"{unreadable} of {count} images could not be read.", err=True)

@@ -1,0 +1,55 @@
+"""Long work on the command line: it shows where it is on stderr, and it can be stopped."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+TERMINATED = 143  # as a shell reports a process that SIGTERM ended
+
+
+@contextmanager
+def terminable(message: str) -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does: at once, with what is done kept; `message` says so on stderr."""
+
+    def stop(*_: Any) -> None:
+        raise click.exceptions.Exit(TERMINATED)
+
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, click.exceptions.Exit):
+        click.echo(message, err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+@contextmanager
+def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[int, list[str]], None]]:
+    """A bar on stderr with rate and time left; call it with the number of images done and messages on unreadable ones.
+
+    Without a terminal, or if `quiet`, only the messages and their number at the end are printed.
+    """
+    hidden = quiet or not sys.stderr.isatty()
+    unreadable = 0
+    with click.progressbar(
+        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, item_show_func=str
+    ) as bar:
+
+        def report(files: int, messages: list[str]) -> None:
+            nonlocal unreadable
+            unreadable += len(messages)
+            for message in messages:
+                click.echo(f"{'' if hidden else chr(10)}Error: {message}", err=True)
+            seconds = max(1e-9, bar.avg[-1] if bar.avg else 0)
+            bar.update(files, f"{1 / seconds:.0f} images/s" if bar.avg else "")
+
+        yield report
+    if unreadable:
+        click.echo(f"{unreadable} of {count} images could not be read.", err=True)

@@ -1,0 +1,32 @@
+"""What a data set is to everything that uses one: images, their classes, and the names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Source = str | NDArray[np.uint8]  # the path of an image, or its pixels (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N labelled images. `images[k]` is a path, or pixels (H, W, 3) uint8; `targets[k]` its class, from 0.
+
+    `classes`: the K names in the order of the net's outputs. `images` may be one array (N, H, W, 3).
+    """
+
+    images: Sequence[str] | NDArray[Any]
+    targets: Sequence[int]
+    classes: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name(self, k: int) -> str:
+        """What image k is called in messages and reports: its path, or its number in the file of a data set."""
+        image = self.images[k]
+        return image if isinstance(image, str) else f"image {k}"

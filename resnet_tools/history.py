@@ -1,0 +1,77 @@
+"""One row of figures an epoch <-> `history.csv`, which a spreadsheet or `resnet plot` reads.
+
+Columns: those of `Epoch`, in its order; error rates in percent, losses in nats, seconds of the whole epoch, images/s of
+its training part. A value that was not computed is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from resnet_tools.errors import HistoryError
+from resnet_tools.writing import written_whole
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The figures of one epoch, numbered from 1; `nan` stands for what was not computed."""
+
+    epoch: int
+    lr: float = NAN
+    train_loss: float = NAN
+    train_top1: float = NAN
+    train_top5: float = NAN
+    val_loss: float = NAN
+    val_top1: float = NAN
+    val_top5: float = NAN
+    seconds: float = NAN
+    images_per_second: float = NAN
+
+
+COLUMNS = tuple(field.name for field in fields(Epoch))
+
+
+def write_history(history: Sequence[Epoch], path: Path) -> None:
+    """Write all epochs; a whole file replaces an earlier one. Raises OSError."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(["" if value != value else repr(value) for value in astuple(epoch)] for epoch in history)
+    with written_whole(path) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """The epochs of a `history.csv`; columns that this version does not know are ignored, missing ones are nan.
+
+    Raises HistoryError that names the file and the line.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            if "epoch" not in (rows.fieldnames or ()):
+                raise HistoryError(f"{path}: line 1 names no column `epoch`; expected {','.join(COLUMNS)}")
+            return [_epoch(row, path, rows.line_num) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise HistoryError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _epoch(row: dict[str, str | None], path: Path, line: int) -> Epoch:
+    values: dict[str, float] = {}
+    for name in COLUMNS:
+        text = row.get(name) or ("" if name != "epoch" else "missing")
+        try:
+            values[name] = float(text) if text else NAN
+        except ValueError:
+            raise HistoryError(f"{path}: line {line}: {name} is {text!r}; expected a number") from None
+    number = values.pop("epoch")
+    if not math.isfinite(number) or number != int(number):
+        raise HistoryError(f"{path}: line {line}: epoch is {number}; expected a whole number")
+    return Epoch(int(number), **values)
