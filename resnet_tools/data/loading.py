@@ -1,4 +1,4 @@
-"""Files -> loaded items in the same order, decoded ahead by a few threads.
+"""Files, or positions of a data set -> loaded items in the same order, decoded ahead by a few threads.
 
 Decoding and resampling release the interpreter lock, so threads overlap with the model, and what is loaded ahead is
 bounded: memory does not grow with the number of files.
@@ -16,35 +16,37 @@ import torch
 
 from resnet_tools.errors import ImageError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
 def load_ahead(
-    paths: Sequence[str], load: Callable[[str], T], *, workers: int, ahead: int
-) -> Iterator[tuple[str, T | ImageError]]:
-    """Each path with what `load` gives for it, or the ImageError it raised, in the order of `paths`.
+    sources: Sequence[S], load: Callable[[S], T], *, workers: int, ahead: int
+) -> Iterator[tuple[S, T | ImageError]]:
+    """Each source with what `load` gives for it, or the ImageError it raised, in the order of `sources`.
 
     workers: threads that load. ahead: how many items may wait to be taken.
     """
-    if workers < 1 or len(paths) == 1:
-        yield from ((path, _attempt(load, path)) for path in paths)
+    if workers < 1 or len(sources) == 1:
+        yield from ((source, attempt(load, source)) for source in sources)
         return
     pool = ThreadPoolExecutor(workers, "load", initializer=torch.set_num_threads, initargs=(1,))
-    remaining = iter(paths)
-    waiting: deque[tuple[str, Future[T | ImageError]]] = deque()
+    remaining = iter(sources)
+    waiting: deque[tuple[S, Future[T | ImageError]]] = deque()
     try:
-        first = islice(remaining, min(ahead, len(paths)))
-        waiting.extend((path, pool.submit(_attempt, load, path)) for path in first)
+        first = islice(remaining, min(ahead, len(sources)))
+        waiting.extend((source, pool.submit(attempt, load, source)) for source in first)
         while waiting:
-            path, item = waiting.popleft()
-            yield path, item.result()
-            waiting.extend((path, pool.submit(_attempt, load, path)) for path in islice(remaining, 1))
+            source, item = waiting.popleft()
+            yield source, item.result()
+            waiting.extend((source, pool.submit(attempt, load, source)) for source in islice(remaining, 1))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _attempt(load: Callable[[str], T], path: str) -> T | ImageError:
+def attempt(load: Callable[[S], T], source: S) -> T | ImageError:
+    """What `load` gives, or the ImageError that it raised."""
     try:
-        return load(path)
+        return load(source)
     except ImageError as error:
         return error
