@@ -58,7 +58,7 @@ INSIDE = {
         "sniff",
     ],
     "nets": ["state_dict", "resnet", "catalog", "architecture"],
-    "data": ["loading", "transforms", "resample", "image", "files", "labels", "samples"],
+    "data": ["loading", "augment", "transforms", "resample", "image", "files", "labels", "samples"],
 }
 # A line of code knows its room by its noun.
 NOUNS = {

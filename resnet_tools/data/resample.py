@@ -60,18 +60,19 @@ def resample(
     *,
     scale: tuple[float, ...] = (),
     shift: tuple[float, ...] = (),
+    mirrored: bool = False,
     mode: str = "bicubic",
     dtype: np.dtype[Any] = FLOAT32,
 ) -> Tensor:
     """Scale (H, W, C) pixels, or a box sliced out of them, to `size` = (h, w); return (C, h, w), not clamped.
 
     With `rows` and `columns` only the output rows and columns in those ranges are computed and returned, ascending and
-    each once. Channel c comes out as scale[c] * value + shift[c].
+    each once. Channel c comes out as scale[c] * value + shift[c]. `mirrored`: the last column first.
     """
     (height, width, channels), (h, w) = pixels.shape, size
     scale, shift = scale or (1.0,) * channels, shift or (0.0,) * channels
     down = _taps(height, h, tuple(rows or [range(h)]), mode, dtype)
-    along = _channel_taps(width, w, tuple(columns or [range(w)]), mode, dtype, scale, shift)
+    along = _channel_taps(width, w, tuple(columns or [range(w)]), mode, dtype, scale, shift, mirrored)
     sums = down.sums(_table(pixels[down.touched][:, along.touched], dtype))  # (h, (W + 1) C)
     sums = along.sums(_transposed(sums)).view(-1, channels * len(sums))  # ((W + 1) C, h) -> (w, C h)
     return _transposed(sums).view(channels, -1, len(sums))
@@ -141,16 +142,18 @@ def _channel_taps(
     dtype: np.dtype[Any],
     scale: tuple[float, ...],
     shift: tuple[float, ...],
+    mirrored: bool,
 ) -> _Taps:
     """The same for a table of (touched + 1) C rows, a row a channel, the last C of them ones: (outputs C, k + 1)."""
     taps = _taps(source, target, ranges, mode, dtype)
     channels, (outputs, k) = len(scale), taps.indices.shape
+    step = -1 if mirrored else 1
     channel = np.arange(channels)[:, None]
     indices = np.empty((outputs, channels, k + 1), np.int64)
-    indices[:, :, :k] = taps.indices.numpy()[:, None] * channels + channel
+    indices[:, :, :k] = taps.indices.numpy()[::step, None] * channels + channel
     indices[:, :, k:] = taps.count * channels + channel
     weights = np.empty(indices.shape, dtype)
-    weights[:, :, :k] = taps.weights.numpy()[:, None] * np.array(scale, dtype)[:, None]
+    weights[:, :, :k] = taps.weights.numpy()[::step, None] * np.array(scale, dtype)[:, None]
     weights[:, :, k] = np.array(shift)
     starts = torch.arange(0, indices.size, k + 1, device="cpu")
     return _Taps(taps.touched, taps.count, torch.from_numpy(indices), torch.from_numpy(weights), starts)

@@ -89,12 +89,12 @@ def preprocess(
     `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. `exif`: see `load_image`.
     Raises ImageError.
     """
-    pixels = _pixels(image, exif)
+    pixels = pixels_of(image, exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
     rows, columns = [range(top, top + crop)], [range(left, left + crop)]
-    return _scaled(pixels, (height, width), rows, columns, preprocessing)
+    return normalised(pixels, (height, width), rows, columns, preprocessing)
 
 
 def ten_crops(
@@ -104,7 +104,7 @@ def ten_crops(
 
     Center, top left, top right, bottom left, bottom right; then the same crops of the mirrored image.
     """
-    pixels = _pixels(image, exif)
+    pixels = pixels_of(image, exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     middle_y, middle_x = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -116,7 +116,7 @@ def ten_crops(
 
     tops, lefts = (sorted(set(starts)) for starts in zip(*plain, *mirrored, strict=True))
     rows, columns = ([range(start, start + crop) for start in starts] for starts in (tops, lefts))
-    scaled = _scaled(pixels, (height, width), rows, columns, preprocessing)
+    scaled = normalised(pixels, (height, width), rows, columns, preprocessing)
 
     kept_rows, kept_columns = merged(rows), merged(columns)
     crops = scaled.new_empty(10, 3, crop, crop)
@@ -127,7 +127,8 @@ def ten_crops(
     return crops
 
 
-def _pixels(image: ImagePath | NDArray[Any], exif: bool) -> NDArray[Any]:
+def pixels_of(image: ImagePath | NDArray[Any], exif: bool = False) -> NDArray[Any]:
+    """The pixels of an image given as a path or as pixels, (H, W, 3): uint8, uint16 or float. Raises ImageError."""
     if not isinstance(image, np.ndarray):
         return load_image(image, exif=exif)
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.kind not in "uf":
@@ -135,18 +136,20 @@ def _pixels(image: ImagePath | NDArray[Any], exif: bool) -> NDArray[Any]:
     return image
 
 
-def _scaled(
+def normalised(
     pixels: NDArray[Any],
     size: tuple[int, int],
     rows: Sequence[range],
     columns: Sequence[range],
     preprocessing: Preprocessing,
+    *,
+    mirrored: bool = False,
 ) -> Tensor:
-    """The given rows and columns of the scaled image, (3, h, w): (x * pixel_max / white - mean) / std."""
+    """The given rows and columns of the image scaled to `size`, (3, h, w): (x * pixel_max / white - mean) / std."""
     white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
     scale = tuple(preprocessing.pixel_max / white / std for std in preprocessing.std)
     shift = tuple(-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
-    return resample(pixels, size, rows, columns, scale=scale, shift=shift)
+    return resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored)
 
 
 def scale_size(height: int, width: int, size: int) -> tuple[int, int]:
