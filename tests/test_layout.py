@@ -25,6 +25,7 @@ ROOMS = [
     "feature_files",
     "feature_store",
     "inference",
+    "datasets",
     "checkpoint",
     "tensor_files",
     "torch7",
@@ -58,7 +59,18 @@ INSIDE = {
         "sniff",
     ],
     "nets": ["state_dict", "resnet", "catalog", "architecture"],
-    "data": ["loading", "augment", "transforms", "resample", "image", "files", "labels", "samples"],
+    "data": [
+        "datasets",
+        "folder",
+        "loading",
+        "augment",
+        "transforms",
+        "resample",
+        "image",
+        "files",
+        "labels",
+        "samples",
+    ],
 }
 # A line of code knows its room by its noun.
 NOUNS = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from resnet_tools.errors import ImageError
 
@@ -37,7 +37,7 @@ def image_files(arguments: Iterable[str]) -> list[str]:
 
 def _files_of(argument: str) -> list[str]:
     if os.path.isdir(argument):
-        found = [path for folder in _folders(argument) for path in _images_in(folder)]
+        found = images_below(argument)
         if not found:
             raise ImageError(f"{argument}: holds no images ({' '.join(IMAGE_ENDINGS)})")
     elif os.path.exists(argument):
@@ -48,6 +48,12 @@ def _files_of(argument: str) -> list[str]:
             raise ImageError(f"{argument}: no file matches")
     else:
         raise ImageError(f"{argument}: no such file or folder")
+    return sorted(found, key=os.fsencode)
+
+
+def images_below(folder: str) -> list[str]:
+    """The paths of all images in a folder and its subfolders, in byte order; maybe none. Raises OSError."""
+    found = [path for inside in _folders(folder) for path in _images_in(inside)]
     return sorted(found, key=os.fsencode)
 
 
@@ -62,19 +68,36 @@ def _folders(top: str) -> Iterator[str]:
             continue
         yield folder
         inside = ancestors | {identity}
-        pending += [(path, inside) for path in _entries(folder) if os.path.isdir(path)]
+        pending += [(path, inside) for path in subfolders(folder)]
+
+
+def subfolders(folder: str) -> list[str]:
+    """The paths of the folders in a folder but hidden ones, in no order; links to folders too. Raises OSError."""
+    return [path for path, entry in _entries(folder) if _is(entry, path, os.DirEntry.is_dir, os.path.isdir)]
 
 
 def _images_in(folder: str) -> Iterator[str]:
     """The image files directly in a folder. A link to nowhere counts: its loading says what is wrong."""
-    for path in _entries(folder):
-        is_broken_link = os.path.islink(path) and not os.path.exists(path)
-        if path.lower().endswith(IMAGE_ENDINGS) and (os.path.isfile(path) or is_broken_link):
-            yield path
+    for path, entry in _entries(folder):
+        if path.lower().endswith(IMAGE_ENDINGS):
+            is_broken_link = entry.is_symlink() and not os.path.exists(path)
+            if is_broken_link or _is(entry, path, os.DirEntry.is_file, os.path.isfile):
+                yield path
 
 
-def _entries(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in os.listdir(folder or os.curdir) if not name.startswith(".")]
+def _entries(folder: str) -> list[tuple[str, os.DirEntry[str]]]:
+    with os.scandir(folder or os.curdir) as entries:
+        return [(os.path.join(folder, entry.name), entry) for entry in entries if not entry.name.startswith(".")]
+
+
+def _is(
+    entry: os.DirEntry[str],
+    path: str,
+    known: Callable[[os.DirEntry[str]], bool],
+    asked: Callable[[str], bool],
+) -> bool:
+    """What the listing of the folder tells at no cost, or what the file system says of the target of a link."""
+    return asked(path) if entry.is_symlink() else known(entry)
 
 
 def _matches(pattern: str) -> set[str]:

@@ -1,0 +1,100 @@
+"""A folder with train/ and val/, each with a folder of images for every class -> `Samples`.
+
+Classes are the folders in train/, in byte order of their names: the first is the net's first output, as in the
+original. Hidden folders and stray files are none. Images are searched in subfolders of a class too, links are followed,
+and their order is byte order. val/ may lack classes of train/, not the reverse.
+
+Source: fb.resnet.torch 985e569, datasets/imagenet-gen.lua.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+
+from resnet_tools.data.files import IMAGE_ENDINGS, images_below, subfolders
+from resnet_tools.data.samples import Samples
+from resnet_tools.errors import DataError
+
+SPLITS = ("train", "val")
+LAYOUT = "expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE"
+OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation", "test", "testing")}
+SHOWN = 5  # names in a message
+
+
+def find_folder(path: str, split: str, classes: Sequence[str] | None = None) -> Samples:
+    """The images below PATH/SPLIT and their classes, numbered as in `classes` (as in train/ if None).
+
+    Warns of classes without images in val/. Raises DataError that says what is missing, and what was found instead.
+    """
+    if classes is None:
+        classes = find_classes(path)
+    folder = _split_folder(path, split)
+    try:
+        found = {_name(inside): inside for inside in subfolders(folder)}
+        images = [images_below(found[name]) if name in found else [] for name in classes]
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from error
+    _check_names(folder, set(found), classes)
+    empty = [name for name, paths in zip(classes, images, strict=True) if not paths]
+    if len(empty) == len(classes):
+        raise DataError(f"{folder}: holds no images ({' '.join(IMAGE_ENDINGS)}); {LAYOUT}")
+    if empty and split == "train":
+        raise DataError(f"{folder}: without an image: {_listed(empty)}; add images, or remove the empty folders")
+    if empty:
+        warnings.warn(f"{folder}: of {len(classes)} classes, without an image here: {_listed(empty)}", stacklevel=2)
+    targets = [target for target, paths in enumerate(images) for _ in paths]
+    return Samples([path for paths in images for path in paths], targets, list(classes))
+
+
+def find_classes(path: str) -> list[str]:
+    """The names of the classes: of the folders in PATH/train, in byte order. Raises DataError."""
+    folder = _split_folder(path, "train")
+    try:
+        names = sorted(map(_name, subfolders(folder)), key=os.fsencode)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from error
+    if not names:
+        raise DataError(f"{folder}: holds no folders, one for each class; {LAYOUT}. {_content(folder)}")
+    return names
+
+
+def _split_folder(path: str, split: str) -> str:
+    folder = os.path.join(path, split)
+    if os.path.isdir(folder):
+        return folder
+    if not os.path.isdir(path):
+        found = "it is a file" if os.path.exists(path) else "there is nothing of this name"
+        raise DataError(f"{path}: expected the folder of a data set, but {found}; {LAYOUT}")
+    for name in OTHER_NAMES.get(split, ()):
+        if os.path.isdir(os.path.join(path, name)):
+            raise DataError(f"{path}: {split}/ is missing; {LAYOUT}. There is {name}/: rename it to {split}")
+    raise DataError(f"{path}: {split}/ is missing; {LAYOUT}. {_content(path)}")
+
+
+def _content(folder: str) -> str:
+    """What a folder holds instead, in a sentence."""
+    names = sorted(map(_name, subfolders(folder)), key=os.fsencode)
+    if names:
+        return f"Found the folders {_listed(names)}"
+    files = sum(not name.startswith(".") for name in os.listdir(folder))
+    return f"Found {files} files and no folders" if files else "Found nothing in it"
+
+
+def _check_names(folder: str, found: set[str], classes: Sequence[str]) -> None:
+    unknown = sorted(found.difference(classes), key=os.fsencode)
+    if unknown:
+        raise DataError(
+            f"{folder}: of unknown classes: {_listed(unknown)}; train/ has {len(classes)}: {_listed(classes)}. "
+            "Add them to train/, or remove them here"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _name(path: str) -> str:
+    return os.path.basename(path)
