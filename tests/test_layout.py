@@ -60,8 +60,9 @@ INSIDE = {
     ],
     "nets": ["state_dict", "resnet", "catalog", "architecture"],
     "data": [
-        "datasets",
         "folder",
+        "cifar",
+        "pickled",
         "loading",
         "augment",
         "transforms",

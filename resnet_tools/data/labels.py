@@ -1,7 +1,7 @@
 """Class numbers -> class names.
 
 `imagenet_labels.txt` holds the 1000 strings of the original's `pretrained/imagenet.lua`, all synonyms of a class on
-one line, the first class first.
+one line, the first class first; `cifar10_labels.txt` and `cifar100_labels.txt` the names of CIFAR's (fine) classes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ def class_names(classes: Sequence[str] | None, n: int) -> list[str]:
 def imagenet_labels() -> tuple[str, ...]:
     """The 1000 labels of ImageNet in the order of the original's outputs."""
     return tuple(read_labels(Path(__file__).with_name("imagenet_labels.txt")))
+
+
+@functools.cache
+def cifar_labels(name: str) -> tuple[str, ...]:
+    """The labels of `cifar10` or `cifar100` in the order of their numbers."""
+    return tuple(read_labels(Path(__file__).with_name(f"{name}_labels.txt")))
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
