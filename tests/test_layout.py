@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from resnet_tools.cli import COMMANDS
+
 PACKAGE = Path(__file__).parents[1] / "resnet_tools"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -60,6 +62,7 @@ INSIDE = {
     ],
     "nets": ["state_dict", "resnet", "catalog", "architecture"],
     "data": [
+        "checking",
         "folder",
         "cifar",
         "pickled",
@@ -130,7 +133,11 @@ def test_the_reader_needs_only_the_standard_library_numpy_and_torchfile():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["classify", "--help"], ["extract-features", "--help"], ["inspect", "--help"], ["--version"]],
+    [
+        ["--help"],
+        *([name, "--help"] for name in COMMANDS),
+        ["--version"],
+    ],
 )
 def test_help_loads_neither_torch_nor_numpy(arguments):
     code = (

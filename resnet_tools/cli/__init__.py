@@ -8,7 +8,12 @@ import click
 
 from resnet_tools import __version__
 
-COMMANDS = {"classify": "classify", "extract-features": "extract_features", "inspect": "inspect"}
+COMMANDS = {
+    "classify": "classify",
+    "extract-features": "extract_features",
+    "check-data": "check_data",
+    "inspect": "inspect",
+}
 
 
 class LazyGroup(click.Group):

@@ -1,0 +1,233 @@
+"""Training and validation samples -> what is wrong with them, before a net learns it.
+
+Errors stop a training: no images, an unknown class, an image that cannot be read. Warnings spoil its result: images
+that are in train and in val, classes of very different sizes. Notes are worth knowing. Two images are the same when
+their files are, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tools.data.folder import find_classes, find_folder
+from resnet_tools.data.image import load_image
+from resnet_tools.data.loading import load_ahead
+from resnet_tools.data.samples import Samples, Source
+from resnet_tools.errors import DataError, ImageError
+
+T = TypeVar("T")
+Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
+
+MAX_IMBALANCE = 10
+SMALL_PX = 32
+MAX_COMPARED = 20_000  # files that the quick check reads
+SHOWN = 5  # images in a message
+CHUNK = 1 << 20
+
+
+@dataclass
+class DataReport:
+    """What was found. `counts`: split -> images of each class. `shared`: pairs of the same image in val and in train;
+    `repeated`: in train and earlier in train. `small`: images with a side below 32 pixels."""
+
+    classes: list[str]
+    counts: dict[str, list[int]]
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shared: list[tuple[str, str]] = field(default_factory=list)
+    repeated: list[tuple[str, str]] = field(default_factory=list)
+    small: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; counts by the names of the classes."""
+        counts = {split: dict(zip(self.classes, numbers, strict=True)) for split, numbers in self.counts.items()}
+        return {**asdict(self), "counts": counts}
+
+
+def find_splits(path: str) -> tuple[Samples, Samples, DataReport]:
+    """What there is of a folder with train/ and val/, and a report that holds what is missing."""
+    found = DataReport([], {})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found.classes = _attempt(partial(find_classes, path), found, [])
+        nothing = Samples([], [], found.classes)
+        train, val = (
+            _attempt(partial(find_folder, path, split, found.classes), found, nothing) if found.classes else nothing
+            for split in ("train", "val")
+        )
+    found.warnings = [str(warning.message) for warning in caught]
+    return train, val, found
+
+
+def _attempt(find: Callable[[], T], found: DataReport, otherwise: T) -> T:
+    try:
+        return find()
+    except DataError as error:
+        found.errors.append(str(error))
+        return otherwise
+
+
+def check_samples(
+    train: Samples,
+    val: Samples,
+    *,
+    decode: bool = True,
+    workers: int = 2,
+    progress: Progress | None = None,
+    found: DataReport | None = None,
+) -> DataReport:
+    """What is wrong with the samples, after what was `found` before. workers: threads.
+
+    Without `decode` images are not decoded, and only files of the same size in train and val are read, at most some
+    20,000: enough to be quick with a million files.
+    """
+    counts = {
+        split: np.bincount(np.asarray(samples.targets, int), minlength=len(samples.classes)).tolist()
+        for split, samples in (("train", train), ("val", val))
+    }
+    report = DataReport(list(train.classes), counts)
+    if found:
+        report.errors, report.warnings = list(found.errors), list(found.warnings)
+    _check_balance(report)
+    look = partial(_look, decode=decode)
+    chosen = _same_sizes(train, val, report) if not decode else (range(len(train)), range(len(val)))
+    seen: dict[bytes, int] = {}
+    for position, image in _looked(train, chosen[0], look, workers, report, progress):
+        first = seen.setdefault(image.digest, position)
+        if first != position:
+            report.repeated.append((train.name(position), train.name(first)))
+            if train.targets[first] != train.targets[position]:
+                names = f"{train.name(position)} and {train.name(first)}"
+                report.warnings.append(f"{names} are the same image in two classes")
+    for position, image in _looked(val, chosen[1], look, workers, report, progress):
+        if image.digest in seen:
+            report.shared.append((val.name(position), train.name(seen[image.digest])))
+    _summarise(report)
+    return report
+
+
+def _check_balance(report: DataReport) -> None:
+    pairs = [(count, name) for name, count in zip(report.classes, report.counts["train"], strict=True) if count]
+    if pairs and max(pairs)[0] > MAX_IMBALANCE * min(pairs)[0]:
+        (most, largest), (fewest, smallest) = max(pairs), min(pairs)
+        report.warnings.append(
+            f"classes of very different sizes: {most} training images of {largest}, {fewest} of {smallest}; "
+            "a net learns to prefer the large ones"
+        )
+
+
+def _summarise(report: DataReport) -> None:
+    for pairs, found, what in (
+        (report.shared, report.warnings, "val/ are also in train/: the validation error will be too low"),
+        (report.repeated, report.notes, "train/ are there more than once"),
+    ):
+        if pairs:
+            found.append(f"{len(pairs)} images of {what}: {_listed(f'{one} = {other}' for one, other in pairs)}")
+    if report.small:
+        report.notes.append(
+            f"{len(report.small)} images have a side below {SMALL_PX} pixels and are enlarged: {_listed(report.small)}"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = list(names)
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    return ", ".join(shown[:SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class Look:
+    digest: bytes
+    side_px: int  # the shorter one
+
+
+def _looked(
+    samples: Samples,
+    positions: Sequence[int],
+    look: Callable[[Source], Look],
+    workers: int,
+    report: DataReport,
+    progress: Progress | None,
+) -> Iterable[tuple[int, Look]]:
+    """The images at the positions that can be read; the others become errors, small ones are noted."""
+    images = samples.images
+    for position, image in load_ahead(positions, lambda k: look(images[k]), workers=workers, ahead=4 * workers):
+        if isinstance(image, ImageError):
+            report.errors.append(str(image))
+        else:
+            if image.side_px < SMALL_PX:
+                report.small.append(samples.name(position))
+            yield position, image
+        if progress:
+            progress(1, [])
+
+
+def _look(source: Source, *, decode: bool) -> Look:
+    """Raises ImageError."""
+    if isinstance(source, np.ndarray):
+        return Look(_digest([source.tobytes()]), min(source.shape[:2]))
+    side_px = min(load_image(source).shape[:2]) if decode else SMALL_PX
+    try:
+        with open(source, "rb") as file:
+            return Look(_digest(iter(partial(file.read, CHUNK), b"")), side_px)
+    except OSError as error:
+        raise ImageError(f"{source}: {error.strerror}") from error
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _same_sizes(train: Samples, val: Samples, report: DataReport) -> tuple[Sequence[int], Sequence[int]]:
+    """The positions in train and in val of files that have as many bytes as one in the other; of many, a part."""
+    if isinstance(train.images, np.ndarray) or isinstance(val.images, np.ndarray):
+        return range(len(train)), range(len(val))
+    train_sizes, val_sizes = _sizes(train, report), _sizes(val, report)
+    step = 1
+    while True:
+        in_val = np.arange(0, len(val_sizes), step)
+        in_val = in_val[np.isin(val_sizes[in_val], train_sizes[train_sizes >= 0])]
+        in_train = np.flatnonzero(np.isin(train_sizes, val_sizes[in_val]))
+        if len(in_val) + len(in_train) <= MAX_COMPARED or step > len(val_sizes):
+            break
+        step *= 2
+    if step > 1:
+        report.notes.append(f"one in {step} images of val/ was looked for in train/; `resnet check-data` looks for all")
+    return in_train.tolist(), in_val.tolist()
+
+
+def _sizes(samples: Samples, report: DataReport) -> NDArray[np.int64]:
+    """The bytes of each file; -1, and an error of the report, where there is none."""
+    sizes = np.full(len(samples), -1, np.int64)
+    for position, path in enumerate(samples.images):
+        try:
+            sizes[position] = os.stat(path).st_size
+        except OSError as error:
+            report.errors.append(f"{path}: {error.strerror}")
+    return sizes
+
+
+def report_text(report: DataReport) -> str:
+    """The report as lines of text, the counts as a table with tabs."""
+    lines = []
+    for kind, messages in (("Error", report.errors), ("Warning", report.warnings), ("Note", report.notes)):
+        lines += [f"{kind}: {message}" for message in messages]
+    lines.append("\t".join(["class", *report.counts]))
+    lines += [
+        "\t".join([name, *map(str, row)]) for name, *row in zip(report.classes, *report.counts.values(), strict=True)
+    ]
+    lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in report.counts.values())]))
+    return "\n".join(lines)
