@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import resnet_tools
 from resnet_tools.data.folder import find_classes, find_folder
+from resnet_tools.data.image import load_image
 from resnet_tools.datasets import read_dataset
 from resnet_tools.errors import DataError
 from resnet_tools.torch7.t7 import read_t7
@@ -157,3 +159,12 @@ def test_a_class_without_validation_images_is_a_warning(tmp_path):
 def test_an_unknown_data_set_is_refused():
     with pytest.raises(DataError, match="unknown data set 'mnist'; expected one of imagenet, cifar10, cifar100"):
         read_dataset("mnist", "data")
+
+
+def test_the_shipped_digits_are_a_data_set():
+    digits = Path(resnet_tools.__file__).parent / "assets" / "digits"
+    train, val = read_dataset("imagenet", str(digits))
+    assert train.classes == list("0123456789")
+    assert train.targets == [k for k in range(10) for _ in range(40)]
+    assert val.targets == [k for k in range(10) for _ in range(20)]
+    assert {load_image(path).shape for path in (*train.images, *val.images)} == {(8, 8, 3)}
