@@ -21,15 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
-from resnet_tools.tensor_files import checked_state, format_of, read_safetensors, torch_load
+from resnet_tools.tensor_files import checked_state, format_of, read_safetensors, torch_load, torch_save
 from resnet_tools.torch7.modules import classes_in, module_tree
 from resnet_tools.torch7.recognise import recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
@@ -88,20 +86,20 @@ def default_preprocessing(architecture: Architecture) -> Preprocessing:
     return CIFAR100 if architecture.classes == 100 else CIFAR10
 
 
-def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a checkpoint as `.pt` or `.safetensors`, by the ending of `path`; a whole file replaces an earlier one.
 
+    extra: plain values that a .pt also holds, such as the recipe of its training; they do not change what is loaded.
     Raises: CheckpointError if the ending is another or the file cannot be written.
     """
     target = Path(path)
-    writers = {".pt": _write_pt, ".safetensors": _write_safetensors}
-    if target.suffix not in writers:
+    if target.suffix == ".pt":
+        state = {"state_dict": {name: tensor.cpu() for name, tensor in checkpoint.model.state_dict().items()}}
+        torch_save(dict(extra or {}) | _description(checkpoint) | state, target)
+    elif target.suffix == ".safetensors":
+        _write_safetensors(checkpoint, target)
+    else:
         raise CheckpointError(f"{target}: the ending {target.suffix!r} names no format; it is .pt or .safetensors")
-    try:
-        with written_whole(target) as partial:
-            writers[target.suffix](checkpoint, partial)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise CheckpointError(f"{target}: cannot be written: {error}") from error
 
 
 def _load_t7(path: Path) -> Checkpoint:
@@ -194,12 +192,13 @@ def _description(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _write_pt(checkpoint: Checkpoint, path: Path) -> None:
-    torch.save(_description(checkpoint) | {"state_dict": dict(checkpoint.model.state_dict())}, path)
-
-
 def _write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    state = {key: tensor.contiguous() for key, tensor in checkpoint.model.state_dict().items()}
-    save_file(state, path, metadata={FORMAT: json.dumps(_description(checkpoint))})
+    state = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
+    try:
+        with written_whole(path) as partial:
+            save_file(state, partial, metadata={FORMAT: json.dumps(_description(checkpoint))})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error

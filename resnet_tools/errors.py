@@ -45,3 +45,7 @@ class HistoryError(ResnetToolsError):
 
 class TrainingError(ResnetToolsError):
     """Training cannot begin, go on or resume; the message says what to change."""
+
+
+class MemoryShortage(ResnetToolsError):
+    """The memory of the device does not suffice for so many images at once."""

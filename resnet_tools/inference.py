@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
-from resnet_tools.errors import ImageError, ResnetToolsError
+from resnet_tools.errors import ImageError, MemoryShortage, ResnetToolsError
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
 DTYPES = {"single": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
@@ -106,7 +107,7 @@ def keep_freed_memory() -> None:
 def logits_of(model: ResNet, images: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of the raw outputs of its crops.
 
-    Raises: ResnetToolsError if the memory does not suffice.
+    Raises: MemoryShortage.
     """
     with memory_errors(len(images)):
         logits: Tensor = model(to_model(model, images.flatten(0, -4))).float().cpu()  # (N, K) or (10 N, K)
@@ -127,7 +128,7 @@ def memory_errors(batch_size: int) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError on a GPU is one too
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        raise ResnetToolsError(
+        raise MemoryShortage(
             f"not enough memory for {batch_size} images at once; lower --batch-size, or --crop-size"
         ) from error
 
@@ -145,13 +146,13 @@ def classify(
             yield Prediction(path, *next(best)) if error is None else (path, error)
 
 
-def loaded_batches(paths: Sequence[str], loading: Loading) -> Iterator[Batch]:
-    """The images of `paths`, `loading.batch_size` files at a time, decoded ahead in bounded memory."""
+def loaded_batches(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:
+    """The images of `sources`, paths or pixels, `loading.batch_size` at a time, decoded ahead in bounded memory."""
     load = partial(
         ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing, exif=loading.exif
     )
     ahead = LOADED_AHEAD_BATCHES * loading.batch_size
-    items = load_ahead(paths, load, workers=loading.workers, ahead=ahead)
+    items = load_ahead(sources, load, workers=loading.workers, ahead=ahead)
     while chunk := list(islice(items, loading.batch_size)):
         images = [item for _, item in chunk if isinstance(item, Tensor)]
         errors = [item if isinstance(item, ImageError) else None for _, item in chunk]

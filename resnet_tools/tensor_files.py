@@ -17,6 +17,7 @@ from torch import Tensor
 
 from resnet_tools.errors import CheckpointError
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
+from resnet_tools.writing import written_whole
 
 MAX_NESTING = 3  # of tables around the tensors
 
@@ -74,6 +75,18 @@ def torch_load(path: Path) -> Any:
     except Exception as error:  # torch.load raises whatever its damaged input leads to
         reason = str(error).partition("\n")[0].partition("  (")[0]
         raise CheckpointError(f"not a whole PyTorch file ({type(error).__name__}: {reason:.200})") from error
+
+
+def torch_save(content: Mapping[str, Any], path: Path) -> None:
+    """Write tensors and plain values for `torch_load`; a whole file replaces an earlier one.
+
+    Raises: CheckpointError if it cannot be written, with the OSError or RuntimeError as its cause.
+    """
+    try:
+        with written_whole(path) as partial:
+            torch.save(content, partial)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
 
 def _check_zip(path: Path) -> None:

@@ -11,6 +11,7 @@ from resnet_tools import __version__
 COMMANDS = {
     "classify": "classify",
     "extract-features": "extract_features",
+    "train": "train",
     "check-data": "check_data",
     "inspect": "inspect",
 }

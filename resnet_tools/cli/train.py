@@ -1,0 +1,268 @@
+"""`resnet train`: fine-tuning and training from scratch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from resnet_tools.cli.common import changed_preprocessing, quick_imports, warnings_as_lines
+from resnet_tools.cli.option_groups import GroupedCommand
+from resnet_tools.cli.train_options import RECIPE_FIELDS, train_options
+
+if TYPE_CHECKING:
+    import torch
+
+    from resnet_tools.data.samples import Samples
+    from resnet_tools.processes import Processes
+    from resnet_tools.training.run import Data, Reports
+    from resnet_tools.training.start import Start
+    from resnet_tools.training.step import Machine
+
+GPU_WORKERS = 8
+KEPT = 2
+DECODED_AT_MOST = 2000  # images that are all decoded before the training; `resnet check-data` looks at any number
+
+
+@click.command(
+    cls=GroupedCommand,
+    epilog="Example: resnet train --retrain resnet-50.t7 --data dir --reset-classifier --n-classes 80",
+    short_help="Fine-tune a net, or train a new one.",
+    help="""Fine-tune a net on a folder of images, or train a new one.
+
+    The data are train/LABEL/IMAGE and val/LABEL/IMAGE below --data. After each epoch model_E.pt, optimState_E.pt,
+    latest.pt, history.csv and, if it is the best so far, model_best.pt are written to --save. Ctrl-C saves and stops;
+    --resume goes on. On several machines: torchrun ... -m resnet_tools train ...""",
+)
+@train_options
+def command(**options: Any) -> int:
+    _check(options)
+    if options["n_gpu"] > 1 and "LOCAL_RANK" not in os.environ:
+        _start_processes(options["n_gpu"])
+    with quick_imports():
+        from resnet_tools.datasets import read_dataset
+        from resnet_tools.inference import find_device
+        from resnet_tools.processes import joined_processes, own_device
+        from resnet_tools.training.start import dataset_of
+    device = find_device(own_device(options["device"]))
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with warnings_as_lines(), joined_processes(backend) as processes:
+        options["dataset"] = options["dataset"] or dataset_of(options["resume"])
+        train, val = read_dataset(options["dataset"], options["data"])
+        _look_over(train, val, options, processes)
+        start = _start(options, train)
+        machine = _machine(options, start, device, processes)
+        data = _data(options, start, train, val)
+        return _test(start, data, machine) if options["test_only"] else _train(options, start, data, machine)
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Options that contradict each other."""
+    if options["reset_classifier"] and not (options["retrain"] or options["resume"]):
+        raise click.UsageError("--reset-classifier replaces the classifier of a net; give the net with --retrain")
+    new_net = [f"--{name.replace('_', '-')}" for name in ("net_type", "depth", "shortcut_type") if options[name]]
+    if options["retrain"] and new_net:
+        raise click.UsageError(f"{', '.join(new_net)}: the net of --retrain has its own; leave them out")
+    options["save"] = options["save"] or options["resume"] or "checkpoints"
+    standing = Path(options["save"]) / "latest.pt"
+    goes_on = options["resume"] and os.path.realpath(options["resume"]) == os.path.realpath(options["save"])
+    if standing.exists() and not (goes_on or options["overwrite"] or options["test_only"]):
+        raise click.UsageError(
+            f"{options['save']} holds a run; give --resume {options['save']} to go on with it, another --save, "
+            "or --overwrite to replace it"
+        )
+
+
+def _start_processes(count: int) -> None:
+    """Become the launcher of `count` processes, each of which runs this command."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    os.execv(sys.executable, [*command, "-m", "resnet_tools", *sys.argv[1:]])
+
+
+def _look_over(train: Samples, val: Samples, options: dict[str, Any], processes: Processes) -> None:
+    """Check the data set before the training, in the first process. Raises: DataError with all that is wrong."""
+    from resnet_tools.cli.running import progress_bar
+    from resnet_tools.data.checking import check_samples
+    from resnet_tools.errors import DataError
+
+    if processes.rank > 0 or not options["check"]:
+        return
+    decode = len(train) + len(val) <= DECODED_AT_MOST
+    with progress_bar(len(train) + len(val), "check", quiet=options["quiet"]) as progress:
+        report = check_samples(train, val, decode=decode, progress=lambda images, _: progress(images, []))
+    for warning in report.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if report.errors and options["on_error"] == "fail":
+        raise DataError(
+            "\n".join([*report.errors, "Mend them, or give --on-error skip to leave out what is unreadable"])
+        )
+
+
+def _start(options: dict[str, Any], train: Samples) -> Start:
+    from resnet_tools.training.setup import NetOptions
+    from resnet_tools.training.start import Wishes, new_start, resumed_start
+
+    wishes = Wishes(options["recipe"], {name: options[name] for name in RECIPE_FIELDS}, options["manual_seed"])
+    if options["resume"]:
+        return resumed_start(Path(options["resume"]), wishes, options["dataset"], train)
+    net = NetOptions(
+        options["net_type"],
+        options["depth"],
+        options["shortcut_type"],
+        options["retrain"],
+        options["reset_classifier"],
+        options["n_classes"],
+        padded_classes=options["recipe"] == "original" or options["test_only"],
+    )
+    return new_start(net, wishes, options["dataset"], train, options["epoch_number"], options["optim_state"])
+
+
+def _machine(options: dict[str, Any], start: Start, device: torch.device, processes: Processes) -> Machine:
+    from resnet_tools.training.hardware import configure, find_precision
+    from resnet_tools.training.step import Machine
+
+    configure(device, options["cudnn"], start.state.recipe)
+    return Machine(
+        device,
+        find_precision(options["precision"], start.state.recipe, device),
+        processes,
+        options["sync_bn"],
+        options["compile"],
+        options["checkpoint_activations"],
+    )
+
+
+def _data(options: dict[str, Any], start: Start, train: Samples, val: Samples) -> Data:
+    from resnet_tools.inference import Loading
+    from resnet_tools.training.run import Data
+    from resnet_tools.training.setup import image_loader
+
+    recipe = start.state.recipe
+    sizes = (options["resize_size"], options["crop_size"])
+    preprocessing = changed_preprocessing(start.checkpoint.preprocessing, *sizes)
+    batch_size = max(1, recipe.batch_size // 10) if options["ten_crop"] else recipe.batch_size
+    loading = Loading(preprocessing, batch_size, options["ten_crop"])
+    return Data(train, val, image_loader(recipe.augmentation, options["dataset"], preprocessing), loading)
+
+
+def _test(start: Start, data: Data, machine: Machine) -> int:
+    from resnet_tools.training import lines
+    from resnet_tools.training.validation import validate
+
+    model = start.checkpoint.model.to(machine.device)
+    if machine.processes.rank == 0:
+        click.echo("\n".join(start.lines))
+    *batches, (_, everything) = validate(model, data.val, data.loading, machine, 0)
+    if machine.processes.rank == 0:
+        for line, _ in batches:
+            click.echo(line)
+        click.echo(f"{lines.epoch_end_line(0, everything)}\n{lines.results_line(everything)}")
+    return 0
+
+
+def _train(options: dict[str, Any], start: Start, data: Data, machine: Machine) -> int:
+    from dataclasses import replace
+
+    from resnet_tools.training.optimizer import freeze
+    from resnet_tools.training.recipe import describe
+    from resnet_tools.training.run import Run, Saving, Stopped
+    from resnet_tools.training.step import Stepper
+
+    first, folder = machine.processes.rank == 0, Path(options["save"])
+    _make_folder(folder)
+    if first:
+        click.echo(describe(start.state.recipe))
+        for line in start.lines:
+            click.echo(line)
+    freeze(start.checkpoint.model, start.state.recipe.freeze)
+    stepper = Stepper(start.checkpoint.model, start.state.recipe, machine)
+    start.restore(stepper)
+    checkpoint = replace(start.checkpoint, preprocessing=data.loading.preprocessing)
+    workers = options["workers"]
+    if workers is None:
+        workers = GPU_WORKERS if machine.device.type == "cuda" and start.state.recipe.name != "original" else 2
+    keep = options["keep"] if options["keep"] is not None else 0 if start.state.recipe.name == "original" else KEPT
+    saving = Saving(folder, 60 * (options["save_every"] or float("inf")), keep)
+    with _stop_flag() as flag, _reports(options, start, flag, first=first) as reports:
+        skip = options["on_error"] == "skip"
+        run = Run(stepper, checkpoint, start.state, data, saving, reports, workers, skip)
+        try:
+            run.train()
+        except Stopped as stopped:
+            return _stopped(stopped.args[0], run.state.epoch, run.state.batches_done, folder, first=first)
+    if first and run.state.skipped:
+        click.echo(f"{len(run.state.skipped)} images could not be read and were left out:", err=True)
+        for reason in run.state.skipped.values():
+            click.echo(f"  {reason}", err=True)
+    return 0
+
+
+def _make_folder(folder: Path) -> None:
+    from resnet_tools.errors import TrainingError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(0, "you may not write there")
+    except OSError as error:
+        raise TrainingError(f"--save {folder}: {error.strerror}; give a folder that can be written") from error
+
+
+def _stopped(number: int, epoch: int, batches: int, folder: Path, *, first: bool) -> int:
+    if first:
+        where = f"epoch {epoch + 1}, batch {batches}" if batches else f"the end of epoch {epoch}"
+        name = signal.Signals(number).name
+        click.echo(f"Stopped by {name} at {where}; all is saved. --resume {folder} goes on from here.", err=True)
+    return 128 + number
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM appends its number to; the second ends the process as usual."""
+    flag: list[int] = []
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _: Any) -> None:
+        flag.append(number)
+        click.echo("\nStopping after this batch and saving ... (again: at once, without saving)", err=True)
+        for each, handler in earlier.items():
+            signal.signal(each, handler)
+
+    for number in earlier:
+        signal.signal(number, stop)
+    try:
+        yield flag
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _reports(options: dict[str, Any], start: Start, flag: list[int], *, first: bool) -> Iterator[Reports]:
+    """Lines to stdout, a progress bar on stderr; on a terminal the bar takes the place of the lines of batches."""
+    from resnet_tools.training.run import Reports
+
+    bar = first and not options["quiet"] and sys.stderr.isatty()
+    terse = bar and sys.stdout.isatty()
+
+    def line(text: str) -> None:
+        if not terse or not text.startswith(" | "):
+            click.echo(("\r\033[K" if terse else "") + text)
+
+    def progress(phase: str, done: int, total: int, note: str) -> None:
+        if bar:
+            click.echo(f"\r\033[K{phase}  {done}/{total}  {note}", err=True, nl=done == total and not terse)
+
+    write = None
+    if options["tensorboard"] and first:
+        from resnet_tools.training.board import tensorboard_writer
+
+        write = tensorboard_writer(Path(options["save"]) / "tensorboard")
+    every = options["log_every"] or (1 if start.state.recipe.name == "original" else 10)
+    yield Reports(line, progress, write or (lambda _: None), lambda: flag[0] if flag else 0, every)

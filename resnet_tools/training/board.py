@@ -1,0 +1,28 @@
+"""Figures of each epoch -> TensorBoard's event files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from resnet_tools.errors import TrainingError
+from resnet_tools.history import Epoch
+
+
+def tensorboard_writer(folder: Path) -> Callable[[Epoch], None]:
+    """A function that writes an epoch's figures below `folder`. Raises: TrainingError if tensorboard is not there."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TrainingError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
+    writer: Any = SummaryWriter(str(folder))
+
+    def write(epoch: Epoch) -> None:
+        for name, value in asdict(epoch).items():
+            if name != "epoch":
+                writer.add_scalar(name, value, epoch.epoch)
+        writer.flush()
+
+    return write

@@ -1,0 +1,88 @@
+"""Parameters -> SGD with the original's update, in groups of one rate and one weight decay.
+
+optim.sgd with momentum m, Nesterov and dampening 0: v = m v + g (v = g at first), p = p - lr (g + m v), where g holds
+the weight decay. torch.optim.SGD computes the same. Source: torch/optim, sgd.lua.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resnet_tools.errors import TrainingError
+from resnet_tools.nets.resnet import ResNet
+from resnet_tools.training.recipe import Recipe
+
+FROZEN_PARTS = ("conv1", "bn1")  # of the first number of `Recipe.freeze`; then layer1, layer2, ...
+
+
+def freeze(model: ResNet, stages: int) -> None:
+    """Take the stem and the first `stages - 1` stages out of the training.
+
+    Raises: TrainingError if the net has fewer stages.
+    """
+    if stages > len(model.stages) + 1:
+        raise TrainingError(f"--freeze {stages}: the net has the stem and {len(model.stages)} stages to freeze")
+    for part in frozen_parts(model, stages):
+        part.requires_grad_(False)
+
+
+def frozen_parts(model: ResNet, stages: int) -> list[nn.Module]:
+    names = [*FROZEN_PARTS, *model.stages[: stages - 1]] if stages else []
+    return [model.get_submodule(name) for name in names]
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+
+def make_optimizer(model: ResNet, recipe: Recipe) -> torch.optim.SGD:
+    """SGD over the parameters that are not frozen; each group keeps its full rate as `base_lr`."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    norms = {id(parameter) for norm in batch_norms(model) for parameter in norm.parameters()}
+    for name, parameter in model.named_parameters():
+        is_norm = id(parameter) in norms or name.endswith(".bias")
+        decay = recipe.weight_decay if recipe.decay_norm or not is_norm else 0.0
+        lr = recipe.classifier_lr if name.startswith("fc.") else recipe.lr
+        if parameter.requires_grad and not (recipe.freeze_bn and id(parameter) in norms):
+            groups.setdefault((lr, decay), []).append(parameter)
+    return torch.optim.SGD(
+        [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        fused=model.conv1.weight.device.type in ("cuda", "cpu"),
+    )
+
+
+def set_lr(optimizer: torch.optim.SGD, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def momentum_of(model: ResNet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    """The momentum of each parameter that has one, by the parameter's name: on the CPU, float32 or float64."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: state["momentum_buffer"].detach().cpu()
+        for parameter, state in optimizer.state.items()
+        if state.get("momentum_buffer") is not None
+    }
+
+
+def set_momentum(model: ResNet, optimizer: torch.optim.SGD, momentum: Mapping[str, Any]) -> None:
+    """Go on with the momentum of an earlier run. Parameters without one (frozen then, new now) begin without.
+
+    Raises: TrainingError if a shape differs from the parameter's.
+    """
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        buffer = momentum.get(name)
+        if buffer is None or id(parameter) not in trained:
+            continue
+        if not isinstance(buffer, Tensor) or buffer.shape != parameter.shape:
+            raise TrainingError(f"the optimizer state does not fit the net: {name} has another shape there")
+        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)

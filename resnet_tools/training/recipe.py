@@ -1,0 +1,167 @@
+"""How a net is trained: every number in one frozen value, which checkpoints carry.
+
+Rates are those of SGD at the batch size given, not scaled by it, as in the original. Sources: opts.lua and train.lua of
+facebook/fb.resnet.torch for `original`; for `modern` He et al. 2018 (arXiv:1812.01187), Wightman et al. 2021
+(arXiv:2110.00476) and Müller and Hutter 2021 (arXiv:2103.10158); `finetune` was chosen by measuring (README).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from resnet_tools.errors import TrainingError
+
+RecipeName = Literal["original", "finetune", "modern"]
+Schedule = Literal["step", "cosine"]
+AugmentationName = Literal["original", "light", "trivial", "none"]
+
+ORIGINAL_STEPS = {"imagenet": (31, 61), "cifar10": (81, 122), "cifar100": (81, 122)}  # epochs, from 1, of x 0.1
+ORIGINAL_EPOCHS = {"imagenet": 90, "cifar10": 164, "cifar100": 164}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rates, their schedule, regularisation and augmentation. Epochs count from 1.
+
+    `classifier_lr` is the rate of the last layer; the others follow the same schedule. `decay_norm`: weight decay also
+    on batch norms and biases. `steps`: the epochs from which the rate of the step schedule is a tenth, a hundredth, ...
+    `ema`: decay of the running mean of the weights, 0 for none. `freeze`: stages that stay as they are: 0 none, 1 the
+    stem, 2 also the first stage, ... `early_stop`: epochs without a better top-1 error, 0 for never.
+    """
+
+    name: RecipeName
+    epochs: int
+    batch_size: int
+    lr: float
+    classifier_lr: float
+    steps: tuple[int, ...] = ()
+    lr_schedule: Schedule = "step"
+    warmup_epochs: float = 0
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    decay_norm: bool = True
+    augmentation: AugmentationName = "original"
+    label_smoothing: float = 0
+    mixup: float = 0
+    cutmix: float = 0
+    ema: float = 0
+    freeze: int = 0
+    freeze_bn: bool = False
+    accumulate: int = 1
+    early_stop: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: list(value) if type(value) is tuple else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: object) -> Recipe:
+        """The inverse of `to_dict`, for values from a file. Raises: TrainingError."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            raise TrainingError("the checkpoint's recipe is not one of this version; give the options again")
+        arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**arguments)
+
+
+def recipe(name: RecipeName, dataset: str, **changes: Any) -> Recipe:
+    """The named recipe for a data set, with changes, see `changed`."""
+    return changed(_BASES[name](dataset), **changes)
+
+
+def changed(base: Recipe, **changes: Any) -> Recipe:
+    """A recipe with some fields changed, by name; None keeps the recipe's own.
+
+    Without a change of its own the classifier's rate keeps its ratio to `lr`. Raises: TrainingError if the whole is not
+    possible.
+    """
+    given = {field: value for field, value in changes.items() if value is not None}
+    if "lr" in given and "classifier_lr" not in given:
+        given["classifier_lr"] = given["lr"] * base.classifier_lr / base.lr
+    made = replace(base, **given)
+    _check(made)
+    return made
+
+
+def _original(dataset: str) -> Recipe:
+    return Recipe("original", ORIGINAL_EPOCHS[dataset], 32, 0.1, 0.1, steps=ORIGINAL_STEPS[dataset])
+
+
+def _finetune(dataset: str) -> Recipe:
+    return Recipe(
+        "finetune",
+        20,
+        32,
+        lr=0.01,
+        classifier_lr=0.05,
+        steps=(11, 16),
+        lr_schedule="cosine",
+        warmup_epochs=1,
+        label_smoothing=0.1,
+        augmentation="light" if dataset == "imagenet" else "original",
+    )
+
+
+def _modern(dataset: str) -> Recipe:
+    return Recipe(
+        "modern",
+        100,
+        128,
+        lr=0.1,
+        classifier_lr=0.1,
+        steps=(51, 76),
+        lr_schedule="cosine",
+        warmup_epochs=5,
+        weight_decay=5e-5 if dataset == "imagenet" else 5e-4,
+        decay_norm=False,
+        augmentation="trivial",
+        label_smoothing=0.1,
+        mixup=0.2,
+        cutmix=1.0,
+        ema=0.9998,
+    )
+
+
+_BASES = {"original": _original, "finetune": _finetune, "modern": _modern}
+
+
+def _check(made: Recipe) -> None:
+    if made.warmup_epochs >= max(1, made.epochs):
+        raise TrainingError(
+            f"a warm-up of {made.warmup_epochs:g} epochs leaves nothing of {made.epochs}; lower --warmup-epochs"
+        )
+    if made.mixup + made.cutmix > 0 and made.batch_size < 2:
+        raise TrainingError("mixup and cutmix mix images of a batch; --batch-size must be 2 or more")
+
+
+def describe(made: Recipe) -> str:
+    """One line for people: what runs, and how to get another."""
+    parts = [
+        f"{made.epochs} epochs",
+        f"batches of {made.batch_size}" + (f" x {made.accumulate}" if made.accumulate > 1 else ""),
+        f"learning rate {made.lr:g}" + (f", classifier {made.classifier_lr:g}" * (made.classifier_lr != made.lr)),
+        f"{made.lr_schedule} schedule" + (f" after {made.warmup_epochs:g} of warm-up" if made.warmup_epochs else ""),
+        f"weight decay {made.weight_decay:g}" + ("" if made.decay_norm else " but on batch norms and biases"),
+        f"{made.augmentation} augmentation",
+    ]
+    extras = ("label_smoothing", "mixup", "cutmix", "ema", "freeze", "freeze_bn", "early_stop")
+    parts += [f"{name.replace('_', ' ')} {getattr(made, name):g}" for name in extras if getattr(made, name)]
+    others = " or ".join(name for name in _BASES if name != made.name)
+    return f"Recipe {made.name}: {', '.join(parts)} (--recipe {others} for another)"
+
+
+def lr_factor(made: Recipe, epochs_done: float) -> float:
+    """What the rates are multiplied with after so many epochs (a fraction within an epoch).
+
+    step: a tenth from each epoch of `steps` on. cosine: from 1 to 0 over the epochs after the warm-up, which rises
+    linearly. Source of the step schedule: Trainer:learningRate in train.lua.
+    """
+    if epochs_done < made.warmup_epochs:
+        return max(epochs_done, 1e-3 * made.warmup_epochs) / made.warmup_epochs
+    if made.lr_schedule == "step":
+        return float(0.1 ** sum(int(epochs_done) + 1 >= epoch for epoch in made.steps))
+    share = (epochs_done - made.warmup_epochs) / max(1e-9, made.epochs - made.warmup_epochs)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

@@ -1,0 +1,84 @@
+"""A net and the validation samples -> error counts batch by batch, with the original's lines; on any processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from resnet_tools.data.samples import Samples
+from resnet_tools.errors import ImageError
+from resnet_tools.inference import Batch, Loading, loaded_batches, logits_of
+from resnet_tools.metrics import ErrorCounts, error_counts
+from resnet_tools.nets.resnet import ResNet
+from resnet_tools.processes import Processes
+from resnet_tools.training import lines
+from resnet_tools.training.step import AUTOCAST, Machine
+
+
+def validate(
+    model: ResNet,
+    samples: Samples,
+    loading: Loading,
+    machine: Machine,
+    epoch: int,
+    *,
+    skipped: dict[str, str] | None = None,
+) -> Iterator[tuple[str, ErrorCounts]]:
+    """The original's line after each batch of this process, with the counts so far; at last "" and those of everything.
+
+    Batch k is the work of process k modulo their number, so every image counts once, whatever the number.
+    skipped: where to note images that cannot be read, which then do not count.
+    Raises: ImageError for such an image without `skipped`.
+    Source: Trainer:test in train.lua of facebook/fb.resnet.torch.
+    """
+    model.eval()
+    size, processes = loading.batch_size, machine.processes
+    batches = -(-len(samples) // size)
+    numbers = range(processes.rank, batches, processes.count)
+    sources = [samples.images[k] for n in numbers for k in range(n * size, min(len(samples), (n + 1) * size))]
+    done: list[tuple[int, ErrorCounts]] = []
+    so_far, started = ErrorCounts(), time.monotonic()
+    for number, batch in zip(numbers, loaded_batches(sources, loading), strict=True):
+        data_seconds = time.monotonic() - started
+        read = _readable(samples, number * size, batch, skipped)
+        counts = _counts(model, batch.images, torch.tensor([samples.targets[k] for k in read]), machine)
+        done.append((number, counts))
+        so_far += counts
+        seconds, started = time.monotonic() - started, time.monotonic()
+        yield lines.test_line(epoch, number + 1, batches, seconds, data_seconds, counts, so_far), so_far
+    everything = sorted((pair for part in processes.gather(done) for pair in part), key=lambda pair: pair[0])
+    yield "", sum((counts for _, counts in everything), ErrorCounts())
+
+
+def _readable(samples: Samples, start: int, batch: Batch, skipped: dict[str, str] | None) -> list[int]:
+    """The positions of the images of a batch that could be read."""
+    read = []
+    for k, error in enumerate(batch.errors, start):
+        if error is None:
+            read.append(k)
+        elif skipped is None:
+            raise ImageError(f"{error}. Remove it from the validation set, or give --on-error skip")
+        else:
+            skipped[samples.name(k)] = str(error)
+    return read
+
+
+def _counts(model: ResNet, images: Tensor | None, targets: Tensor, machine: Machine) -> ErrorCounts:
+    if images is None:
+        return ErrorCounts()
+    dtype = AUTOCAST.get(machine.precision)
+    with torch.autocast(machine.device.type, dtype) if dtype else nullcontext():
+        logits = logits_of(model, images)  # (N, K), of ten crops their mean
+    return error_counts(logits, targets, float(cross_entropy(logits, targets)))
+
+
+def share_buffers(model: ResNet, processes: Processes) -> None:
+    """Give every process the running statistics of process 0, which are those that are saved."""
+    if processes.count > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
