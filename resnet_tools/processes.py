@@ -6,9 +6,15 @@ torchrun tells each process its number in the environment (RANK, LOCAL_RANK, WOR
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import Any
 
 
@@ -47,6 +53,59 @@ def joined_processes(backend: str = "gloo") -> Iterator[Processes]:
         yield Processes(distributed.get_rank(), count, distributed.barrier, gather)
     finally:
         distributed.destroy_process_group()
+
+
+def run_processes(command: Sequence[str], count: int) -> int:
+    """Run `command` in `count` processes of one job on this machine; the exit code of the first that failed, or 0.
+
+    The others are ended then. Signals reach all of them. What process 0 prints is shown; of the others, what the one
+    that failed first wrote to stderr.
+    """
+    with socket.socket() as probe:  # a port that is free now
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
+    with ExitStack() as files:
+        errors = [None, *(files.enter_context(TemporaryFile()) for _ in range(1, count))]
+        running = [
+            subprocess.Popen(
+                command,
+                env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=None if rank == 0 else subprocess.DEVNULL,
+                stderr=errors[rank],
+            )
+            for rank in range(count)
+        ]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of them
+        signal.signal(signal.SIGTERM, lambda *_: _end(running))
+        failed = _first_failed(running)
+        if failed is None:
+            return 0
+        _end(running)
+        codes = [process.wait() for process in running]
+        file = errors[failed]
+        if file is not None and codes[0] in (0, -signal.SIGTERM):
+            file.seek(0)
+            sys.stderr.buffer.write(file.read())
+        return codes[failed] if codes[failed] > 0 else 128 - codes[failed]
+
+
+def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        process.terminate()
+
+
+def _first_failed(running: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """The number of the first process that ends badly, or None when all have ended well."""
+    while True:
+        codes = [process.poll() for process in running]
+        for rank, code in enumerate(codes):
+            if code:
+                return rank
+        if all(code == 0 for code in codes):
+            return None
+        time.sleep(0.05)
 
 
 def own_device(device: str) -> str:

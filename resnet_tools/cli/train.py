@@ -44,7 +44,7 @@ DECODED_AT_MOST = 2000  # images that are all decoded before the training; `resn
 def command(**options: Any) -> int:
     _check(options)
     if options["n_gpu"] > 1 and "LOCAL_RANK" not in os.environ:
-        _start_processes(options["n_gpu"])
+        return _run_on_gpus(options["n_gpu"], options["device"])
     with quick_imports():
         from resnet_tools.datasets import read_dataset
         from resnet_tools.inference import find_device
@@ -79,10 +79,17 @@ def _check(options: dict[str, Any]) -> None:
         )
 
 
-def _start_processes(count: int) -> None:
-    """Become the launcher of `count` processes, each of which runs this command."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    os.execv(sys.executable, [*command, "-m", "resnet_tools", *sys.argv[1:]])
+def _run_on_gpus(count: int, device: str) -> int:
+    """This command in `count` processes, a GPU each; or on the CPU, if that was asked for."""
+    import torch
+
+    from resnet_tools.errors import TrainingError
+    from resnet_tools.processes import run_processes
+
+    found = torch.cuda.device_count()
+    if device != "cpu" and found < count:
+        raise TrainingError(f"--n-gpu {count}: this machine has {found}; give fewer, or --device cpu")
+    return run_processes([sys.executable, "-m", "resnet_tools", *sys.argv[1:]], count)
 
 
 def _look_over(train: Samples, val: Samples, options: dict[str, Any], processes: Processes) -> None:

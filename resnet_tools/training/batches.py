@@ -8,7 +8,8 @@ Shapes: B images in a batch over all processes, n of them in this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -104,7 +105,7 @@ def loaded(loader: BatchLoader, batches: Sequence[Positions], *, workers: int, p
     pin: in page-locked memory, from which copies to a GPU overlap with its work.
     """
     if workers > THREADS_AT_MOST:
-        made = iter(_by_processes(loader, batches, workers))
+        made = _by_processes(loader, batches, workers)
     else:
         made = _by_threads(loader, batches, workers)
     yield from map(_pinned, made) if pin else made
@@ -118,16 +119,19 @@ def _by_threads(loader: BatchLoader, batches: Sequence[Positions], workers: int)
         yield loader.collate(numbers.tolist(), [image for _, image in islice(images, len(numbers))])
 
 
-def _by_processes(loader: BatchLoader, batches: Sequence[Positions], workers: int) -> Iterable[TrainingBatch]:
-    return torch.utils.data.DataLoader(
-        _Batches(loader, batches),
-        batch_size=None,
-        shuffle=False,
-        num_workers=workers,
-        prefetch_factor=AHEAD_BATCHES - 1,
-        collate_fn=_as_it_is,
-        worker_init_fn=_start_worker,
-    )
+def _by_processes(loader: BatchLoader, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of more processes than cores, which somebody asked for
+        processes = torch.utils.data.DataLoader(
+            _Batches(loader, batches),
+            batch_size=None,
+            shuffle=False,
+            num_workers=workers,
+            prefetch_factor=AHEAD_BATCHES - 1,
+            collate_fn=_as_it_is,
+            worker_init_fn=_start_worker,
+        )
+        return iter(processes)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -43,15 +44,17 @@ def _contexts(
 
 @contextmanager
 def _statistics_kept(block: ResidualBlock) -> Iterator[None]:
-    """The second computation must not move the running statistics again."""
+    """The second computation must not move the running statistics again: with a momentum of 0 they stay."""
     training = [norm for norm in batch_norms(block) if norm.training]
+    earlier = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in training]
     for norm in training:
-        norm.track_running_stats = False  # type: ignore[assignment]
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in training:
-            norm.track_running_stats = True  # type: ignore[assignment]
+        for norm, momentum, batches in earlier:
+            norm.momentum = momentum
+            cast(Tensor, norm.num_batches_tracked).copy_(batches)
 
 
 def largest_that_fits(try_batch: Callable[[int], object], images: int) -> int:

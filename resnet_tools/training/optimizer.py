@@ -7,7 +7,7 @@ the weight decay. torch.optim.SGD computes the same. Source: torch/optim, sgd.lu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,10 @@ def frozen_parts(model: ResNet, stages: int) -> list[nn.Module]:
     return [model.get_submodule(name) for name in names]
 
 
-def batch_norms(module: nn.Module) -> list[nn.Module]:
-    return [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Every batch norm, synchronised ones too, which have the same fields."""
+    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    return [cast(nn.BatchNorm2d, part) for part in module.modules() if isinstance(part, kinds)]
 
 
 def make_optimizer(model: ResNet, recipe: Recipe) -> torch.optim.SGD:

@@ -18,7 +18,9 @@ RecipeName = Literal["original", "finetune", "modern"]
 Schedule = Literal["step", "cosine"]
 AugmentationName = Literal["original", "light", "trivial", "none"]
 
-ORIGINAL_STEPS = {"imagenet": (31, 61), "cifar10": (81, 122), "cifar100": (81, 122)}  # epochs, from 1, of x 0.1
+# The epochs, from 1, of x 0.1.
+ORIGINAL_STEPS = {"imagenet": tuple(range(31, 1000, 30)), "cifar10": (81, 122), "cifar100": (81, 122)}
+LONGEST_WARMUP = 0.2  # of the epochs, unless it is asked for
 ORIGINAL_EPOCHS = {"imagenet": 90, "cifar10": 164, "cifar100": 164}
 
 
@@ -27,9 +29,10 @@ class Recipe:
     """Rates, their schedule, regularisation and augmentation. Epochs count from 1.
 
     `classifier_lr` is the rate of the last layer; the others follow the same schedule. `decay_norm`: weight decay also
-    on batch norms and biases. `steps`: the epochs from which the rate of the step schedule is a tenth, a hundredth, ...
-    `ema`: decay of the running mean of the weights, 0 for none. `freeze`: stages that stay as they are: 0 none, 1 the
-    stem, 2 also the first stage, ... `early_stop`: epochs without a better top-1 error, 0 for never.
+    on batch norms and biases. `steps`: the epochs from which the rate of the step schedule is a tenth, and so on;
+    but for `original` at half and three quarters of the epochs. `ema`: decay of the running mean of the weights, 0 for
+    none. `freeze`: stages that stay as they are: 0 none, 1 the stem, 2 also the first stage, ... `early_stop`: epochs
+    without a better top-1 error, 0 for never.
     """
 
     name: RecipeName
@@ -82,6 +85,11 @@ def changed(base: Recipe, **changes: Any) -> Recipe:
     if "lr" in given and "classifier_lr" not in given:
         given["classifier_lr"] = given["lr"] * base.classifier_lr / base.lr
     made = replace(base, **given)
+    if made.name != "original":
+        half, three_quarters = made.epochs // 2 + 1, made.epochs * 3 // 4 + 1
+        made = replace(made, steps=(half, three_quarters))
+    if "warmup_epochs" not in given:
+        made = replace(made, warmup_epochs=min(made.warmup_epochs, made.epochs * LONGEST_WARMUP))
     _check(made)
     return made
 
@@ -97,7 +105,6 @@ def _finetune(dataset: str) -> Recipe:
         32,
         lr=0.01,
         classifier_lr=0.05,
-        steps=(11, 16),
         lr_schedule="cosine",
         warmup_epochs=1,
         label_smoothing=0.1,
@@ -112,7 +119,6 @@ def _modern(dataset: str) -> Recipe:
         128,
         lr=0.1,
         classifier_lr=0.1,
-        steps=(51, 76),
         lr_schedule="cosine",
         warmup_epochs=5,
         weight_decay=5e-5 if dataset == "imagenet" else 5e-4,

@@ -7,6 +7,7 @@ accumulated, whatever their sizes. Shapes: N images in this process, K classes.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,10 +151,16 @@ def _wrapped(model: ResNet, machine: Machine) -> nn.Module:
     if machine.checkpoint_activations:
         checkpoint_activations(model)
     if machine.processes.count > 1:
+        on_gpu = machine.device.type == "cuda"
+        if machine.sync_bn and not on_gpu:
+            raise TrainingError("--sync-bn needs GPUs: torch's synchronised batch norm has no version for the CPU")
         if machine.sync_bn:
             _synchronise_batch_norms(model)
-        ids = [machine.device.index] if machine.device.type == "cuda" else None
-        trained = nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has another name from torch 2.15 on
+            trained = nn.parallel.DistributedDataParallel(
+                model, device_ids=[machine.device.index] if on_gpu else None, broadcast_buffers=False
+            )
     if machine.compile:
         try:
             return torch.compile(trained)  # type: ignore[return-value]
