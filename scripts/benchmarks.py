@@ -186,6 +186,41 @@ def bench_transform(folder: Path) -> Iterator[Row]:
     yield row("decode a JPEG : Pillow", lambda: load_image(path), pillow, 1.0, 200)
 
 
+def bench_augment(folder: Path) -> Iterator[Row]:
+    """The training transforms from the file, on one core, against torchvision's with Pillow and the same draws."""
+    import torch
+    from torchvision import transforms
+
+    from resnet_tools.data.augment import LIGHT, ORIGINAL_IMAGENET, PCA_VALUES, PCA_VECTORS, augmented
+    from resnet_tools.data.transforms import IMAGENET
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    paths = photos(folder, 60)
+    components = torch.from_numpy(PCA_VECTORS * PCA_VALUES).float()
+    bicubic = transforms.InterpolationMode.BICUBIC
+    flip_and_convert = [transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    jitter = transforms.ColorJitter(0.4, 0.4, 0.4)
+    lighting = transforms.Lambda(lambda image: image + (components @ (0.1 * torch.randn(3)))[:, None, None])
+    normalize = transforms.Normalize(IMAGENET.mean, IMAGENET.std)
+    for name, augmentation, steps in (
+        ("original", ORIGINAL_IMAGENET, [jitter, *flip_and_convert, lighting, normalize]),
+        ("light", LIGHT, [*flip_and_convert, normalize]),
+    ):
+        crop = transforms.RandomResizedCrop(224, (augmentation.min_area, 1), interpolation=bicubic)
+        peer = transforms.Compose([crop, *steps])
+        generator = np.random.default_rng(0)
+        ours = partial(over, paths, lambda path, a=augmentation, g=generator: augmented(path, IMAGENET, a, g))
+        theirs = partial(over, paths, lambda path, p=peer: p(Image.open(path).convert("RGB")))
+        yield row(f"decode and augment 60 photos, {name} : torchvision v1 with Pillow", ours, theirs, 0.5, 9)
+    torch.set_num_threads(threads)
+
+
+def over(items: list[Path], function: Callable[[Path], object]) -> None:
+    for item in items:
+        function(item)
+
+
 def bench_classify(folder: Path) -> Iterator[Row]:
     model, state = t7_file(folder, "resnet-50"), state_file(folder)
     images = photos(folder, 100)
@@ -307,6 +342,7 @@ BENCHMARKS = {
     "help": bench_help,
     "t7": bench_t7,
     "transform": bench_transform,
+    "augment": bench_augment,
     "classify": bench_classify,
     "timm": bench_timm,
     "features": bench_features,

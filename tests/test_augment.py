@@ -85,7 +85,7 @@ def whole(name: str) -> Preprocessing:
 
 def recoloured(pixels: np.ndarray, steps: list[tuple[str, float]], light: Any = (0, 0, 0)) -> np.ndarray:
     colours = Colours(steps, np.array(light, float))
-    matrix, bias = colour_matrix(colours, pixels.mean((0, 1), dtype=np.float64))
+    matrix, bias = colour_matrix(colours, float((pixels @ [0.299, 0.587, 0.114]).mean()))
     return np.moveaxis(pixels @ matrix.T + bias, 2, 0)
 
 

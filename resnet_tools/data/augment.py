@@ -189,23 +189,25 @@ def _drawn_colours(augmentation: Augmentation, generator: np.random.Generator) -
 
 def _recoloured(image: Tensor, colours: Colours, preprocessing: Preprocessing) -> Tensor:
     """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to 1."""
-    means = image.mean((1, 2)).double().numpy()
-    matrix, bias = colour_matrix(colours, means)
+    flat = image.view(3, -1)
+    red, green, blue = flat.mean(1).tolist()
+    matrix, bias = colour_matrix(colours, GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)
     std = np.array(preprocessing.std)
     matrix *= (preprocessing.pixel_max / std)[:, None]
     bias = (bias * preprocessing.pixel_max - preprocessing.mean) / std
-    flat = image.view(3, -1)
     return torch.addmm(torch.from_numpy(bias).float()[:, None], torch.from_numpy(matrix).float(), flat).view_as(image)
 
 
-def colour_matrix(colours: Colours, means: Matrix) -> tuple[Matrix, Matrix]:
-    """All steps as one: colours x of an image with these means per channel become matrix @ x + bias."""
-    matrix, bias = np.eye(3), np.zeros(3)
+def colour_matrix(colours: Colours, gray_mean: float) -> tuple[Matrix, Matrix]:
+    """All steps as one: colours x of an image with this mean of gray become matrix @ x + bias.
+
+    After any steps of the jitter, colours are own * x + gray * (gray of x) + white, the same for the three channels.
+    """
+    own, gray, white = 1.0, 0.0, 0.0
     for name, weight in colours.steps:
-        if name == "contrast":  # blend with the mean of the gray image, as it is at this step
-            bias = weight * bias + (1 - weight) * (GRAY @ (matrix @ means + bias))
-            matrix = weight * matrix
-        else:  # blend with the gray image, or with black
-            blend = weight * np.eye(3) + ((1 - weight) * GRAY if name == "saturation" else 0)
-            matrix, bias = blend @ matrix, blend @ bias
-    return matrix, bias + colours.light
+        if name == "saturation":  # a blend with the gray image; the gray of gray is gray
+            own, gray = weight * own, gray + (1 - weight) * own
+        else:  # a blend with the mean of the gray image, or with black
+            mean = (own + gray) * gray_mean + white if name == "contrast" else 0.0
+            own, gray, white = weight * own, weight * gray, weight * white + (1 - weight) * mean
+    return own * np.eye(3) + gray * GRAY, white + colours.light

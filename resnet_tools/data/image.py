@@ -92,7 +92,8 @@ def _read(path: str) -> tuple[bytes, type[ImageFile.ImageFile]]:
         if not head:
             raise ImageError("empty file")
         plugin = _plugin(head)
-        data = head + file.read(MAX_FILE_BYTES)
+        # not more than there is: `read` first allocates what it is asked for
+        data = head + file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) or MAX_FILE_BYTES)
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(f"more than {MAX_FILE_BYTES >> 20} MiB; no image of a usable size is as large")
     return data, plugin

@@ -117,7 +117,7 @@ class _Taps:
         return torch.nn.functional.embedding_bag(indices, table, self.starts, mode="sum", per_sample_weights=weights)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _taps(source: int, target: int, ranges: tuple[range, ...], mode: str, dtype: np.dtype[Any]) -> _Taps:
     """The taps of the outputs in `ranges`, of `target` pixels made from `source` pixels."""
     if mode not in _MODES:
@@ -133,7 +133,7 @@ def _taps(source: int, target: int, ranges: tuple[range, ...], mode: str, dtype:
     return _Taps(used, len(used), torch.from_numpy(np.searchsorted(used, indices)), tap_weights, starts)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _channel_taps(
     source: int,
     target: int,
