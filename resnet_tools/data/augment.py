@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_tools.data.image import ImagePath
-from resnet_tools.data.transforms import Preprocessing, center_crop_offset, normalised, pixels_of, scale_size
+from resnet_tools.data.resample import resample
+from resnet_tools.data.transforms import (
+    Preprocessing,
+    center_crop_offset,
+    normalised,
+    pixels_of,
+    scale_size,
+    white_of,
+)
 
 Crop = Literal["sized", "padded", "center"]
 Matrix = NDArray[np.float64]
@@ -31,7 +39,6 @@ GRAY = np.array([0.299, 0.587, 0.114])
 PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 SIZED_ATTEMPTS = 10
-RAW = Preprocessing(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # colours from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -97,11 +104,12 @@ def augmented(
     if mirrored and augmentation.crop == "padded":
         x = w - crop - x  # it was drawn for the mirrored image
     (rows, to_rows), (columns, to_columns) = _overlap(y, crop, h), _overlap(x, crop, w)
-    where = (pixels[top : top + height, left : left + width], (h, w), [rows], [columns])
+    box = pixels[top : top + height, left : left + width]
     if colours is None:
-        seen = normalised(*where, preprocessing, mirrored=mirrored)
+        seen = normalised(box, (h, w), [rows], [columns], preprocessing, mirrored=mirrored)
     else:
-        seen = _recoloured(normalised(*where, RAW, mirrored=mirrored), colours, preprocessing)
+        scaled = resample(box, (h, w), [rows], [columns], mirrored=mirrored)
+        seen = _recoloured(scaled, white_of(pixels), colours, preprocessing)
     if seen.shape[1:] == (crop, crop):
         return seen
     view = seen.new_zeros(3, crop, crop)
@@ -187,13 +195,12 @@ def _drawn_colours(augmentation: Augmentation, generator: np.random.Generator) -
     return Colours(steps, light) if names or augmentation.lighting else None
 
 
-def _recoloured(image: Tensor, colours: Colours, preprocessing: Preprocessing) -> Tensor:
-    """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to 1."""
+def _recoloured(image: Tensor, white: float, colours: Colours, preprocessing: Preprocessing) -> Tensor:
+    """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to `white`."""
     flat = image.view(3, -1)
-    red, green, blue = flat.mean(1).tolist()
-    matrix, bias = colour_matrix(colours, GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)
+    matrix, bias = colour_matrix(colours, float(GRAY @ flat.mean(1).numpy()) / white)
     std = np.array(preprocessing.std)
-    matrix *= (preprocessing.pixel_max / std)[:, None]
+    matrix *= (preprocessing.pixel_max / std / white)[:, None]
     bias = (bias * preprocessing.pixel_max - preprocessing.mean) / std
     return torch.addmm(torch.from_numpy(bias).float()[:, None], torch.from_numpy(matrix).float(), flat).view_as(image)
 

@@ -70,24 +70,27 @@ def resample(
     each once. Channel c comes out as scale[c] * value + shift[c]. `mirrored`: the last column first.
     """
     (height, width, channels), (h, w) = pixels.shape, size
-    scale, shift = scale or (1.0,) * channels, shift or (0.0,) * channels
     down = _taps(height, h, tuple(rows or [range(h)]), mode, dtype)
-    along = _channel_taps(width, w, tuple(columns or [range(w)]), mode, dtype, scale, shift, mirrored)
-    sums = down.sums(_table(pixels[down.touched][:, along.touched], dtype))  # (h, (W + 1) C)
-    sums = along.sums(_transposed(sums)).view(-1, channels * len(sums))  # ((W + 1) C, h) -> (w, C h)
-    return _transposed(sums).view(channels, -1, len(sums))
+    along = _taps(width, w, tuple(columns or [range(w)]), mode, dtype, mirrored)
+    box, ones = pixels[down.touched][:, along.touched], 0
+    if scale or shift:
+        along, ones = _channel_taps(along, scale or (1.0,) * channels, shift or (0.0,) * channels), channels
+    sums = _transposed(down.sums(_table(box, dtype, ones)))  # ((W + 1) C, h), or without ones (W C, h)
+    if not ones:
+        sums = sums.view(-1, channels * sums.shape[1])  # (W, C h)
+    sums = along.sums(sums).view(-1, channels * len(down.starts))  # (w, C h)
+    return _transposed(sums).view(channels, len(down.starts), -1)
 
 
-def _table(pixels: NDArray[Any], dtype: np.dtype[Any]) -> Tensor:
-    """(H, W, C) -> (H, (W + 1) C): the pixels and a column of ones, which carries the shift. Bytes stay bytes."""
+def _table(pixels: NDArray[Any], dtype: np.dtype[Any], ones: int) -> Tensor:
+    """(H, W, C) -> (H, W C + ones): the pixels, and ones that carry the shift. Bytes stay bytes."""
     height, used = len(pixels), pixels[0].size
-    channels = pixels.shape[2]
     as_bytes = pixels.dtype == np.uint8 and dtype == FLOAT32 and _sums_of_bytes is not None
     end = _BYTE_ROW_END if as_bytes else _BYTE_ROW_END[:0]
-    table = np.empty((height, used + channels + len(end)), np.uint8 if as_bytes else dtype)
+    table = np.empty((height, used + ones + len(end)), np.uint8 if as_bytes else dtype)
     table[:, :used] = pixels.reshape(height, used)
-    table[:, used : used + channels] = 1
-    table[:, used + channels :] = end
+    table[:, used : used + ones] = 1
+    table[:, used + ones :] = end
     return torch.from_numpy(table)
 
 
@@ -98,7 +101,7 @@ def _transposed(matrix: Tensor) -> Tensor:
     return torch.nn.functional.channel_shuffle(channels, m).reshape(n, m)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key of a cache by its identity
 class _Taps:
     """Output i along one side is the sum of weights[i, j] * source[touched][indices[i, j]] over j < k."""
 
@@ -117,12 +120,16 @@ class _Taps:
         return torch.nn.functional.embedding_bag(indices, table, self.starts, mode="sum", per_sample_weights=weights)
 
 
-@functools.lru_cache(maxsize=1024)
-def _taps(source: int, target: int, ranges: tuple[range, ...], mode: str, dtype: np.dtype[Any]) -> _Taps:
+@functools.lru_cache(maxsize=1024)  # random crops have as many sizes as a photograph has columns
+def _taps(
+    source: int, target: int, ranges: tuple[range, ...], mode: str, dtype: np.dtype[Any], mirrored: bool = False
+) -> _Taps:
     """The taps of the outputs in `ranges`, of `target` pixels made from `source` pixels."""
     if mode not in _MODES:
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(_MODES)}")
     indices, weights = _MODES[mode](source, target, merged(ranges))
+    if mirrored:
+        indices, weights = np.flipud(indices).copy(), np.flipud(weights).copy()
     starts = torch.arange(0, indices.size, indices.shape[1], device="cpu")
     tap_weights = torch.from_numpy(weights.astype(dtype))
     first, last = int(indices.min()), int(indices.max())
@@ -134,26 +141,15 @@ def _taps(source: int, target: int, ranges: tuple[range, ...], mode: str, dtype:
 
 
 @functools.lru_cache(maxsize=1024)
-def _channel_taps(
-    source: int,
-    target: int,
-    ranges: tuple[range, ...],
-    mode: str,
-    dtype: np.dtype[Any],
-    scale: tuple[float, ...],
-    shift: tuple[float, ...],
-    mirrored: bool,
-) -> _Taps:
+def _channel_taps(taps: _Taps, scale: tuple[float, ...], shift: tuple[float, ...]) -> _Taps:
     """The same for a table of (touched + 1) C rows, a row a channel, the last C of them ones: (outputs C, k + 1)."""
-    taps = _taps(source, target, ranges, mode, dtype)
     channels, (outputs, k) = len(scale), taps.indices.shape
-    step = -1 if mirrored else 1
     channel = np.arange(channels)[:, None]
     indices = np.empty((outputs, channels, k + 1), np.int64)
-    indices[:, :, :k] = taps.indices.numpy()[::step, None] * channels + channel
+    indices[:, :, :k] = taps.indices.numpy()[:, None] * channels + channel
     indices[:, :, k:] = taps.count * channels + channel
-    weights = np.empty(indices.shape, dtype)
-    weights[:, :, :k] = taps.weights.numpy()[::step, None] * np.array(scale, dtype)[:, None]
+    weights = np.empty(indices.shape, taps.weights.numpy().dtype)
+    weights[:, :, :k] = taps.weights.numpy()[:, None] * np.array(scale, weights.dtype)[:, None]
     weights[:, :, k] = np.array(shift)
     starts = torch.arange(0, indices.size, k + 1, device="cpu")
     return _Taps(taps.touched, taps.count, torch.from_numpy(indices), torch.from_numpy(weights), starts)

@@ -146,10 +146,14 @@ def normalised(
     mirrored: bool = False,
 ) -> Tensor:
     """The given rows and columns of the image scaled to `size`, (3, h, w): (x * pixel_max / white - mean) / std."""
-    white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-    scale = tuple(preprocessing.pixel_max / white / std for std in preprocessing.std)
+    scale = tuple(preprocessing.pixel_max / white_of(pixels) / std for std in preprocessing.std)
     shift = tuple(-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
     return resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored)
+
+
+def white_of(pixels: NDArray[Any]) -> float:
+    """The value of white: the largest of an unsigned type, 1 of floats."""
+    return float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
 
 
 def scale_size(height: int, width: int, size: int) -> tuple[int, int]:
