@@ -105,11 +105,11 @@ def augmented(
         x = w - crop - x  # it was drawn for the mirrored image
     (rows, to_rows), (columns, to_columns) = _overlap(y, crop, h), _overlap(x, crop, w)
     box = pixels[top : top + height, left : left + width]
-    if colours is None:
+    if colours is None and augmentation.crop != "sized":  # few sizes: the sums that scale and normalise are kept
         seen = normalised(box, (h, w), [rows], [columns], preprocessing, mirrored=mirrored)
     else:
         scaled = resample(box, (h, w), [rows], [columns], mirrored=mirrored)
-        seen = _recoloured(scaled, white_of(pixels), colours, preprocessing)
+        seen = _recoloured(scaled, white_of(pixels), colours or Colours([], np.zeros(3)), preprocessing)
     if seen.shape[1:] == (crop, crop):
         return seen
     view = seen.new_zeros(3, crop, crop)
@@ -183,7 +183,7 @@ class Colours:
 
 
 def _drawn_colours(augmentation: Augmentation, generator: np.random.Generator) -> Colours | None:
-    """None where colours stay as they are: then normalisation is part of the scaling."""
+    """None where colours stay as they are."""
     steps: list[tuple[str, float]] = []
     light = np.zeros(3)
     if names := [name for name in JITTER if getattr(augmentation, name)]:
@@ -198,7 +198,9 @@ def _drawn_colours(augmentation: Augmentation, generator: np.random.Generator) -
 def _recoloured(image: Tensor, white: float, colours: Colours, preprocessing: Preprocessing) -> Tensor:
     """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to `white`."""
     flat = image.view(3, -1)
-    matrix, bias = colour_matrix(colours, float(GRAY @ flat.mean(1).numpy()) / white)
+    has_contrast = any(name == "contrast" for name, _ in colours.steps)
+    gray_mean = float(GRAY @ flat.mean(1).numpy()) / white if has_contrast else 0.0
+    matrix, bias = colour_matrix(colours, gray_mean)
     std = np.array(preprocessing.std)
     matrix *= (preprocessing.pixel_max / std / white)[:, None]
     bias = (bias * preprocessing.pixel_max - preprocessing.mean) / std
