@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -324,11 +325,13 @@ def test_too_little_memory_says_what_would_fit(tmp_path, capsys, monkeypatch):
 @pytest.fixture
 def folder_with_a_broken_image(tmp_path):
     folder = tmp_path / "data"
-    for split, count in (("train", 5), ("val", 2)):
-        for label, color in (("red", (250, 0, 0)), ("blue", (0, 0, 250))):
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 2)):
+        for label, color in (("red", (200, 0, 0)), ("blue", (0, 0, 200))):
             (folder / split / label).mkdir(parents=True)
             for k in range(count):
-                Image.new("RGB", (40 + k, 40 + (split == "val")), color).save(folder / split / label / f"{k}.png")
+                pixels = (draw.integers(0, 55, (70, 64, 3)) + color).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{k}.png")
     (folder / "train" / "red" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     return folder
 
@@ -349,8 +352,8 @@ def test_a_finetuned_net_classifies_with_its_own_labels_and_preprocessing(folder
     data = folder_with_a_broken_image
     (data / "train" / "red" / "3.png").unlink()
     arguments = ["--data", data, "--retrain", "demo", "--reset-classifier", "--n-classes", 2, "--quiet"]
-    sizes = ["--crop-size", 32, "--resize-size", 32]
-    assert train(*arguments, "--save", tmp_path / "run", "--n-epochs", 20, "--batch-size", 4, "--lr", 0.05, *sizes) == 0
+    sizes = ["--crop-size", 64, "--resize-size", 64]
+    assert train(*arguments, "--save", tmp_path / "run", "--n-epochs", 8, "--batch-size", 8, *sizes) == 0
     out = capsys.readouterr().out
     assert "Recipe finetune" in out
     assert " => Replacing classifier with 2-way classifier" in out
