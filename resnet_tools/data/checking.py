@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tools.data.folder import find_classes, find_folder
+from resnet_tools.data.folder import find_classes, find_folder, listed
 from resnet_tools.data.image import load_image
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.samples import Samples, Source
@@ -30,7 +30,6 @@ Progress = Callable[[int, list[str]], None]  # of as many images more, and messa
 MAX_IMBALANCE = 10
 SMALL_PX = 32
 MAX_COMPARED = 20_000  # files that the quick check reads
-SHOWN = 5  # images in a message
 CHUNK = 1 << 20
 
 
@@ -132,17 +131,11 @@ def _summarise(report: DataReport) -> None:
         (report.repeated, report.notes, "train/ are there more than once"),
     ):
         if pairs:
-            found.append(f"{len(pairs)} images of {what}: {_listed(f'{one} = {other}' for one, other in pairs)}")
+            found.append(f"{len(pairs)} images of {what}: {listed([f'{one} = {other}' for one, other in pairs])}")
     if report.small:
         report.notes.append(
-            f"{len(report.small)} images have a side below {SMALL_PX} pixels and are enlarged: {_listed(report.small)}"
+            f"{len(report.small)} images have a side below {SMALL_PX} pixels and are enlarged: {listed(report.small)}"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = list(names)
-    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    return ", ".join(shown[:SHOWN]) + more
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ def find_folder(path: str, split: str, classes: Sequence[str] | None = None) -> 
     if len(empty) == len(classes):
         raise DataError(f"{folder}: holds no images ({' '.join(IMAGE_ENDINGS)}); {LAYOUT}")
     if empty and split == "train":
-        raise DataError(f"{folder}: without an image: {_listed(empty)}; add images, or remove the empty folders")
+        raise DataError(f"{folder}: without an image: {listed(empty)}; add images, or remove the empty folders")
     if empty:
-        warnings.warn(f"{folder}: of {len(classes)} classes, without an image here: {_listed(empty)}", stacklevel=2)
+        warnings.warn(f"{folder}: of {len(classes)} classes, without an image here: {listed(empty)}", stacklevel=2)
     targets = [target for target, paths in enumerate(images) for _ in paths]
     return Samples([path for paths in images for path in paths], targets, list(classes))
 
@@ -77,7 +77,7 @@ def _content(folder: str) -> str:
     """What a folder holds instead, in a sentence."""
     names = sorted(map(_name, subfolders(folder)), key=os.fsencode)
     if names:
-        return f"Found the folders {_listed(names)}"
+        return f"Found the folders {listed(names)}"
     files = sum(not name.startswith(".") for name in os.listdir(folder))
     return f"Found {files} files and no folders" if files else "Found nothing in it"
 
@@ -86,12 +86,13 @@ def _check_names(folder: str, found: set[str], classes: Sequence[str]) -> None:
     unknown = sorted(found.difference(classes), key=os.fsencode)
     if unknown:
         raise DataError(
-            f"{folder}: of unknown classes: {_listed(unknown)}; train/ has {len(classes)}: {_listed(classes)}. "
+            f"{folder}: of unknown classes: {listed(unknown)}; train/ has {len(classes)}: {listed(classes)}. "
             "Add them to train/, or remove them here"
         )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
