@@ -35,6 +35,10 @@ class FeatureError(ResnetToolsError):
     """Features cannot be extracted or written, or an unfinished extraction is of another job."""
 
 
+class ProcessError(ResnetToolsError):
+    """The processes of a job cannot find each other, or one of them ended before the others."""
+
+
 class DataError(ResnetToolsError):
     """A folder or file of a data set is missing, empty or does not fit; the message names what."""
 

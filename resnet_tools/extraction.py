@@ -9,104 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from resnet_tools import __version__
 from resnet_tools.errors import FeatureError, ImageError
-from resnet_tools.feature_files import Features, check_format, write_features
+from resnet_tools.feature_files import Features, check_format, stored_dtype, write_features
 from resnet_tools.feature_store import DoneBatch, FeatureStore
-from resnet_tools.inference import Batch, Loading, loaded_batches, memory_errors, to_model
+from resnet_tools.features import FeatureKind, features_of, layer_shapes
+from resnet_tools.inference import Batch, Loading, loaded_batches
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.processes import ALONE, Processes
 from resnet_tools.writing import written_whole
 
-DEFAULT_LAYER = "flatten"  # the input of the classifier
-Pool = Literal["avg", "none"]
+Array = np.ndarray[Any, Any]
 OnError = Literal["skip", "fail", "zero"]
-
-
-@dataclass(frozen=True)
-class FeatureKind:
-    """What a row is: the output of `layer`, `avg` pooled over positions or not, perhaps of length 1."""
-
-    layer: str = DEFAULT_LAYER
-    pool: Pool = "avg"
-    l2_normalize: bool = False
-    dtype: Literal["float32", "float16"] = "float32"
-
-
-def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
-    """Each layer that can be asked for, in the order of execution -> the shape of its output for one image.
-
-    Layers are named as the modules are; `flatten` is the classifier's input.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            shapes.setdefault(name, tuple(output.shape[1:]))
-
-        return hook
-
-    hooks = [module.register_forward_hook(note(name)) for name, module in model.named_modules() if name]
-    try:
-        with torch.inference_mode():
-            weight = model.conv1.weight
-            model(torch.zeros(1, 3, crop_px, crop_px, device=weight.device, dtype=weight.dtype))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    classifier = shapes.pop("fc")
-    return shapes | {DEFAULT_LAYER: (model.architecture.feature_length,), "fc": classifier}
-
-
-@torch.inference_mode()
-def features_of(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
-    """(N, 3, H, W) -> (N, D), or (N, C, h, w) without pooling, float32 on the CPU; (N, 10, 3, H, W): mean of the crops.
-
-    Raises: ResnetToolsError if the memory does not suffice.
-    """
-    with memory_errors(len(images)):
-        crops = to_model(model, images.flatten(0, -4))
-        default = kind.layer == DEFAULT_LAYER
-        features = model.forward_features(crops) if default else _output_of(model, kind.layer, crops)
-        if features.ndim == 4 and kind.pool == "avg":
-            features = features.mean((2, 3))
-        features = features.float().cpu().contiguous()
-    features = features.view(len(images), -1, *features.shape[1:]).mean(1)
-    if kind.l2_normalize:
-        features = nn.functional.normalize(features.flatten(1), dim=1).view_as(features)
-    return features
-
-
-class _LayerDone(Exception):
-    """The output that was asked for is there; what follows need not be computed."""
-
-
-def _output_of(model: ResNet, layer: str, images: Tensor) -> Tensor:
-    outputs: list[Tensor] = []
-
-    def stop(_: nn.Module, __: Any, output: Tensor) -> None:
-        outputs.append(output.clone())  # the ReLU behind it works in place
-        raise _LayerDone
-
-    hook = model.get_submodule(layer).register_forward_hook(stop)
-    try:
-        with suppress(_LayerDone):
-            model(images)
-    finally:
-        hook.remove()
-    return outputs[0]
 
 
 @dataclass(frozen=True)
@@ -129,12 +51,19 @@ class Extraction:
         progress: called with the number of files done and messages on unreadable ones.
         Raises: FeatureError (nothing to write, disk full, another job's leftovers), ImageError with on_error=fail.
         """
-        check_format(output)
+        check_format(output, paths)
+        if len(set(self.processes.gather(self._digest(paths)))) > 1:
+            raise FeatureError(
+                "the processes of this job differ in their files or options; give all the same, and a list as a file: "
+                "what comes on stdin reaches only one of them"
+            )
         if shard_size is None:
             self._run_part(paths, output, progress)
             return [output]
         parts = [paths[start : start + shard_size] for start in range(0, len(paths), shard_size)]
         shards = [output.with_name(f"{output.stem}-{n:05d}{output.suffix}") for n in range(len(parts))]
+        if not self.resume and self.processes.rank == 0:
+            _remove_marks(shards)
         for part, shard in zip(parts, shards, strict=True):
             self._run_part(part, shard, progress, finished=self._digest(part))
         index = output.with_name(f"{output.stem}.index.json")
@@ -149,28 +78,33 @@ class Extraction:
         progress: Callable[[int, list[str]], None],
         finished: str | None = None,
     ) -> None:
-        mark = output.with_name(f".{output.name}.done")
-        if finished and self.resume and output.exists() and mark.exists() and mark.read_text() == finished:
+        mark = _mark_of(output)
+        is_done = (
+            finished is not None and self.resume and output.exists() and mark.exists() and mark.read_text() == finished
+        )
+        if self.processes.gather(is_done)[0]:  # the first decides: others may see a shared disk late
             progress(len(paths), [])
             return
-        store = FeatureStore(output, np.dtype(self.kind.dtype), self.processes.rank)
-        if self.processes.rank == 0:
-            store.begin(self._job(paths), resume=self.resume)
-        self.processes.wait()
-        done = store.open()
-        self._compute(paths, store, done, progress)
-        self.processes.wait()
-        if self.processes.rank == 0:
-            self._finish(paths, store, output, may_be_empty=finished is not None)
-            if finished:
-                with written_whole(mark) as partial:
-                    partial.write_text(finished)
-            store.remove()  # only now: a stop before it must not lose the shard
-        self.processes.wait()
+        with FeatureStore(output, stored_dtype(output, self.kind.dtype), self.processes.rank) as store:
+            if self.processes.rank == 0:
+                store.begin(self._job(paths), resume=self.resume)
+            self.processes.wait()
+            self._compute(paths, store, store.open(), progress)
+            store.flush()
+            self.processes.wait()
+            if self.processes.rank == 0:
+                self._finish(paths, store, output, may_be_empty=finished is not None)
+                if finished is not None:
+                    with written_whole(mark) as partial:
+                        partial.write_text(finished)
+                store.remove()  # only now: a stop before it must not lose the shard
+            self.processes.wait()
 
     def _job(self, paths: Sequence[str]) -> dict[str, Any]:
-        listed = hashlib.sha256(b"\0".join(map(os.fsencode, paths))).hexdigest()
-        return {**self.provenance, "on_error": self.on_error, "files": len(paths), "file_list": listed}
+        listed = hashlib.sha256()
+        for path in paths:
+            listed.update(os.fsencode(path) + b"\0")
+        return {**self.provenance, "on_error": self.on_error, "files": len(paths), "file_list": listed.hexdigest()}
 
     def _digest(self, paths: Sequence[str]) -> str:
         return hashlib.sha256(json.dumps(self._job(paths), sort_keys=True).encode()).hexdigest()
@@ -193,20 +127,22 @@ class Extraction:
             store.add(number, rows, errors)
             progress(len(batch.paths), [str(error) for error in batch.errors if error is not None])
 
-    def _rows(self, batch: Batch) -> tuple[np.ndarray[Any, Any], dict[int, str]]:
+    def _rows(self, batch: Batch) -> tuple[Array, dict[int, str]]:
         errors = {position: str(error) for position, error in enumerate(batch.errors) if error is not None}
         if errors and self.on_error == "fail":
             raise ImageError(f"{next(iter(errors.values()))}. What is done so far is kept (--on-error fail)")
         if batch.images is None:
             return self._zeros(len(batch.paths) if self.on_error == "zero" else 0), errors
-        rows = features_of(self.model, batch.images, self.kind).to(getattr(torch, self.kind.dtype)).numpy()
+        rows = features_of(self.model, batch.images, self.kind).numpy()
+        if self.kind.dtype == "float16":
+            rows = _halved(rows)
         if not errors or self.on_error == "skip":
             return rows, errors
         padded = self._zeros(len(batch.paths))
         padded[[position for position in range(len(batch.paths)) if position not in errors]] = rows
         return padded, errors
 
-    def _zeros(self, count: int) -> np.ndarray[Any, Any]:
+    def _zeros(self, count: int) -> Array:
         return np.zeros((count, *self._row_shape), self.kind.dtype)
 
     @cached_property
@@ -215,7 +151,7 @@ class Extraction:
         return shape[:1] if self.kind.pool == "avg" else shape
 
     def _finish(self, paths: Sequence[str], store: FeatureStore, output: Path, *, may_be_empty: bool) -> None:
-        done = store.open()
+        done = store.done()
         rows = store.collect(done)
         size = self.loading.batch_size
         kept, errors = [], []
@@ -240,8 +176,24 @@ class Extraction:
         }
         with written_whole(index) as partial:
             partial.write_text(json.dumps(content, indent=1))
-        for shard in shards:
-            shard.with_name(f".{shard.name}.done").unlink(missing_ok=True)
+        _remove_marks(shards)
+
+
+def _mark_of(shard: Path) -> Path:
+    """The file that says of which job a shard is a finished part."""
+    return shard.with_name(f".{shard.name}.done")
+
+
+def _remove_marks(shards: Sequence[Path]) -> None:
+    for shard in shards:
+        _mark_of(shard).unlink(missing_ok=True)
+
+
+def _halved(rows: Array) -> Array:
+    largest = np.abs(rows).max(initial=0)
+    if largest > np.finfo(np.float16).max:
+        raise FeatureError(f"a feature of size {largest:.6g} does not fit into --dtype float16; use float32")
+    return rows.astype(np.float16)
 
 
 def provenance_of(model_path: Path, net: ResNet, kind: FeatureKind, loading: Loading, precision: str) -> dict[str, Any]:
@@ -266,8 +218,3 @@ def _sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def may_fold(layer: str) -> bool:
-    """Whether the layer's output is the same with batch norms folded: not so for a convolution's, which they change."""
-    return layer in (DEFAULT_LAYER, "avgpool", "norm", "fc") or re.fullmatch(r"layer\d+(\.\d+)?", layer) is not None

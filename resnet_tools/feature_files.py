@@ -8,7 +8,8 @@ writes to the path it is given, which is renamed into place only when it is whol
 - `.npy`: the array; the paths one a line in `NAME.paths.txt` beside it.
 - `.npz`: features, image_list (bytes) and provenance (JSON).
 - `.safetensors`: the tensor `features`; paths, errors and provenance as JSON in the metadata.
-- `.parquet`: columns path and features (a list of floats a row); the rest as JSON in the schema's metadata.
+- `.parquet`: columns path (text: bytes that are not UTF-8 as \\xHH) and features (a list of floats a row); the rest as
+  JSON in the schema's metadata, with the `shape` of a row.
 - `.t7`: the table {features = FloatTensor N x D, image_list = {paths}} of the original program.
 """
 
@@ -16,7 +17,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,33 +45,36 @@ class Features:
     provenance: dict[str, Any]
 
 
-def check_format(path: Path) -> None:
-    """Raises: FeatureError if the ending names no format, or one whose package is not installed."""
+def check_format(path: Path, names: Sequence[str]) -> None:
+    """Raises: FeatureError if the ending names no format, its package is not installed, or it cannot hold a name."""
     if path.suffix not in WRITERS:
         raise FeatureError(f"{path}: the ending {path.suffix!r} names no format; it is one of {', '.join(WRITERS)}")
     if path.suffix == ".parquet":
         _pyarrow()
+    if path.suffix == ".npy":
+        for name in names:
+            if "\n" in name:
+                raise FeatureError(f"{name!r} holds a newline, which .paths.txt cannot hold; use .npz or .pt")
+
+
+def stored_dtype(path: Path, asked: str) -> np.dtype[Any]:
+    """What rows are kept as until they are written: Torch7 has no 16-bit floats, so .t7 gets them as 32 bits."""
+    return np.dtype("float32" if path.suffix == ".t7" else asked)
 
 
 def write_features(features: Features, path: Path) -> None:
     """Write a whole file in place of an earlier one.
 
-    Raises: FeatureError if it cannot be written; the earlier file is untouched then.
+    Raises: FeatureError, or T7Error for .t7, if it cannot be written; the earlier file is untouched then.
     """
     try:
-        if path.suffix == ".npy":
-            _write_paths(features.paths, path.with_suffix(".paths.txt"))
-        with written_whole(path) as partial:
-            WRITERS[path.suffix](features, partial)
+        with ExitStack() as files:
+            if path.suffix == ".npy":
+                beside = files.enter_context(written_whole(path.with_suffix(".paths.txt")))
+                beside.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in features.paths))
+            WRITERS[path.suffix](features, files.enter_context(written_whole(path)))
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise FeatureError(f"{path}: cannot be written: {error}") from error
-
-
-def _write_paths(names: list[str], path: Path) -> None:
-    if any("\n" in name for name in names):
-        raise FeatureError("a path holds a newline, which .paths.txt cannot hold; use .npz or .pt")
-    with written_whole(path) as partial:
-        partial.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in names))
 
 
 def _write_pt(features: Features, path: Path) -> None:
@@ -83,7 +88,11 @@ def _write_pt(features: Features, path: Path) -> None:
 
 
 def _write_npy(features: Features, path: Path) -> None:
-    np.save(path, features.rows)
+    header = np.lib.format.header_data_from_array_1_0(features.rows)
+    with path.open("wb") as file:  # np.save takes a disk that becomes full with the last bytes for success
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(features.rows), ROWS_AT_ONCE):
+            file.write(features.rows[start : start + ROWS_AT_ONCE].tobytes())
 
 
 def _write_npz(features: Features, path: Path) -> None:
@@ -93,10 +102,14 @@ def _write_npz(features: Features, path: Path) -> None:
 
 
 def _write_safetensors(features: Features, path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     metadata = {"image_list": json.dumps(features.paths), "resnet_tools": _description(features)}
-    save_file({"features": torch.from_numpy(features.rows)}, path, metadata=metadata)
+    try:
+        save_file({"features": torch.from_numpy(features.rows)}, path, metadata=metadata)
+    except SafetensorError as error:  # so it reports a full disk
+        raise OSError(str(error)) from error
 
 
 def _write_parquet(features: Features, path: Path) -> None:
@@ -109,16 +122,14 @@ def _write_parquet(features: Features, path: Path) -> None:
         for start in range(0, len(features.paths), ROWS_AT_ONCE):
             rows = features.rows[start : start + ROWS_AT_ONCE]
             values = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), width)
-            names = [name.encode(errors="surrogateescape").decode(errors="replace") for name in features.paths]
-            writer.write_table(
-                arrow.Table.from_arrays([arrow.array(names[start : start + len(rows)]), values], schema=schema)
-            )
+            paths = features.paths[start : start + ROWS_AT_ONCE]
+            names = arrow.array([os.fsencode(path).decode(errors="backslashreplace") for path in paths])
+            writer.write_table(arrow.Table.from_arrays([names, values], schema=schema))
 
 
 def _write_t7(features: Features, path: Path) -> None:
     names = LuaTable(enumerate((os.fsencode(name) for name in features.paths), 1))
-    rows = features.rows if features.rows.dtype == np.float32 else features.rows.astype(np.float32)
-    save_t7(LuaTable([(b"features", rows), (b"image_list", names)]), path)
+    save_t7(LuaTable([(b"features", features.rows), (b"image_list", names)]), path)
 
 
 WRITERS: dict[str, Callable[[Features, Path], None]] = {
@@ -132,7 +143,7 @@ WRITERS: dict[str, Callable[[Features, Path], None]] = {
 
 
 def _description(features: Features) -> str:
-    return json.dumps(features.provenance | {"errors": features.errors})
+    return json.dumps(features.provenance | {"errors": features.errors, "shape": features.rows.shape[1:]})
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -2,17 +2,24 @@
 
 The folder `.NAME.unfinished` beside the output holds
 - `job.json`: what is computed; another job is refused, with the difference named;
+- `lock`: locked by the job that is at work, so that a second one of the same output is refused;
 - `rows-R` and `log-R` for each process R: the rows one after another, and a line of JSON for each finished batch:
-  {"batch": number, "shape": of a row, "rows": in all of this file so far, "errors": [[position in the batch, reason]]}.
-A line is written after its rows, so rows without a line are of a batch that did not finish; they are cut off.
+  {"batch": number, "shape": of a row, "rows": in all of this file so far, "errors": [[position in the batch, reason]],
+  "crc": CRC-32 of the batch's rows}.
+A line is written after its rows, so rows without a line are of a batch that did not finish. After a power failure a
+line may be there without its rows, or with zeros in their place: then the sum differs. Resuming cuts both files at the
+first batch that is not whole.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +36,7 @@ Array = np.ndarray[Any, Any]
 class DoneBatch:
     """Where the rows of a finished batch lie, and which of its files have none."""
 
+    number: int
     process: int
     start: int
     count: int
@@ -37,31 +45,54 @@ class DoneBatch:
 
 
 class FeatureStore:
-    """Opened by every process of a job; each appends to files of its own."""
+    """Opened by every process of a job; each appends to files of its own. Used as a context, which closes them."""
 
     def __init__(self, output: Path, dtype: np.dtype[Any], process: int = 0) -> None:
         self.folder = output.with_name(f".{output.name}.unfinished")
         self.dtype, self.process = dtype, process
         self.rows = 0
+        self.files = ExitStack()
+        self.appended: dict[str, int] = {}  # file descriptors
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.files.close()
 
     def begin(self, job: Mapping[str, Any], *, resume: bool) -> None:
         """Make the folder, or find it of the same job. Only one process of a job does this, before the others open.
 
         Raises: FeatureError naming what differs, if it is of another job, or if it cannot be written.
         """
-        if not resume:
-            shutil.rmtree(self.folder, ignore_errors=True)
         path = self.folder / "job.json"
         try:
-            if path.exists():
+            self.folder.mkdir(exist_ok=True)
+            self._lock()
+            if resume and path.exists():
                 self._check_job(json.loads(path.read_text()), job)
+                for log in self.folder.glob("log-*"):
+                    self._cut_to_whole_batches(log)
                 return
-            shutil.rmtree(self.folder, ignore_errors=True)  # what is left of a folder that was being removed
-            self.folder.mkdir()
+            path.unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
+            for left in self.folder.iterdir():
+                if left.name != "lock":
+                    left.unlink()
             with written_whole(path) as partial:
                 partial.write_text(json.dumps(job))
         except (OSError, ValueError) as error:
             raise FeatureError(f"{self.folder}: cannot be written or read: {error}") from error
+
+    def _lock(self) -> None:
+        file = self.files.enter_context((self.folder / "lock").open("w"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FeatureError(
+                f"{self.folder}: another run is writing this output; wait for its end or stop it"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
 
     def _check_job(self, earlier: Any, job: Mapping[str, Any]) -> None:
         if not isinstance(earlier, dict):
@@ -73,51 +104,61 @@ class FeatureStore:
                     f"now {job[key]!r:.100}. Give the same command to go on, or --no-resume to start anew"
                 )
 
+    def _cut_to_whole_batches(self, log: Path) -> None:
+        rows = log.with_name(log.name.replace("log", "rows"))
+        rows.touch()
+        line_bytes, row_bytes = 0, 0
+        with rows.open("rb") as file:
+            for line, batch, crc in _lines(log):
+                size = batch.count * self._row_bytes(batch.shape)
+                content = file.read(size)
+                if len(content) < size or zlib.crc32(content) != crc:
+                    break
+                line_bytes, row_bytes = line_bytes + len(line), row_bytes + size
+        os.truncate(log, line_bytes)
+        os.truncate(rows, row_bytes)
+
     def open(self) -> dict[int, DoneBatch]:
-        """Every finished batch, of all processes; this process's files are cut to what is finished."""
-        self.folder.mkdir(exist_ok=True)
-        done: dict[int, DoneBatch] = {}
-        for log in sorted(self.folder.glob("log-*")):
-            process = int(log.name.removeprefix("log-"))
-            valid, rows = self._read_log(log, process, done)
-            if process == self.process:
-                os.truncate(log, valid)
-                self.rows = rows
-        own = self.folder / f"rows-{self.process}"
-        own.touch()
-        row_bytes = next((self._row_bytes(batch.shape) for batch in done.values()), 0)
-        if own.stat().st_size < self.rows * row_bytes:
-            raise FeatureError(
-                f"{own}: shorter than the {self.rows} rows that were done; give --no-resume to start anew"
-            )
-        os.truncate(own, self.rows * row_bytes)
+        """Every finished batch, of all processes; what this one adds goes behind its own."""
+        done = self.done()
+        self.rows = sum(batch.count for batch in done.values() if batch.process == self.process)
         return done
 
-    def _read_log(self, log: Path, process: int, done: dict[int, DoneBatch]) -> tuple[int, int]:
-        """The bytes of whole lines and the rows that they count."""
-        valid, rows = 0, 0
-        for line in log.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            entry = json.loads(line)
-            errors = {int(position): str(reason) for position, reason in entry["errors"]}
-            count = entry["rows"] - rows
-            done[entry["batch"]] = DoneBatch(process, rows, count, tuple(entry["shape"]), errors)
-            valid, rows = valid + len(line), entry["rows"]
-        return valid, rows
+    def done(self) -> dict[int, DoneBatch]:
+        """Every finished batch so far, of all processes, by number."""
+        logs = sorted(self.folder.glob("log-*"))
+        return {batch.number: batch for log in logs for _, batch, _ in _lines(log)}
 
-    def add(self, batch: int, rows: Array, errors: Mapping[int, str]) -> None:
+    def add(self, number: int, rows: Array, errors: Mapping[int, str]) -> None:
         """Keep the rows of a batch, (N, ...), and the reasons for the files that have none.
 
         Raises: FeatureError if the disk is full; what was kept stays, and the same command goes on later.
         """
         self.rows += len(rows)
-        entry = {"batch": batch, "shape": rows.shape[1:], "rows": self.rows, "errors": list(errors.items())}
+        content = np.ascontiguousarray(rows, self.dtype).data.cast("B") if rows.size else memoryview(b"")
+        entry = {"batch": number, "shape": rows.shape[1:], "rows": self.rows}
+        entry |= {"errors": list(errors.items()), "crc": zlib.crc32(content)}
+        with self._disk_errors():
+            _append(self._appended("rows"), content)
+            _append(self._appended("log"), memoryview(json.dumps(entry).encode() + b"\n"))
+
+    def flush(self) -> None:
+        """What this process added is on the disk, where the process that collects finds it, on another machine too."""
+        with self._disk_errors():
+            for file in self.appended.values():
+                os.fsync(file)
+
+    def _appended(self, kind: str) -> int:
+        if kind not in self.appended:
+            path = self.folder / f"{kind}-{self.process}"
+            self.appended[kind] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self.files.callback(os.close, self.appended[kind])
+        return self.appended[kind]
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
         try:
-            with (self.folder / f"rows-{self.process}").open("ab") as file:
-                file.write(np.ascontiguousarray(rows, self.dtype).data.cast("B") if rows.size else b"")
-            with (self.folder / f"log-{self.process}").open("ab") as file:
-                file.write(json.dumps(entry).encode() + b"\n")
+            yield
         except OSError as error:
             raise FeatureError(
                 f"{self.folder}: cannot be written ({error.strerror}); what is done so far is kept: "
@@ -147,3 +188,27 @@ class FeatureStore:
         """Called when the output is in its place."""
         (self.folder / "job.json").unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _lines(log: Path) -> Iterator[tuple[bytes, DoneBatch, int]]:
+    """Each line of a log with what it says and the sum of its rows, to the first line that is not whole."""
+    rows = 0
+    with log.open("rb") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+                errors = {int(position): str(reason) for position, reason in entry["errors"]}
+                process = int(log.name.removeprefix("log-"))
+                count = entry["rows"] - rows
+                batch = DoneBatch(entry["batch"], process, rows, count, tuple(entry["shape"]), errors)
+            except (ValueError, TypeError, KeyError):
+                return
+            if not line.endswith(b"\n"):
+                return
+            rows = entry["rows"]
+            yield line, batch, entry["crc"]
+
+
+def _append(file: int, content: memoryview) -> None:
+    while content:  # a write may be short
+        content = content[os.write(file, content) :]

@@ -1,6 +1,6 @@
 """This process alone, or one of several that `torchrun` started, on one machine or many.
 
-torchrun tells each process its number in the environment (RANK, LOCAL_RANK, WORLD_SIZE).
+torchrun tells each process its number, and where the others are, in the environment: RENDEZVOUS and LOCAL_RANK.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from tempfile import TemporaryFile
 from typing import Any
+
+from resnet_tools.errors import ProcessError
 
 
 @dataclass(frozen=True)
@@ -34,25 +37,55 @@ class Processes:
 ALONE = Processes()
 
 
+RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LONGEST_WAIT = timedelta(days=30)  # a process may wait for one that has much more to do, or that writes the output
+POLL_SECONDS = 0.02
+FAILED_FIRST_SECONDS = 1  # until what started the processes has seen which of them ended first
+
+
 @contextmanager
 def joined_processes(backend: str = "gloo") -> Iterator[Processes]:
-    """The processes of this job; `backend` is `gloo`, or `nccl` when tensors on GPUs are exchanged."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    """The processes of this job; `backend` is `gloo`, or `nccl` when tensors on GPUs are exchanged.
+
+    Raises: ProcessError if the others cannot be reached, or when one of them ends while this one waits for it.
+    """
+    if any(name not in os.environ for name in RENDEZVOUS) or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
     import torch.distributed as distributed
 
+    try:
+        distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    except (RuntimeError, ValueError) as error:
+        raise ProcessError(f"the processes that torchrun started cannot find each other: {error}") from error
+    count = distributed.get_world_size()
+
+    def wait() -> None:
+        with _lost_processes():
+            work = distributed.barrier(async_op=True)
+            while not work.is_completed():  # so that signals are heard
+                time.sleep(POLL_SECONDS)
+            work.wait()
+
     def gather(value: Any) -> list[Any]:
         values: list[Any] = [None] * count
-        distributed.all_gather_object(values, value)
+        with _lost_processes():
+            distributed.all_gather_object(values, value)
         return values
 
-    distributed.init_process_group(backend)
     try:
-        yield Processes(distributed.get_rank(), count, distributed.barrier, gather)
+        yield Processes(distributed.get_rank(), count, wait, gather)
     finally:
         distributed.destroy_process_group()
+
+
+@contextmanager
+def _lost_processes() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # such as "Connection closed by peer"
+        time.sleep(FAILED_FIRST_SECONDS)
+        raise ProcessError("another process of this job ended; its own message says why") from error
 
 
 def run_processes(command: Sequence[str], count: int) -> int:

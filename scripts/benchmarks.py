@@ -246,7 +246,8 @@ def bench_features(folder: Path) -> Iterator[Row]:
 
     from resnet_tools import load_model
     from resnet_tools.data.transforms import preprocess
-    from resnet_tools.extraction import Extraction, FeatureKind, features_of
+    from resnet_tools.extraction import Extraction
+    from resnet_tools.features import FeatureKind, features_of
     from resnet_tools.inference import Loading, prepare
 
     paths = [str(path) for path in photos(folder, 500)]

@@ -19,8 +19,12 @@ import torch
 
 from resnet_tools import load_model, preprocess, read_t7
 from resnet_tools.checkpoint import DEMO_PATH
-from resnet_tools.extraction import FeatureKind, features_of, layer_shapes, may_fold
-from resnet_tools.inference import prepare
+from resnet_tools.data.transforms import IMAGENET
+from resnet_tools.errors import FeatureError
+from resnet_tools.extraction import Extraction
+from resnet_tools.features import FeatureKind, features_of, layer_shapes, may_fold
+from resnet_tools.inference import Loading, prepare
+from resnet_tools.processes import Processes
 from tests.demo_images import PHOTOS
 from tests.golden import GOLDEN, needs_golden
 
@@ -95,7 +99,7 @@ def test_row_k_is_file_k_in_the_order_of_bytes(folder):
 
 def test_all_ways_to_name_the_images_give_the_same(folder):
     names = [f"photos/{n:03}.png" for n in range(23)]
-    (folder / "list.txt").write_text("\n".join(names))
+    (folder / "list.txt").write_text("\r\n".join(names), "utf-8-sig")  # as Windows writes it
     for number, arguments in enumerate(
         (["photos"], ["8", "photos"], ["--dir", "photos"], names, ["--from-file", "list.txt"], ["--from-file", "-"])
     ):
@@ -142,6 +146,17 @@ def test_an_unknown_ending_is_refused_before_any_work(folder):
     done = extract("demo", "photos", "--output", "features.xyz", cwd=folder, code=1)
     assert "the ending '.xyz' names no format" in done.stderr
     assert sorted(os.listdir(folder)) == ["photos"]
+
+
+def test_a_path_with_a_newline_is_refused_before_any_work_where_the_format_cannot_hold_it(folder):
+    shutil.copy(PHOTOS[0], folder / "photos" / "new\nline.png")
+    shutil.copy(PHOTOS[0], os.fsencode(folder / "photos") + b"/l\xe9.png")
+    done = extract("demo", "photos", "--output", "features.npy", cwd=folder, code=1)
+    assert "'photos/new\\nline.png' holds a newline" in done.stderr
+    assert sorted(os.listdir(folder)) == ["photos"]
+    for ending in (".pt", ".npz", ".t7"):
+        extract("demo", "photos", "--output", f"features{ending}", cwd=folder)
+        assert read_back(folder / f"features{ending}")[1][-2:] == ["photos/l\udce9.png", "photos/new\nline.png"]
 
 
 def test_layers_pooling_length_and_type(folder):
@@ -287,18 +302,14 @@ def test_another_job_is_refused_with_what_differs(folder):
     assert saved(folder / "features.pt")["image_list"] == ["photos/001.png"]
 
 
-def test_what_is_left_of_a_removed_folder_is_never_taken_for_rows(folder):
-    extract("demo", "photos", "--output", "expected/features.pt", cwd=make(folder, "expected"))
-    unfinished = folder / ".features.pt.unfinished"
+@pytest.mark.parametrize("lost", ["rows-0", "job.json"])
+def test_what_is_left_of_a_removed_folder_is_never_taken_for_rows(folder, lost):
+    extract("demo", "photos", "--batch-size", "1", "--output", "expected/features.pt", cwd=make(folder, "expected"))
     with started(folder) as process:
         wait_for_rows(folder, 2)
         process.kill()
-    (unfinished / "rows-0").unlink()
-    done = extract("demo", "photos", "--batch-size", "1", cwd=folder, code=1)
-    assert "rows-0: shorter than the" in done.stderr
-    assert not (folder / "features.pt").exists()
-    (unfinished / "job.json").unlink()
-    extract("demo", "photos", cwd=folder)
+    (folder / ".features.pt.unfinished" / lost).unlink()
+    extract("demo", "photos", "--batch-size", "1", cwd=folder)
     assert (folder / "features.pt").read_bytes() == (folder / "expected" / "features.pt").read_bytes()
 
 
@@ -354,6 +365,26 @@ def test_two_processes_write_the_same_file_as_one(folder):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "saved features to features.pt\n"
     assert (folder / "features.pt").read_bytes() == (folder / "one" / "features.pt").read_bytes()
+
+
+def test_processes_with_different_files_are_refused():
+    other = Processes(1, 2, gather=lambda value: [value, "another list"])
+    job = Extraction(load_model().model, FeatureKind(), Loading(IMAGENET), {}, processes=other)
+    with pytest.raises(FeatureError, match="differ in their files or options"):
+        job.run(PHOTOS, Path("features.pt"), None, lambda *_: None)
+
+
+def test_a_shard_from_before_no_resume_is_computed_again(folder):
+    options = ["--shard-size", "10", "--output", "part.npy", "--batch-size", "1"]
+    with started(folder, *options) as process:
+        while not (folder / ".part-00001.npy.done").exists():
+            time.sleep(0.01)
+        process.kill()
+    shutil.copy(PHOTOS[5], folder / "photos" / "012.png")
+    (folder / "photos" / "000.png").write_bytes(b"no image")
+    failed = extract("demo", "photos", *options, "--no-resume", "--on-error", "fail", cwd=folder, code=1)
+    assert "photos/000.png" in failed.stderr
+    assert not list(folder.glob(".part*.done"))
 
 
 def test_a_full_disk_keeps_the_earlier_output_and_what_is_done(folder):

@@ -26,6 +26,7 @@ ROOMS = [
     "extraction",
     "feature_files",
     "feature_store",
+    "features",
     "inference",
     "datasets",
     "checkpoint",

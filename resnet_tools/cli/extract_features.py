@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ STOPPED = "Stopped. What is done is kept; the same command goes on from here."
 
 
 @click.command(
+    context_settings={
+        "default_map": {"batch_size": 32}
+    },  # 1.1 times as fast as 8 where the net is small or a GPU waits
     epilog="Example: resnet extract-features resnet-101.t7 --dir photos --output photos.pt",
     short_help="Write a row of features for each image.",
     help=f"""Write one row of features for each IMAGE, the input of the net's classifier, to a file: row k is image k.
@@ -98,7 +102,8 @@ def command(
     paths = check_files(model, arguments)
     with quick_imports():
         from resnet_tools.checkpoint import load_model, model_path
-        from resnet_tools.extraction import Extraction, FeatureKind, layer_shapes, may_fold, provenance_of
+        from resnet_tools.extraction import Extraction, provenance_of
+        from resnet_tools.features import FeatureKind, layer_shapes, may_fold
         from resnet_tools.inference import Loading, find_device, prepare
         from resnet_tools.processes import joined_processes, own_device
     found_device = find_device(own_device(device))
@@ -118,7 +123,7 @@ def command(
     with (
         joined_processes() as processes,
         terminable(STOPPED),
-        progress_bar(len(paths), "extract", quiet=quiet or processes.rank > 0) as progress,
+        progress_bar(-(-len(paths) // processes.count), "extract", quiet=quiet or processes.rank > 0) as progress,
     ):
         job = Extraction(net, kind, loading, provenance, on_error, resume, processes)  # type: ignore[arg-type]
         written = job.run(paths, Path(output), shard_size, progress)
@@ -135,4 +140,5 @@ def _batch_form(images: tuple[str, ...], batch_size: int) -> tuple[tuple[str, ..
 
 
 def _listed(lists: Sequence[Any]) -> list[str]:
-    return [os.fsdecode(line) for file in lists for line in file.read().splitlines() if line.strip()]
+    contents = [file.read().removeprefix(codecs.BOM_UTF8) for file in lists]
+    return [os.fsdecode(line) for content in contents for line in content.splitlines() if line.strip()]

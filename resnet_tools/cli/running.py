@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -38,8 +41,9 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
     """
     hidden = quiet or not sys.stderr.isatty()
     unreadable = 0
+    recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds and position: what a resumed run finds is not speed
     with click.progressbar(
-        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, item_show_func=str
+        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=str
     ) as bar:
 
         def report(files: int, messages: list[str]) -> None:
@@ -47,9 +51,18 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
             unreadable += len(messages)
             for message in messages:
                 click.echo(f"{'' if hidden else chr(10)}Error: {message}", err=True)
-            seconds = max(1e-9, bar.avg[-1] if bar.avg else 0)
-            bar.update(files, f"{1 / seconds:.0f} images/s" if bar.avg else "")
+            recent.append((time.monotonic(), bar.pos + files))
+            bar.update(files, _speed(recent, count))
 
         yield report
     if unreadable:
         click.echo(f"{unreadable} of {count} images could not be read.", err=True)
+
+
+def _speed(recent: Sequence[tuple[float, int]], count: int) -> str:
+    """Rate and time left: `12.3 images/s, 0:01:20 left`."""
+    (start, first), (now, position) = recent[0], recent[-1]
+    if now <= start or position <= first:
+        return ""
+    rate = (position - first) / (now - start)
+    return f"{rate:.3g} images/s, {timedelta(seconds=round(max(0, count - position) / rate))} left"

@@ -25,23 +25,29 @@ def load_ahead(
 ) -> Iterator[tuple[S, T | ImageError]]:
     """Each source with what `load` gives for it, or the ImageError it raised, in the order of `sources`.
 
-    workers: threads that load. ahead: how many items may wait to be taken.
+    workers: threads that load. ahead: how many items may wait to be taken, and up to half as many again.
     """
     if workers < 1 or len(sources) == 1:
         yield from ((source, attempt(load, source)) for source in sources)
         return
-    pool = ThreadPoolExecutor(workers, "load", initializer=torch.set_num_threads, initargs=(1,))
+    # A thread takes several at once, as each handover costs time and the interpreter lock.
+    together = max(1, min(ahead, len(sources)) // (2 * workers))
     remaining = iter(sources)
-    waiting: deque[tuple[S, Future[T | ImageError]]] = deque()
+    groups = iter(lambda: list(islice(remaining, together)), [])
+    pool = ThreadPoolExecutor(workers, "load", initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[list[tuple[S, T | ImageError]]]] = deque()
     try:
-        first = islice(remaining, min(ahead, len(sources)))
-        waiting.extend((source, pool.submit(attempt, load, source)) for source in first)
+        waiting.extend(pool.submit(_attempts, load, group) for group in islice(groups, max(1, ahead // together)))
         while waiting:
-            source, item = waiting.popleft()
-            yield source, item.result()
-            waiting.extend((source, pool.submit(attempt, load, source)) for source in islice(remaining, 1))
+            loaded = waiting.popleft().result()
+            waiting.extend(pool.submit(_attempts, load, group) for group in islice(groups, 1))
+            yield from loaded
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _attempts(load: Callable[[S], T], sources: Sequence[S]) -> list[tuple[S, T | ImageError]]:
+    return [(source, attempt(load, source)) for source in sources]
 
 
 def attempt(load: Callable[[S], T], source: S) -> T | ImageError:
