@@ -21,7 +21,10 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from resnet_tools.data.transforms import Preprocessing
+    from resnet_tools.inference import Batch
 
 PLAIN_TORCHVISION = """
 import sys, torch, torchvision
@@ -248,40 +251,52 @@ def bench_features(folder: Path) -> Iterator[Row]:
     from resnet_tools.data.transforms import preprocess
     from resnet_tools.extraction import Extraction
     from resnet_tools.features import FeatureKind, features_of
-    from resnet_tools.inference import Loading, prepare
+    from resnet_tools.inference import Loading, loaded_batches, prepare
 
     paths = [str(path) for path in photos(folder, 500)]
     kind = FeatureKind()
-    images = torch.stack([preprocess(path) for path in paths[:8]])
+    images = torch.stack([preprocess(path) for path in paths[:32]])
     small = Path(__file__).parents[1] / "tests" / "data" / "models" / "variant_nn_buffers.t7"
     for name, file in (("resnet-50", t7_file(folder, "resnet-50")), ("a CIFAR resnet-8", small)):
         checkpoint = load_model(file)
         model = prepare(checkpoint.model, torch.device("cpu"))
-        loading = Loading(checkpoint.preprocessing)
+        loading = Loading(checkpoint.preprocessing, 32)
         job = Extraction(model, kind, loading, {"model": name}, resume=False)
         ours = partial(job.run, paths, folder / "features.pt", None, lambda *_: None)
         if file == small:
             decode = partial(decode_all, paths, checkpoint.preprocessing)
             yield row(f"features of 500 images, {name} : decoding alone", ours, decode, 1 / 0.9, 5)
         else:
-            bare = partial(in_batches, partial(features_of, model, images, kind), len(paths) // 8)
+            bare = partial(in_batches, partial(features_of, model, images, kind), len(paths) / 32)
             yield row(f"features of 500 images, {name} : the bare model", ours, bare, 1 / 0.9, 1)
+            share = waiting_share(partial(features_of, model, kind=kind), loaded_batches(paths, loading))
+            yield Row(f"share of its time that {name} waits for images", share, 0.05, "of 1")
     command = ("extract-features", t7_file(folder, "resnet-50"), "--dir", folder / "photos", "--quiet", "--no-resume")
     ours = process(RESNET, *command, "--output", folder / "features.npy")
     peer = python(PLAIN_TIMM_FEATURES, state_file(folder), folder / "photos")
     yield row("features of 500 images, whole process : timm with DataLoader", ours, peer, 1 / 1.5, 1, warm_up=False)
 
 
-def in_batches(step: Callable[[], object], count: int) -> None:
-    for _ in range(count):
+def in_batches(step: Callable[[], object], count: float) -> None:
+    for _ in range(round(count)):
         step()
+
+
+def waiting_share(step: Callable[[Tensor], object], batches: Iterator[Batch]) -> float:
+    """The part of the time that goes by between the steps of a model, until the next batch is there."""
+    start, busy = time.perf_counter(), 0.0
+    for batch in batches:
+        ready = time.perf_counter()
+        step(batch.images)
+        busy += time.perf_counter() - ready
+    return 1 - busy / (time.perf_counter() - start)
 
 
 def decode_all(paths: list[str], preprocessing: Preprocessing) -> None:
     from resnet_tools.data.loading import load_ahead
     from resnet_tools.data.transforms import preprocess
 
-    for _ in load_ahead(paths, partial(preprocess, preprocessing=preprocessing), workers=2, ahead=16):
+    for _ in load_ahead(paths, partial(preprocess, preprocessing=preprocessing), workers=2, ahead=64):
         pass
 
 
