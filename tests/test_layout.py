@@ -118,7 +118,9 @@ def imports_of(file: Path) -> list[tuple[str, ...]]:
     found = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found.append(node.module)
+            inside = PACKAGE.parent.joinpath(*node.module.split("."))
+            modules = [alias.name for alias in node.names if (inside / f"{alias.name}.py").exists()]
+            found += [f"{node.module}.{name}" for name in modules] or [node.module]
         elif isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
     return [tuple(name.split(".")[1:]) for name in found if name.startswith("resnet_tools.")]
