@@ -85,6 +85,54 @@ print((peak() - before) * 1024)
 """
 
 
+# Both print the median seconds of a training step of ResNet-18 on 16 images of 224 x 224.
+STEPS = """
+import statistics, time
+def median_step(step):
+    times = []
+    for number in range(9):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    print(statistics.median(times[2:]))
+"""
+
+OUR_STEP = """
+import sys, torch
+from resnet_tools.inference import keep_freed_memory
+from resnet_tools.nets.resnet import build_resnet
+from resnet_tools.training.recipe import recipe
+from resnet_tools.training.step import Machine, Stepper
+keep_freed_memory()
+machine = Machine(torch.device("cpu"), sys.argv[1])
+stepper = Stepper(build_resnet("resnet-18"), recipe("original", "imagenet"), machine)
+images, targets = torch.randn(16, 3, 224, 224), torch.arange(16)
+def step():
+    stepper.train_mode()
+    stepper.backward(images, targets, 16, last=True)
+    stepper.step()
+median_step(step)
+"""
+
+TIMM_STEP = """
+import contextlib, sys, timm, torch
+from timm.optim import create_optimizer_v2
+layout = torch.channels_last if "channels_last" in sys.argv else torch.contiguous_format
+net = timm.create_model("resnet18").train().to(memory_format=layout)
+optimizer = create_optimizer_v2(net, "sgd", lr=0.1, weight_decay=1e-4, momentum=0.9)
+images, targets = torch.randn(16, 3, 224, 224).contiguous(memory_format=layout), torch.arange(16)
+amp = torch.autocast("cpu", torch.bfloat16) if "bf16" in sys.argv else contextlib.nullcontext()
+def step():
+    optimizer.zero_grad()
+    with amp:
+        loss = torch.nn.functional.cross_entropy(net(images), targets)
+    loss.backward()
+    optimizer.step()
+    loss.item()
+median_step(step)
+"""
+
+
 @dataclass(frozen=True)
 class Row:
     name: str
@@ -244,6 +292,27 @@ def bench_timm(folder: Path) -> Iterator[Row]:
     yield row("classify 1000 images : timm eager with its loader", ours, peer, 1 / 1.4, 2, warm_up=False)
 
 
+def bench_train(_: Path) -> Iterator[Row]:
+    """A step against the best of timm's: eager, and channels last."""
+    for precision, target in (("single", 1.0), ("bf16", 1.0)):
+        figures: dict[str, list[float]] = {}
+        for _turn in range(3):
+            figures.setdefault("ours", []).append(reported(STEPS + OUR_STEP, precision))
+            for layout in ("contiguous", "channels_last"):
+                figures.setdefault(layout, []).append(reported(STEPS + TIMM_STEP, precision, layout))
+        medians = {name: statistics.median(found) for name, found in figures.items()}
+        mine = medians.pop("ours")
+        best = min(medians, key=lambda name: medians[name])
+        detail = f"{mine * 1e3:,.0f} ms against {medians[best] * 1e3:,.0f} ms ({best})"
+        yield Row(f"training step, ResNet-18, batch 16, {precision} : timm", mine / medians[best], target, detail)
+
+
+def reported(code: str, *arguments: str) -> float:
+    """The number that a process prints."""
+    words = [sys.executable, "-c", code, *arguments]
+    return float(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
 def bench_features(folder: Path) -> Iterator[Row]:
     import torch
 
@@ -361,6 +430,7 @@ BENCHMARKS = {
     "augment": bench_augment,
     "classify": bench_classify,
     "timm": bench_timm,
+    "train": bench_train,
     "features": bench_features,
     "memory": bench_memory,
 }
