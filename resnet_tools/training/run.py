@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from torch import Tensor
@@ -127,13 +128,20 @@ class Run:
             state.batches_done = number
             seconds, started = time.monotonic() - started, time.monotonic()
             state.seconds += seconds
-            self.reports.progress(f"epoch {epoch}/{recipe.epochs}", number, len(plan), f"loss {counts.loss:.4f}")
+            self._show_progress(counts, number, len(plan))
             due = number % self.reports.log_every == 0 or number == len(plan)
             if due or count == 1:  # alone, nobody has to be asked
                 stop, counts = self._exchange(counts)
                 if due:
                     self._line(lines.training_line(epoch, number, len(plan), seconds, data_seconds, counts))
                 self._save_within(plan, number, stop)
+
+    def _show_progress(self, counts: ErrorCounts, number: int, batches: int) -> None:
+        state = self.state
+        left = timedelta(seconds=round(state.seconds / number * (batches - number)))
+        speed = number * state.recipe.batch_size / max(state.seconds, 1e-9)
+        note = f"loss {counts.loss:.4f}  {speed:.0f} images/s  {left} left"
+        self.reports.progress(f"epoch {state.epoch + 1}/{state.recipe.epochs}", number, batches, note)
 
     def _batches(self, plan: Sequence[Positions], epoch: int) -> Iterator[TrainingBatch]:
         """What is left of the epoch for this process."""
