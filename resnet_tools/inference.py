@@ -6,13 +6,14 @@ Shapes: N images, H x W pixels, K classes.
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
 from resnet_tools.errors import ImageError, MemoryShortage, ResnetToolsError
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
+Average = Literal["outputs", "softmax"]
 DTYPES = {"single": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
 LOADED_AHEAD_BATCHES = 2
 SMALL_NET_PARAMETERS = 1_000_000  # below, images take longer to decode than to classify
@@ -104,14 +106,18 @@ def keep_freed_memory() -> None:
 
 
 @torch.inference_mode()
-def logits_of(model: ResNet, images: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of the raw outputs of its crops.
+def logits_of(model: ResNet, images: Tensor, average: Average = "outputs") -> Tensor:
+    """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of its crops.
 
+    average: of ten crops, the raw `outputs`, as the original does, or their `softmax`: then the logarithm of the mean.
     Raises: MemoryShortage.
     """
     with memory_errors(len(images)):
         logits: Tensor = model(to_model(model, images.flatten(0, -4))).float().cpu()  # (N, K) or (10 N, K)
-    return logits.view(len(images), -1, logits.shape[1]).mean(1)
+    crops = logits.view(len(images), -1, logits.shape[1])  # (N, 1 or 10, K)
+    if average == "softmax":
+        return crops.log_softmax(2).logsumexp(1) - math.log(crops.shape[1])
+    return crops.mean(1)
 
 
 def to_model(model: ResNet, images: Tensor) -> Tensor:

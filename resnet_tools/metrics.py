@@ -54,10 +54,13 @@ def error_counts(logits: Tensor, targets: Tensor, loss: float = 0.0) -> ErrorCou
     """
     if logits.ndim == 3:
         logits = logits.sum(1)
-    ranks = ranks_of(logits, targets)
-    k = min(TOP_K, logits.shape[1])
-    wrong = torch.stack([ranks >= 1, ranks >= k]).sum(1).tolist()
-    return ErrorCounts(len(targets), wrong[0], wrong[1], loss * len(targets))
+    return counts_of_ranks(ranks_of(logits, targets), logits.shape[1], loss)
+
+
+def counts_of_ranks(ranks: Tensor, classes: int, loss: float = 0.0) -> ErrorCounts:
+    """The counts of images whose truth is at `ranks` (N,) among that many classes; `loss` is their mean."""
+    wrong = torch.stack([ranks >= 1, ranks >= min(TOP_K, classes)]).sum(1).tolist()
+    return ErrorCounts(len(ranks), wrong[0], wrong[1], loss * len(ranks))
 
 
 def ranks_of(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,0 +1,131 @@
+"""A text file that says of which class each image is -> (path, class) pairs.
+
+The forms that people have, told apart by content:
+- `path,class` with or without a header line; of a class such as `n03995372 85 1 499 272` the WordNet id counts;
+- `NAME CLASS`, as Caffe's `val.txt`;
+- one class a line, for the images of the folder in byte order: WordNet ids or names;
+- one number a line, as `ILSVRC2012_validation_ground_truth.txt`. Those numbers are ILSVRC2012_IDs, which are **not**
+  in the order of the published nets' outputs (sorted WordNet ids), so they need a list: the WordNet id of number 1 in
+  line 1, and so on (the `synsets` of the development kit's `meta.mat`).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from resnet_tools.data.files import image_files
+from resnet_tools.data.labels import read_labels
+from resnet_tools.errors import DataError, ResnetToolsError
+
+HEADERS = {"path", "file", "filename", "file_name", "image", "imageid", "image_id", "name", "id"}
+WORDNET_ID = re.compile(r"n\d{8}\b")
+FORMS = "lines of `path,class`, of `NAME CLASS`, or of one class for each image"
+
+
+def labelled_files(folder: Path, top: Path, labels: Path, synsets: Path | None) -> list[tuple[str, str]]:
+    """The images of `folder` that `labels` names, in its order, each with its class.
+
+    Paths count from `folder` or from `top`, the folder above; their endings may be missing.
+    Raises: DataError that names the file, the line and what does not fit.
+    """
+    lines = _lines(labels)
+    if any("," in line for line in lines[:1]):
+        return _placed(_table(lines, labels), folder, top, labels)
+    if all(len(line.split()) == 1 for line in lines):
+        return _in_order(lines, folder, labels, synsets)
+    pairs = [line.rsplit(None, 1) for line in lines]
+    for number, pair in enumerate(pairs, 1):
+        if len(pair) != 2:
+            raise DataError(f"{labels}: line {number} is {lines[number - 1]!r:.80}; expected {FORMS}")
+    return _placed([(name, label) for name, label in pairs], folder, top, labels)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as text: {error}") from error
+    lines = [line for line in lines if line]
+    if not lines:
+        raise DataError(f"{path}: is empty; expected {FORMS}")
+    return lines
+
+
+def _table(lines: Sequence[str], labels: Path) -> list[tuple[str, str]]:
+    try:
+        rows = list(csv.reader(lines, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{labels}: cannot be read as CSV: {error}") from error
+    if rows[0][0].strip().lower() in HEADERS:
+        rows = rows[1:]
+    for row in rows:
+        if len(row) < 2 or not row[0].strip() or not row[1].strip():
+            raise DataError(f"{labels}: the line {','.join(row)!r:.80} is no `path,class`")
+    return [(row[0].strip(), _class_of(row[1].strip())) for row in rows]
+
+
+def _class_of(cell: str) -> str:
+    found = WORDNET_ID.match(cell)
+    return found[0] if found else cell
+
+
+def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Path | None) -> list[tuple[str, str]]:
+    images = image_files([os.fspath(folder)])
+    if len(images) != len(lines):
+        raise DataError(f"{labels}: has {len(lines)} classes, one a line, for the {len(images)} images of {folder}")
+    if not all(line.isdecimal() for line in lines):
+        return list(zip(images, lines, strict=True))
+    if synsets is None:
+        raise DataError(
+            f"{labels}: holds one number a line. If they are ILSVRC2012_IDs, as in "
+            "ILSVRC2012_validation_ground_truth.txt, they are not in the order of the net's outputs: give also "
+            "--synsets FILE with the WordNet id of number 1 in line 1, and so on (from meta.mat of the development "
+            "kit). For other numbers write `path,class` lines, where numbers count the net's outputs from 0"
+        )
+    names = _synsets(synsets)
+    for number, line in enumerate(lines, 1):
+        if not 1 <= int(line) <= len(names):
+            raise DataError(f"{labels}: line {number} is {line}; expected 1 to {len(names)}, a line of {synsets}")
+    return [(image, names[int(line) - 1]) for image, line in zip(images, lines, strict=True)]
+
+
+def _synsets(path: Path) -> list[str]:
+    try:
+        lines = read_labels(path)
+    except ResnetToolsError as error:
+        raise DataError(str(error)) from error
+    ids = [_class_of(line.strip()) for line in lines]
+    wrong = next((number for number, name in enumerate(ids, 1) if not WORDNET_ID.fullmatch(name)), None)
+    if wrong or len(set(ids)) != len(ids):
+        where = f"line {wrong} is {lines[wrong - 1]!r:.60}" if wrong else "an id stands there twice"
+        raise DataError(f"{path}: {where}; expected a WordNet id such as n01440764 in each line")
+    return ids
+
+
+def _placed(pairs: Sequence[tuple[str, str]], folder: Path, top: Path, labels: Path) -> list[tuple[str, str]]:
+    """The pairs with paths that exist."""
+    stems = _by_stem(folder)
+    found: dict[str, str] = {}
+    missing = []
+    for name, label in pairs:
+        candidates = [os.path.join(folder, name), os.path.join(top, name), stems.get(name, "")]
+        path = next((path for path in candidates if os.path.isfile(path)), None)
+        if path is None:
+            missing.append(name)
+        elif path in found:
+            raise DataError(f"{labels}: names {name} twice; every image counts once")
+        else:
+            found[path] = label
+    if missing:
+        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(f"{labels}: {len(missing)} of {len(pairs)} images are not in {folder}: {some}")
+    return list(found.items())
+
+
+def _by_stem(folder: Path) -> Mapping[str, str]:
+    paths = image_files([os.fspath(folder)])
+    return {os.path.splitext(os.path.relpath(path, folder))[0]: path for path in paths}

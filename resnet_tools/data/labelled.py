@@ -1,0 +1,184 @@
+"""A folder with class directories, or images with a file of labels -> samples in the numbering of a net's outputs.
+
+The net's classes decide: directories (or the classes in a file of labels) are matched to their names; for nets of
+ImageNet's 1000 classes also by WordNet id, as the outputs are in the order of the sorted ids. Where nothing names the
+outputs, the directory names in byte order are the classes, as in the original: those of `train/` beside `val/` if it
+is there, else those of the folder itself, if there is one for each output.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_tools.data.files import image_files
+from resnet_tools.data.label_files import WORDNET_ID, labelled_files
+from resnet_tools.data.labels import class_names, imagenet_labels
+from resnet_tools.data.samples import Samples
+from resnet_tools.errors import DataError, ImageError
+
+SPLIT = "val"
+NAMED_IN_MESSAGES = 5
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a net: how many, and their names in order if the checkpoint or the user says them."""
+
+    count: int
+    names: Sequence[str] | None = None
+
+
+def labelled_samples(
+    folder: Path, outputs: Outputs, *, split: str | None = None, labels: Path | None = None, synsets: Path | None = None
+) -> Samples:
+    """The images of `folder`, or of its part `split` (`val` if it is there), with the net's output of their class.
+
+    labels: a file, see `label_files`; without it the classes are the directories. In byte order of path, or as listed.
+    Raises: DataError that names the folder and the classes that do not fit. Warns of classes without images.
+    """
+    part = _part(folder, split)
+    beside = part.parent / "train"
+    trained = _directories(beside) if part != folder and part.name != "train" and beside.is_dir() else []
+    try:
+        pairs = labelled_files(part, folder, labels, synsets) if labels else _in_directories(part)
+    except ImageError as error:
+        raise DataError(str(error)) from error
+    found = _distinct(label for _, label in pairs) if labels else _directories(part)
+    numbers, names = _numbered(found, outputs, trained, labels or part)
+    if not pairs:
+        raise DataError(f"{part}: its {len(found)} class folders hold no images")
+    return Samples([path for path, _ in pairs], [numbers[label] for _, label in pairs], names)
+
+
+def _part(folder: Path, split: str | None) -> Path:
+    part = folder / (split or SPLIT)
+    if part.is_dir():
+        return part
+    if split is not None or (folder / "train").is_dir():
+        raise DataError(f"{part}: no such folder; --split says which part of {folder} is evaluated")
+    return folder
+
+
+def _directories(folder: Path) -> list[str]:
+    """The names of the class directories in byte order, as the original sorts them; hidden ones are none."""
+    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+    return sorted(names, key=os.fsencode)
+
+
+def _in_directories(folder: Path) -> list[tuple[str, str]]:
+    names = _directories(folder)
+    if not names:
+        raise DataError(
+            f"{folder}: has no class folders; expected one for each class, or images with a list of their classes "
+            "(--labels FILE with lines of `path,class`)"
+        )
+    pairs = []
+    for name in names:
+        try:
+            pairs += [(path, name) for path in image_files([os.fspath(folder / name)])]
+        except ImageError:  # a class without images
+            continue
+    return pairs
+
+
+def _distinct(labels: object) -> list[str]:
+    return sorted(set(labels), key=os.fsencode)  # type: ignore[call-overload, no-any-return]
+
+
+def _numbered(
+    found: Sequence[str], outputs: Outputs, trained: Sequence[str], where: Path
+) -> tuple[dict[str, int], list[str]]:
+    """The output of each class that was found, and the names of all outputs."""
+    names = class_names(outputs.names, outputs.count)
+    by_name = _by_name(names, found)
+    if len(by_name) == len(found):
+        _warn_of_missing(names, set(by_name.values()), where)
+        return by_name, names
+    is_imagenet = outputs.count == len(imagenet_labels()) and tuple(names) == imagenet_labels()
+    if is_imagenet and all(WORDNET_ID.fullmatch(name) for name in found):
+        return _by_place(found, _wordnet_ids(found, trained, where), where), names
+    if where.is_file() and all(name.isdecimal() for name in found):
+        return _by_number(found, outputs.count, where), names
+    if outputs.names is not None:
+        raise DataError(_mismatch(found, names, by_name, where))
+    classes = _sorted_classes(found, outputs.count, trained, where)
+    return _by_place(found, classes, where), [*classes, *names[len(classes) :]]
+
+
+def _by_name(names: Sequence[str], found: Sequence[str]) -> dict[str, int]:
+    """The outputs of those that name one output alone, in full or by the WordNet id that the name begins with."""
+    places: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        wordnet = WORDNET_ID.match(name)
+        for key in {name, wordnet[0]} if wordnet else {name}:
+            places.setdefault(key, []).append(number)
+    return {name: places[name][0] for name in found if len(places.get(name, ())) == 1}
+
+
+def _by_place(found: Sequence[str], classes: Sequence[str], where: Path) -> dict[str, int]:
+    places = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in found if name not in places]
+    if unknown:
+        raise DataError(f"{where}: the classes {_listed(unknown)} are not among those of train/ beside it")
+    return {name: places[name] for name in found}
+
+
+def _by_number(found: Sequence[str], count: int, where: Path) -> dict[str, int]:
+    numbers = {name: int(name) for name in found}
+    if max(numbers.values()) >= count:
+        raise DataError(
+            f"{where}: the class numbers are {min(numbers.values())} to {max(numbers.values())}; expected 0 to "
+            f"{count - 1}, the net's outputs counted from 0 (for ImageNet in the order of the sorted WordNet ids)"
+        )
+    warnings.warn(f"{where}: class numbers are taken as the net's outputs, counted from 0", stacklevel=4)
+    return numbers
+
+
+def _wordnet_ids(found: Sequence[str], trained: Sequence[str], where: Path) -> Sequence[str]:
+    """All 1000 ids, sorted: only their order says which output an id is."""
+    ids = trained or found
+    if len(ids) != len(imagenet_labels()) or not all(WORDNET_ID.fullmatch(name) for name in ids):
+        raise DataError(
+            f"{where}: has {len(found)} WordNet ids; which of the 1000 outputs they are is known from all 1000 only: "
+            "give --class-names FILE with one id a line in the order of the outputs, or have train/ beside it"
+        )
+    return ids
+
+
+def _sorted_classes(found: Sequence[str], count: int, trained: Sequence[str], where: Path) -> Sequence[str]:
+    """The classes of a net that has no names: the sorted directories that it was trained on, as in the original."""
+    if trained and len(trained) <= count:
+        if len(trained) < count:
+            warnings.warn(f"train/ has {len(trained)} classes; the net has {count} outputs", stacklevel=5)
+        return trained
+    if len(found) == count:
+        return found
+    raise DataError(
+        f"{where}: has {len(found)} classes ({_listed(found)}), the net has {count} outputs without names. Give "
+        "--class-names FILE with one name a line in the order of the outputs, or put it beside the model as "
+        "NAME.classes.txt"
+    )
+
+
+def _mismatch(found: Sequence[str], names: Sequence[str], matched: dict[str, int], where: Path) -> str:
+    unknown = [name for name in found if name not in matched]
+    unused = [name for number, name in enumerate(names) if number not in matched.values()]
+    rest = f"; without images are its classes {_listed(unused)}" if unused else ""
+    return f"{where}: {_listed(unknown)} name no class of the net, or several{rest}"
+
+
+def _warn_of_missing(names: Sequence[str], used: set[int], where: Path) -> None:
+    unused = [name for number, name in enumerate(names) if number not in used]
+    if unused:
+        warnings.warn(
+            f"{where}: {len(unused)} of the net's {len(names)} classes are not there: {_listed(unused)}", stacklevel=4
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:NAMED_IN_MESSAGES])
+    return f"{shown} and {len(names) - NAMED_IN_MESSAGES} more" if len(names) > NAMED_IN_MESSAGES else shown

@@ -1,0 +1,142 @@
+"""A net and labelled images -> what the net made of each image, and the error rates, on one process or many.
+
+Files are cut into batches by their position alone and batch k is the work of process k modulo their number, so that
+every image counts once and the figures are the same to the last digit for any number of processes.
+
+Shapes: N samples, K classes.
+Source: fb.resnet.torch 985e569, train.lua (Trainer:test).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from resnet_tools.data.samples import Samples
+from resnet_tools.errors import DataError, ImageError
+from resnet_tools.inference import Average, Loading, loaded_batches, logits_of
+from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
+from resnet_tools.nets.resnet import ResNet
+from resnet_tools.processes import ALONE, Processes
+
+UNREAD = -1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a net made of N samples: arrays (N,) in their order, with UNREAD where the image could not be read.
+
+    `ranks`: how many classes came before the truth. `predictions`: the best class, `probabilities`: its probability.
+    `errors`: position -> why the image could not be read.
+    """
+
+    samples: Samples
+    ranks: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    errors: dict[int, str]
+
+    @cached_property
+    def counts(self) -> ErrorCounts:
+        """Of the images that could be read."""
+        return self.counts_of(self.ranks != UNREAD)
+
+    def counts_of(self, chosen: NDArray[np.bool_]) -> ErrorCounts:
+        """Of the images where `chosen` (N,) is true; it may choose only such as could be read."""
+        ranks = torch.from_numpy(self.ranks[chosen])
+        # math.fsum is exact, so the mean does not depend on the order of the sums.
+        loss = math.fsum(self.losses[chosen]) / max(1, len(ranks))
+        return counts_of_ranks(ranks, len(self.samples.classes), loss)
+
+
+@dataclass(frozen=True)
+class _Records:
+    """The same of a batch, for the images that could be read, as plain values that processes can exchange."""
+
+    ranks: list[int] = field(default_factory=list)
+    predictions: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+def evaluate(
+    model: ResNet,
+    samples: Samples,
+    loading: Loading,
+    *,
+    average: Average = "outputs",
+    on_error: Literal["skip", "fail"] = "skip",
+    processes: Processes = ALONE,
+    progress: Callable[[int, list[str]], None] = lambda *_: None,
+) -> Evaluation:
+    """The whole evaluation, in every process. `samples.images` are paths, `samples.targets` the model's outputs.
+
+    average: see `logits_of`. progress: called with the number of files done and messages on unreadable ones.
+    Raises: ImageError with on_error=fail, DataError if no image could be read.
+    """
+    size, targets = loading.batch_size, torch.tensor(samples.targets)
+    mine = range(processes.rank, -(-len(samples) // size), processes.count)
+    files = [str(path) for number in mine for path in samples.images[number * size : (number + 1) * size]]
+    done: list[tuple[int, _Records, dict[int, str]]] = []
+    # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
+    for number, batch in zip(mine, loaded_batches(files, loading), strict=True):
+        start = number * size
+        errors = {start + at: str(error) for at, error in enumerate(batch.errors) if error is not None}
+        if errors and on_error == "fail":
+            raise ImageError(f"{next(iter(errors.values()))} (--on-error fail)")
+        good = [start + at for at, error in enumerate(batch.errors) if error is None]
+        records = _Records()
+        if batch.images is not None:
+            records = _records(logits_of(model, batch.images, average), targets[good])
+        done.append((number, records, errors))
+        progress(len(batch.paths), list(errors.values()))
+    return _merged(samples, _flat(processes.gather(done)))
+
+
+def _records(logits: Tensor, targets: Tensor) -> _Records:
+    """Of N images: logits (N, K), targets (N,)."""
+    best = logits.argmax(1)  # the first of equal ones, as `ranks_of` orders them
+    probabilities = logits.softmax(1).gather(1, best[:, None])[:, 0]
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    return _Records(
+        ranks_of(logits, targets).tolist(), best.tolist(), probabilities.double().tolist(), losses.double().tolist()
+    )
+
+
+def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]]) -> Evaluation:
+    done = sorted(done, key=lambda batch: batch[0])
+    errors = {position: reason for _, _, found in done for position, reason in found.items()}
+    if len(errors) == len(samples):
+        first = f": {next(iter(errors.values()))}" if errors else ""
+        raise DataError(f"none of the {len(samples)} images could be read{first}")
+    read = np.ones(len(samples), bool)
+    read[list(errors)] = False
+
+    def whole(name: str, kind: type) -> NDArray[Any]:
+        values = np.full(len(samples), UNREAD, kind)
+        values[read] = _flat([getattr(records, name) for _, records, _ in done])
+        return values
+
+    return Evaluation(
+        samples,
+        whole("ranks", np.int64),
+        whole("predictions", np.int64),
+        whole("probabilities", np.float64),
+        whole("losses", np.float64),
+        errors,
+    )
+
+
+def _flat(lists: list[list[T]]) -> list[T]:
+    return [value for values in lists for value in values]
