@@ -37,7 +37,7 @@ class Evaluation:
     """What a net made of N samples: arrays (N,) in their order, with UNREAD where the image could not be read.
 
     `ranks`: how many classes came before the truth. `predictions`: the best class, `probabilities`: its probability.
-    `errors`: position -> why the image could not be read.
+    `errors`: position -> why the image could not be read. `average`: what of ten crops was averaged.
     """
 
     samples: Samples
@@ -46,18 +46,14 @@ class Evaluation:
     probabilities: NDArray[np.float64]
     losses: NDArray[np.float64]
     errors: dict[int, str]
+    average: Average = "outputs"
 
     @cached_property
     def counts(self) -> ErrorCounts:
         """Of the images that could be read."""
-        return self.counts_of(self.ranks != UNREAD)
-
-    def counts_of(self, chosen: NDArray[np.bool_]) -> ErrorCounts:
-        """Of the images where `chosen` (N,) is true; it may choose only such as could be read."""
-        ranks = torch.from_numpy(self.ranks[chosen])
-        # math.fsum is exact, so the mean does not depend on the order of the sums.
-        loss = math.fsum(self.losses[chosen]) / max(1, len(ranks))
-        return counts_of_ranks(ranks, len(self.samples.classes), loss)
+        read = self.ranks != UNREAD
+        loss = math.fsum(self.losses[read]) / max(1, read.sum())
+        return counts_of_ranks(torch.from_numpy(self.ranks[read]), len(self.samples.classes), loss)
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def evaluate(
             records = _records(logits_of(model, batch.images, average), targets[good])
         done.append((number, records, errors))
         progress(len(batch.paths), list(errors.values()))
-    return _merged(samples, _flat(processes.gather(done)))
+    return _merged(samples, _flat(processes.gather(done)), average)
 
 
 def _records(logits: Tensor, targets: Tensor) -> _Records:
@@ -114,7 +110,7 @@ def _records(logits: Tensor, targets: Tensor) -> _Records:
     )
 
 
-def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]]) -> Evaluation:
+def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]], average: Average) -> Evaluation:
     done = sorted(done, key=lambda batch: batch[0])
     errors = {position: reason for _, _, found in done for position, reason in found.items()}
     if len(errors) == len(samples):
@@ -124,7 +120,7 @@ def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]]) 
     read[list(errors)] = False
 
     def whole(name: str, kind: type) -> NDArray[Any]:
-        values = np.full(len(samples), UNREAD, kind)
+        values: NDArray[Any] = np.full(len(samples), UNREAD, kind)
         values[read] = _flat([getattr(records, name) for _, records, _ in done])
         return values
 
@@ -135,6 +131,7 @@ def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]]) 
         whole("probabilities", np.float64),
         whole("losses", np.float64),
         errors,
+        average,
     )
 
 

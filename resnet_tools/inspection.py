@@ -19,7 +19,6 @@ from resnet_tools.checkpoint import load_model, model_path
 from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture_name, describe
-from resnet_tools.nets.resnet import ResNet
 from resnet_tools.tensor_files import format_of, tensors_in
 from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.modules import Module, module_tree
@@ -91,7 +90,7 @@ def _inspect_state(path: Path, kind: str) -> Report:
     except ResnetToolsError as error:
         return replace(report, problem=str(error))
     net = checkpoint.architecture
-    return replace(report, architecture=net, parameters=_parameters(net), classes=checkpoint.classes)
+    return replace(report, architecture=net, parameters=net.parameters, classes=checkpoint.classes)
 
 
 def _summaries_of_state(tensors: Mapping[str, torch.Tensor]) -> list[TensorSummary]:
@@ -117,16 +116,11 @@ def _inspect_t7(path: Path) -> Report:
     except (RecognitionError, ModuleError) as error:
         return replace(report, problem=str(error))
     biases = 0 if net.conv_bias else sum(m.tensors["bias"].size for m in tree.walk() if _has_bias(m))
-    return replace(report, architecture=net, parameters=_parameters(net), zero_biases=biases, classes=classes)
+    return replace(report, architecture=net, parameters=net.parameters, zero_biases=biases, classes=classes)
 
 
 def _has_bias(module: Module) -> bool:
     return module.kind == CONV and "bias" in module.tensors
-
-
-def _parameters(net: Architecture) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in ResNet(net).parameters())
 
 
 def _module_dict(module: Module) -> dict[str, Any]:

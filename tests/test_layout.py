@@ -21,8 +21,10 @@ ROOMS = [
     "cli",
     "inspection",
     "training",
+    "report",
     "evaluation",
     "plotting",
+    "training_log",
     "extraction",
     "feature_files",
     "feature_store",
@@ -82,6 +84,8 @@ INSIDE = {
     "nets": ["state_dict", "resnet", "catalog", "architecture"],
     "data": [
         "checking",
+        "labelled",
+        "label_files",
         "folder",
         "cifar",
         "pickled",
@@ -94,6 +98,7 @@ INSIDE = {
         "labels",
         "samples",
     ],
+    "report": ["files", "page", "contact_sheet", "summary", "tables"],
 }
 # A line of code knows its room by its noun.
 NOUNS = {
@@ -105,6 +110,7 @@ NOUNS = {
     r"\(3, 24, 36, 3\)": ["nets/catalog.py"],
     r"\bclick\.": ["cli/", "__main__.py"],
     r"CudaTensor": ["torch7/"],
+    r"(import|from) matplotlib": ["plotting.py"],
     r"weights_only=False": [],
 }
 
@@ -155,16 +161,12 @@ def test_the_reader_needs_only_the_standard_library_numpy_and_torchfile():
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["--help"],
-        *([name, "--help"] for name in COMMANDS),
-        ["--version"],
-    ],
+    [*([name, "--help"] for name in COMMANDS), ["--help"], ["--version"], ["models"]],
 )
 def test_help_loads_neither_torch_nor_numpy(arguments):
     code = (
         "import sys; from resnet_tools.__main__ import run; code = run(sys.argv[1:]); "
-        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'torchfile'} & set(sys.modules); "
+        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'torchfile', 'matplotlib'} & set(sys.modules); "
         "sys.exit(f'loaded {heavy}' if heavy else code)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)

@@ -12,8 +12,11 @@ COMMANDS = {
     "classify": "classify",
     "extract-features": "extract_features",
     "train": "train",
+    "evaluate": "evaluate",
+    "plot": "plot",
     "check-data": "check_data",
     "inspect": "inspect",
+    "models": "models",
 }
 
 

@@ -66,7 +66,7 @@ def check_files(model: str, images: Sequence[str]) -> list[str]:
     from resnet_tools.data.files import image_files
     from resnet_tools.errors import ImageError
 
-    missing = [] if model == "demo" or Path(model).is_file() else [f"{model}: no such model file"]
+    missing = _missing_models([model])
     paths: list[str] = []
     try:
         paths = image_files(images)
@@ -75,6 +75,17 @@ def check_files(model: str, images: Sequence[str]) -> list[str]:
     if missing:
         raise click.UsageError("\n".join(missing))
     return paths
+
+
+def check_models(models: Sequence[str]) -> None:
+    """Raises: click.UsageError (exit code 2) that names every missing file."""
+    missing = _missing_models(models)
+    if missing:
+        raise click.UsageError("\n".join(missing))
+
+
+def _missing_models(models: Sequence[str]) -> list[str]:
+    return [f"{model}: no such model file" for model in models if model != "demo" and not Path(model).is_file()]
 
 
 def changed_preprocessing(default: Preprocessing, resize_px: int | None, crop_px: int | None) -> Preprocessing:
@@ -97,11 +108,12 @@ def quick_imports() -> Iterator[None]:
 
 
 @contextmanager
-def warnings_as_lines() -> Iterator[None]:
-    """Show warnings about a file as one line on stderr."""
+def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
+    """Show warnings about a file as one line on stderr, or not at all if `quiet`: another process shows them."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        click.echo(f"Warning: {message}", err=True)
+        if not quiet:
+            click.echo(f"Warning: {message}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")

@@ -47,10 +47,10 @@ def labelled_samples(
         pairs = labelled_files(part, folder, labels, synsets) if labels else _in_directories(part)
     except ImageError as error:
         raise DataError(str(error)) from error
-    found = _distinct(label for _, label in pairs) if labels else _directories(part)
-    numbers, names = _numbered(found, outputs, trained, labels or part)
     if not pairs:
-        raise DataError(f"{part}: its {len(found)} class folders hold no images")
+        raise DataError(f"{labels or part}: holds no images")
+    found = sorted({label for _, label in pairs}, key=os.fsencode) if labels else _directories(part)
+    numbers, names = _numbered(found, outputs, trained, labels or part)
     return Samples([path for path, _ in pairs], [numbers[label] for _, label in pairs], names)
 
 
@@ -83,10 +83,6 @@ def _in_directories(folder: Path) -> list[tuple[str, str]]:
         except ImageError:  # a class without images
             continue
     return pairs
-
-
-def _distinct(labels: object) -> list[str]:
-    return sorted(set(labels), key=os.fsencode)  # type: ignore[call-overload, no-any-return]
 
 
 def _numbered(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def class_names(classes: Sequence[str] | None, n: int) -> list[str]:
     if n == len(imagenet_labels()):
         return list(imagenet_labels())
     return [f"class {number}" for number in range(1, n + 1)]
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Each name up to its first comma, ImageNet's first synonym, unless another name is the same up to there."""
+    short = [name.partition(",")[0] or name for name in names]
+    counts = Counter(short)
+    return [cut if counts[cut] == 1 else name for name, cut in zip(names, short, strict=True)]
 
 
 @functools.cache

@@ -71,6 +71,24 @@ class Architecture:
     def pre_activation(self) -> bool:
         return self.order in ("pre-activation", "pre-activation-raw-shortcut")
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained, without building the net."""
+        shapes = list(block_shapes(self))
+        stem = ConvShape(3, self.stem_width, 7 if self.stem == "imagenet" else 3)
+        convolutions = [stem, *(conv for shape in shapes for conv in shape.convolutions)]
+        batch_norms = [stem.outputs] if self.stem_batch_norm else []
+        batch_norms += [self.feature_length] if self.pre_activation else []
+        for shape in shapes:
+            if shape.shortcut == "conv":
+                convolutions.append(ConvShape(shape.inputs, shape.outputs, 1))
+                batch_norms += [shape.outputs] if shape.shortcut_batch_norm else []
+            first = 1 if self.pre_activation and shape.lead == "none" else 0
+            batch_norms += [c.inputs if self.pre_activation else c.outputs for c in shape.convolutions[first:]]
+        biases = sum(conv.outputs for conv in convolutions) if self.conv_bias else 0
+        weights = sum(c.outputs * c.inputs // c.groups * c.kernel**2 for c in convolutions)
+        return weights + biases + 2 * sum(batch_norms) + (self.feature_length + 1) * self.classes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for JSON and checkpoints; `from_dict` reads it back."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}

@@ -96,7 +96,7 @@ def _cifar(blocks: int, shortcut_type: ShortcutType, net_type: str, classes: int
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A file of 2016 and its error in percent on the 50,000 validation images, one central crop and ten crops.
+    """A file of 2016 and its error in percent on ImageNet's validation images, one central crop and ten crops.
 
     Source: pretrained/README.md and README.md of facebook/fb.resnet.torch.
     """
@@ -108,6 +108,7 @@ class PublishedCheckpoint:
     ten_crop_top1_error: float
     ten_crop_top5_error: float
     note: str
+    large_crop_errors: tuple[float, float] | None = None  # top-1 and top-5 of one central crop of 320 x 320 pixels
 
 
 def _published_architecture(depth: int) -> Architecture:
@@ -121,8 +122,20 @@ def _published_architecture(depth: int) -> Architecture:
 
 
 _BARE = "shortcut convolutions without batch norm"
+_LARGE_CROP_ERRORS = {200: (20.1, 4.8)}
+PUBLISHED_AT = "https://github.com/facebook/fb.resnet.torch/tree/master/pretrained"
+PUBLISHED_IMAGES = 50_000  # of 1000 classes: what the errors were measured on
 PUBLISHED: tuple[PublishedCheckpoint, ...] = tuple(
-    PublishedCheckpoint(f"resnet-{depth}.t7", _published_architecture(depth), top1, top5, ten_top1, ten_top5, note)
+    PublishedCheckpoint(
+        f"resnet-{depth}.t7",
+        _published_architecture(depth),
+        top1,
+        top5,
+        ten_top1,
+        ten_top5,
+        note,
+        _LARGE_CROP_ERRORS.get(depth),
+    )
     for depth, top1, top5, ten_top1, ten_top5, note in (
         (18, 30.43, 10.76, 28.22, 9.42, _BARE),
         (34, 26.73, 8.74, 24.76, 7.35, _BARE),
@@ -169,6 +182,24 @@ _NAMED = _named_architectures()
 def architecture_names() -> list[str]:
     """The names that `named_architecture` and `build_resnet` take."""
     return list(_NAMED)
+
+
+def published_errors(
+    net: Architecture, images: int, *, resize_px: int, crop_px: int, ten_crop: bool
+) -> tuple[float, float] | None:
+    """The top-1 and top-5 error in percent that a net of this architecture was published with, for the same crops.
+
+    None for other nets, other numbers of images and other crops.
+    """
+    plain = replace(net, bn_eps=1e-5, bn_momentum=0.1)
+    found = next((published for published in PUBLISHED if published.architecture == plain), None)
+    if found is None or images != PUBLISHED_IMAGES:
+        return None
+    return {
+        (256, 224, False): (found.top1_error, found.top5_error),
+        (256, 224, True): (found.ten_crop_top1_error, found.ten_crop_top5_error),
+        (320, 320, False): found.large_crop_errors,
+    }.get((resize_px, crop_px, ten_crop))
 
 
 def architecture_name(net: Architecture) -> str | None:

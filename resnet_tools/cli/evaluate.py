@@ -1,0 +1,217 @@
+"""`resnet evaluate`: the error of nets on labelled images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from resnet_tools.cli.common import (
+    changed_preprocessing,
+    check_models,
+    inference_options,
+    quick_imports,
+    warnings_as_lines,
+)
+from resnet_tools.cli.running import progress_bar, terminable
+
+if TYPE_CHECKING:
+    from resnet_tools.checkpoint import Checkpoint
+    from resnet_tools.data.samples import Samples
+    from resnet_tools.evaluation import Evaluation
+    from resnet_tools.inference import Loading
+    from resnet_tools.nets.resnet import ResNet
+
+A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+ERRORS = ("top1_error", "top5_error")
+
+
+@click.command(
+    epilog="Example: resnet evaluate resnet-50.t7 --data imagenet --report report",
+    short_help="Print the top-1 and top-5 error on labelled images.",
+    help="""Print the top-1 and top-5 error in percent of each MODEL on labelled images, as the original's
+    -testOnly does; of several, a table in Markdown.
+
+    DIR holds one folder for each class, or has them in DIR/val; or images whose classes a file of --labels says:
+    lines of `path,class`, of `NAME CLASS`, of one WordNet id or name for each image, or the numbers of
+    ILSVRC2012_validation_ground_truth.txt with --synsets. Numbers of classes elsewhere are the net's outputs, counted
+    from 0. Folders are matched to the net's classes by name, for ImageNet's 1000 also by sorted WordNet id; for a net
+    without names they are its classes in the order of bytes.""",
+)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--data", "folder", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--split", help="The part of DIR to evaluate.  [default: val, or DIR itself]")
+@click.option("--labels", type=A_FILE, help="The class of each image.")
+@click.option("--synsets", type=A_FILE, help="The WordNet id of ILSVRC2012_ID 1 in line 1, and so on.")
+@click.option("--class-names", type=A_FILE, help="The net's classes in order, one a line, as the folders name them.")
+@click.option(
+    "--average",
+    type=click.Choice(["outputs", "softmax"]),
+    default="outputs",
+    show_default=True,
+    help="What is averaged over ten crops.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["skip", "fail"]),
+    default="skip",
+    show_default=True,
+    help="An unreadable image: leave it out, or stop.",
+)
+@click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="A folder for tables and pictures.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@inference_options
+def command(
+    models: tuple[str, ...],
+    folder: Path,
+    split: str | None,
+    labels: Path | None,
+    synsets: Path | None,
+    class_names: Path | None,
+    average: str,
+    on_error: str,
+    report: Path | None,
+    as_json: bool,
+    as_csv: bool,
+    quiet: bool,
+    batch_size: int,
+    device: str,
+    precision: str,
+    resize_size: int | None,
+    crop_size: int | None,
+    ten_crop: bool,
+    exif_orientation: bool,
+    workers: int,
+) -> int:
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    check_models(models)
+    with quick_imports():
+        from resnet_tools.data.labelled import Outputs, labelled_samples
+        from resnet_tools.data.labels import read_labels
+        from resnet_tools.evaluation import evaluate
+        from resnet_tools.inference import Loading, find_device, prepare
+        from resnet_tools.processes import joined_processes, own_device
+    names = None if class_names is None else read_labels(class_names)
+    ready = partial(prepare, device=find_device(own_device(device)), precision=precision)
+    conditions = {"data": str(folder), "split": split, "labels": labels and str(labels), "precision": precision}
+
+    def samples_of(checkpoint: Checkpoint) -> Samples:
+        outputs = Outputs(checkpoint.architecture.classes, names or checkpoint.classes)
+        return labelled_samples(folder, outputs, split=split, labels=labels, synsets=synsets)
+
+    def loading_of(checkpoint: Checkpoint) -> Loading:
+        changed = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
+        return Loading(changed, batch_size, ten_crop, exif_orientation, workers)
+
+    with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
+        first = processes.rank == 0
+        run = partial(evaluate, average=average, on_error=on_error, processes=processes)  # type: ignore[arg-type]
+        rows = (
+            _evaluated(
+                model, target if first else None, samples_of, loading_of, ready, run, conditions, quiet or not first
+            )
+            for model, target in zip(models, _report_folders(report, models), strict=True)
+        )
+        _print_all(rows, "csv" if as_csv else "json" if as_json else "line" if len(models) == 1 else "table", first)
+    return 0
+
+
+def _evaluated(
+    model: str,
+    report: Path | None,
+    samples_of: Callable[[Checkpoint], Samples],
+    loading_of: Callable[[Checkpoint], Loading],
+    ready: Callable[[ResNet], ResNet],
+    run: Callable[..., Evaluation],
+    conditions: dict[str, Any],
+    quiet: bool,
+) -> dict[str, Any]:
+    """The facts of one model; its report is written to the folder `report`."""
+    from resnet_tools.checkpoint import load_model
+    from resnet_tools.report.files import begin_report, write_report
+    from resnet_tools.report.summary import summary
+
+    if report is not None:
+        begin_report(report)
+    checkpoint = load_model(model)
+    samples, loading = samples_of(checkpoint), loading_of(checkpoint)
+    with progress_bar(len(samples), "evaluate", quiet=quiet) as progress:
+        evaluation = run(ready(checkpoint.model), samples, loading, progress=progress)
+    facts = summary(evaluation, checkpoint.architecture, loading, {"model": model, **conditions})
+    if report is not None:
+        write_report(report, evaluation, facts)
+    return facts
+
+
+def _print_all(rows: Iterable[dict[str, Any]], form: str, first: bool) -> None:
+    """Print as the models are done, a table at the end; also the part of it that is done when a model fails."""
+    done: list[dict[str, Any]] = []
+    try:
+        for row in rows:
+            done.append(row)
+            if first and form in ("json", "line"):
+                click.echo(json.dumps(row) if form == "json" else _lines(row))
+    finally:
+        if first and done and form in ("csv", "table"):
+            click.echo((_csv if form == "csv" else _markdown)(done), nl=False)
+
+
+def _lines(row: dict[str, Any]) -> str:
+    """The last line of the original, and below it the published errors with the difference."""
+    lines = [f" * Results top1: {row['top1_error']:6.3f}  top5: {row['top5_error']:6.3f}"]
+    if row["published"]:
+        top1, top5 = (f"{row['published'][name]:6.3f} ({_difference(row, name):+.3f})" for name in ERRORS)
+        lines.append(f" * Published top1: {top1}  top5: {top5}")
+    return "\n".join(lines)
+
+
+def _difference(row: dict[str, Any], name: str) -> float:
+    """Ours less the published one, in percent points."""
+    return float(row[name] - row["published"][name])
+
+
+def _markdown(rows: Sequence[dict[str, Any]]) -> str:
+    published = any(row["published"] for row in rows)
+    columns = ["model", "images", "top-1 error", "top-5 error"]
+    columns += ["published top-1", "difference", "published top-5", "difference"] if published else []
+    lines = [columns, ["---", *["--:"] * (len(columns) - 1)]]
+    for row in rows:
+        cells = [row["model"].replace("|", "\\|"), str(row["images"]), *(f"{row[name]:.3f}" for name in ERRORS)]
+        if row["published"]:
+            for name in ERRORS:
+                cells += [f"{row['published'][name]:.2f}", f"{_difference(row, name):+.3f}"]
+        lines.append(cells + [""] * (len(columns) - len(cells)))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", "images", "unreadable", *ERRORS, *(f"published_{name}" for name in ERRORS)])
+    for row in rows:
+        published = [row["published"][name] if row["published"] else "" for name in ERRORS]
+        writer.writerow([row["model"], row["images"], len(row["unreadable"]), *(row[n] for n in ERRORS), *published])
+    return text.getvalue()
+
+
+def _report_folders(report: Path | None, models: Sequence[str]) -> list[Path | None]:
+    """The folder itself for one model, else one in it for each, named as the model's file."""
+    if report is None or len(models) == 1:
+        return [report] * len(models)
+    names: list[str] = []
+    for model in models:
+        stem, name, number = Path(model).stem, Path(model).stem, 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
+    return [report / name for name in names]

@@ -1,0 +1,45 @@
+"""`resnet models`: the published checkpoints, and the names of all architectures."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command(
+    epilog="Example: resnet models",
+    short_help="List the published checkpoints and the architectures.",
+    help="""List the published checkpoints with their errors on ImageNet, and the names that `build_resnet` takes.
+
+    Errors are top-1 / top-5 in percent on the 50,000 validation images; the shorter side is scaled to 256 pixels and
+    one crop of 224 x 224, or ten, are cut.""",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(as_json: bool) -> int:
+    from resnet_tools.nets.catalog import PUBLISHED, PUBLISHED_AT, architecture_names
+
+    rows = [
+        {
+            "file": published.file,
+            "architecture": f"published-{published.file.removesuffix('.t7')}",
+            "parameters": published.architecture.parameters,
+            "top1_error": published.top1_error,
+            "top5_error": published.top5_error,
+            "ten_crop_top1_error": published.ten_crop_top1_error,
+            "ten_crop_top5_error": published.ten_crop_top5_error,
+            "note": published.note,
+        }
+        for published in PUBLISHED
+    ]
+    if as_json:
+        click.echo(json.dumps({"published": rows, "published_at": PUBLISHED_AT, "architectures": architecture_names()}))
+        return 0
+    click.echo("| file | architecture | parameters | 1-crop error | 10-crop error | what is special |")
+    click.echo("|---|---|--:|--:|--:|---|")
+    for row in rows:
+        one, ten = (f"{row[f'{kind}top1_error']:.2f} / {row[f'{kind}top5_error']:.2f}" for kind in ("", "ten_crop_"))
+        cells = (row["file"], row["architecture"], f"{row['parameters']:,}", one, ten, row["note"])
+        click.echo(f"| {' | '.join(map(str, cells))} |")
+    click.echo(f"\nPublished at {PUBLISHED_AT}\n\nArchitectures:\n" + "\n".join(architecture_names()))
+    return 0

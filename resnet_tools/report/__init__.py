@@ -1,0 +1,1 @@
+"""An evaluation -> a folder that shows a person where the net fails."""
