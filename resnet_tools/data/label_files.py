@@ -26,10 +26,11 @@ WORDNET_ID = re.compile(r"n\d{8}\b")
 FORMS = "lines of `path,class`, of `NAME CLASS`, or of one class for each image"
 
 
-def labelled_files(folder: Path, top: Path, labels: Path, synsets: Path | None) -> list[tuple[str, str]]:
+def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str] | None) -> list[tuple[str, str]]:
     """The images of `folder` that `labels` names, in its order, each with its class.
 
     Paths count from `folder` or from `top`, the folder above; their endings may be missing.
+    synsets: what `read_synsets` gives.
     Raises: DataError that names the file, the line and what does not fit.
     """
     lines = _lines(labels)
@@ -73,7 +74,7 @@ def _class_of(cell: str) -> str:
     return found[0] if found else cell
 
 
-def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Path | None) -> list[tuple[str, str]]:
+def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Sequence[str] | None) -> list[tuple[str, str]]:
     images = image_files([os.fspath(folder)])
     if len(images) != len(lines):
         raise DataError(f"{labels}: has {len(lines)} classes, one a line, for the {len(images)} images of {folder}")
@@ -86,14 +87,17 @@ def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Path | 
             "--synsets FILE with the WordNet id of number 1 in line 1, and so on (from meta.mat of the development "
             "kit). For other numbers write `path,class` lines, where numbers count the net's outputs from 0"
         )
-    names = _synsets(synsets)
     for number, line in enumerate(lines, 1):
-        if not 1 <= int(line) <= len(names):
-            raise DataError(f"{labels}: line {number} is {line}; expected 1 to {len(names)}, a line of {synsets}")
-    return [(image, names[int(line) - 1]) for image, line in zip(images, lines, strict=True)]
+        if not 1 <= int(line) <= len(synsets):
+            raise DataError(f"{labels}: line {number} is {line}; expected 1 to {len(synsets)}, a line of --synsets")
+    return [(image, synsets[int(line) - 1]) for image, line in zip(images, lines, strict=True)]
 
 
-def _synsets(path: Path) -> list[str]:
+def read_synsets(path: Path) -> list[str]:
+    """The WordNet ids that begin the lines of a file: that of ILSVRC2012_ID 1 in line 1, and so on.
+
+    Raises: DataError that names the line.
+    """
     try:
         lines = read_labels(path)
     except ResnetToolsError as error:

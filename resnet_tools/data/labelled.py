@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tools.data.files import image_files
-from resnet_tools.data.label_files import WORDNET_ID, labelled_files
+from resnet_tools.data.label_files import WORDNET_ID, labelled_files, read_synsets
 from resnet_tools.data.labels import class_names, imagenet_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
@@ -38,19 +38,21 @@ def labelled_samples(
     """The images of `folder`, or of its part `split` (`val` if it is there), with the net's output of their class.
 
     labels: a file, see `label_files`; without it the classes are the directories. In byte order of path, or as listed.
+    synsets: a file of all WordNet ids in the order of the numbers in `labels`.
     Raises: DataError that names the folder and the classes that do not fit. Warns of classes without images.
     """
     part = _part(folder, split)
     beside = part.parent / "train"
     trained = _directories(beside) if part != folder and part.name != "train" and beside.is_dir() else []
+    ids = read_synsets(synsets) if synsets else None
     try:
-        pairs = labelled_files(part, folder, labels, synsets) if labels else _in_directories(part)
+        pairs = labelled_files(part, folder, labels, ids) if labels else _in_directories(part)
     except ImageError as error:
         raise DataError(str(error)) from error
     if not pairs:
         raise DataError(f"{labels or part}: holds no images")
     found = sorted({label for _, label in pairs}, key=os.fsencode) if labels else _directories(part)
-    numbers, names = _numbered(found, outputs, trained, labels or part)
+    numbers, names = _numbered(found, outputs, sorted(ids) if ids else trained, labels or part)
     return Samples([path for path, _ in pairs], [numbers[label] for _, label in pairs], names)
 
 
@@ -119,7 +121,7 @@ def _by_place(found: Sequence[str], classes: Sequence[str], where: Path) -> dict
     places = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in found if name not in places]
     if unknown:
-        raise DataError(f"{where}: the classes {_listed(unknown)} are not among those of train/ beside it")
+        raise DataError(f"{where}: the classes {_listed(unknown)} are not among those of train/ or --synsets")
     return {name: places[name] for name in found}
 
 
@@ -140,7 +142,7 @@ def _wordnet_ids(found: Sequence[str], trained: Sequence[str], where: Path) -> S
     if len(ids) != len(imagenet_labels()) or not all(WORDNET_ID.fullmatch(name) for name in ids):
         raise DataError(
             f"{where}: has {len(found)} WordNet ids; which of the 1000 outputs they are is known from all 1000 only: "
-            "give --class-names FILE with one id a line in the order of the outputs, or have train/ beside it"
+            "give --synsets FILE with one id a line, or have train/ with a folder for each beside it"
         )
     return ids
 
