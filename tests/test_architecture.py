@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture_names, named_architecture
+from resnet_tools.nets.resnet import ResNet
 from tests.strategies import architectures
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
@@ -25,6 +27,12 @@ def test_an_architecture_survives_json(net):
 def test_every_named_architecture_survives_json(name):
     net = named_architecture(name)
     assert Architecture.from_dict(json.loads(json.dumps(net.to_dict()))) == net
+
+
+@given(architectures())
+def test_parameters_are_counted_without_the_net(net):
+    with torch.device("meta"):
+        assert net.parameters == sum(parameter.numel() for parameter in ResNet(net).parameters())
 
 
 @given(architectures(), st.sampled_from(list(Architecture.__dataclass_fields__)), PLAIN | st.lists(PLAIN, max_size=3))

@@ -28,7 +28,7 @@ def command(as_json: bool) -> int:
             "top5_error": published.top5_error,
             "ten_crop_top1_error": published.ten_crop_top1_error,
             "ten_crop_top5_error": published.ten_crop_top5_error,
-            "note": published.note,
+            "note": "; ".join(filter(None, (published.note, _large_crop(published.large_crop_errors)))),
         }
         for published in PUBLISHED
     ]
@@ -43,3 +43,7 @@ def command(as_json: bool) -> int:
         click.echo(f"| {' | '.join(map(str, cells))} |")
     click.echo(f"\nPublished at {PUBLISHED_AT}\n\nArchitectures:\n" + "\n".join(architecture_names()))
     return 0
+
+
+def _large_crop(errors: tuple[float, float] | None) -> str:
+    return f"{errors[0]:.2f} / {errors[1]:.2f} with a crop of 320 x 320" if errors else ""

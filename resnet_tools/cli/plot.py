@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+HISTORY = "history.csv"
 ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
 
 
@@ -38,16 +39,22 @@ def command(runs: tuple[Path, ...], output: Path) -> int:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Short names; those that would be alike are the paths as they were given, and a number if even those are."""
-    short = [_short_name(run) for run in runs]
-    names = [str(run) if short.count(name) > 1 else name for run, name in zip(runs, short, strict=True)]
+    """Short names, each with as many of the folders above as tell it apart; the same run twice has a number."""
+    keys = [_key(run) for run in runs]
+    names = [_name(key, set(keys) - {key}) for key in keys]
     return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
 
 
-def _short_name(run: Path) -> str:
-    if run.is_dir() or run.name == "history.csv":
-        return (run if run.is_dir() else run.parent).resolve().name
+def _name(key: tuple[str, ...], others: set[tuple[str, ...]]) -> str:
+    depth = next((k for k in range(1, len(key)) if all(other[-k:] != key[-k:] for other in others)), len(key))
+    return "/".join(key[-depth:])
+
+
+def _key(run: Path) -> tuple[str, ...]:
+    """The folders above and a short name."""
+    if run.is_dir() or run.name == HISTORY:
+        return (run if run.is_dir() else run.parent).resolve().parts
     name = run.name
     while name.endswith(ENDINGS):
         name = name[: name.rindex(".")]
-    return name or run.name
+    return (*run.resolve().parent.parts, name or run.name)

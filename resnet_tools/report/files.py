@@ -64,7 +64,9 @@ def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) ->
         pictures = {name: (folder / name).read_bytes() for name in ("confusion.png", "mistakes.png")[: 1 + bool(wrong)]}
         _write(folder / "index.html", html_page(facts, classes, matrix, wrong, shown, pictures))
     except OSError as error:
-        raise DataError(f"{error.filename or folder}: the report cannot be written: {error.strerror}") from error
+        raise DataError(
+            f"{error.filename2 or error.filename or folder}: the report cannot be written: {error.strerror}"
+        ) from error
 
 
 def _draw_confusion(matrix: Counts, names: Sequence[str], path: Path) -> int:

@@ -96,7 +96,7 @@ def _class_table(classes: Sequence[ClassErrors]) -> str:
         (c.name, c.images, c.top1, c.top5, f"{c.confused_with} ({c.confused_images})" if c.confused_with else "")
         for c in sorted(known, key=lambda c: (-(c.top1 or 0), -c.images))
     ]
-    columns = ("class", "images", "top-1 error", "top-5 error", "most confused with (images)")
+    columns = ("class", "images", "top-1 error, %", "top-5 error, %", "most confused with (images)")
     unused = len(classes) - len(known)
     note = f'<p class="note">{unused} of the net\'s {len(classes)} classes have no images.</p>' if unused else ""
     return _table(columns, rows, "per_class.csv") + note

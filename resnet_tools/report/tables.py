@@ -127,4 +127,4 @@ def _clustered(matrix: Counts) -> Sequence[int]:
         likeness[a, a] = -1
         likeness = np.delete(np.delete(likeness, b, 0), b, 1)
         groups[a] += groups.pop(b)
-    return groups[0]
+    return [k for group in groups for k in group]
