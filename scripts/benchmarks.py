@@ -346,6 +346,29 @@ def bench_features(folder: Path) -> Iterator[Row]:
     yield row("features of 500 images, whole process : timm with DataLoader", ours, peer, 1 / 1.5, 1, warm_up=False)
 
 
+def bench_evaluate(folder: Path) -> Iterator[Row]:
+    import torch
+
+    from resnet_tools import load_model
+    from resnet_tools.data.samples import Samples
+    from resnet_tools.data.transforms import preprocess, ten_crops
+    from resnet_tools.evaluation import evaluate
+    from resnet_tools.inference import Loading, logits_of, prepare
+
+    paths = [str(path) for path in photos(folder, 304)]
+    checkpoint = load_model(t7_file(folder, "resnet-50"))
+    model = prepare(checkpoint.model, torch.device("cpu"))
+    for ten_crop, count in ((False, 304), (True, 32)):
+        cut = ten_crops if ten_crop else preprocess
+        images = torch.stack([cut(path) for path in paths[:8]])
+        samples = Samples(paths[:count], [0] * count, [str(number) for number in range(1000)])
+        loading = Loading(checkpoint.preprocessing, ten_crop=ten_crop)
+        ours = partial(evaluate, model, samples, loading)
+        bare = partial(in_batches, partial(logits_of, model, images), count // 8)
+        crops = "ten crops" if ten_crop else "one crop"
+        yield row(f"evaluate {count} images, {crops}, resnet-50 : the bare model", ours, bare, 1 / 0.9, 3)
+
+
 def in_batches(step: Callable[[], object], count: float) -> None:
     for _ in range(round(count)):
         step()
@@ -432,6 +455,7 @@ BENCHMARKS = {
     "timm": bench_timm,
     "train": bench_train,
     "features": bench_features,
+    "evaluate": bench_evaluate,
     "memory": bench_memory,
 }
 

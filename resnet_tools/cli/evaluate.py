@@ -36,19 +36,26 @@ ERRORS = ("top1_error", "top5_error")
     epilog="Example: resnet evaluate resnet-50.t7 --data imagenet --report report",
     short_help="Print the top-1 and top-5 error on labelled images.",
     help="""Print the top-1 and top-5 error in percent of each MODEL on labelled images, as the original's
-    -testOnly does; of several, a table in Markdown.
+    -testOnly does; of several models, a table in Markdown.
 
-    DIR holds one folder for each class, or has them in DIR/val; or images whose classes a file of --labels says:
-    lines of `path,class`, of `NAME CLASS`, of one WordNet id or name for each image, or the numbers of
-    ILSVRC2012_validation_ground_truth.txt with --synsets. Numbers of classes elsewhere are the net's outputs, counted
-    from 0. Folders are matched to the net's classes by name, for ImageNet's 1000 also by sorted WordNet id; for a net
-    without names they are its classes in the order of bytes.""",
+    DIR, or DIR/val, holds a folder for each class. Folders are matched to the net's classes by name, for ImageNet's
+    1000 also by sorted WordNet id; for a net without names they are its classes in the order of bytes.
+
+    Or it holds images whose classes --labels gives, in lines of `path,class`, of `NAME CLASS`, or of one WordNet id or
+    name for each image. Numbers are the net's outputs, counted from 0. The ILSVRC2012_IDs of
+    ILSVRC2012_validation_ground_truth.txt are others and need --synsets.""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--data", "folder", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--data",
+    "folder",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of labelled images.",
+)
 @click.option("--split", help="The part of DIR to evaluate.  [default: val, or DIR itself]")
 @click.option("--labels", type=A_FILE, help="The class of each image.")
-@click.option("--synsets", type=A_FILE, help="The WordNet id of ILSVRC2012_ID 1 in line 1, and so on.")
+@click.option("--synsets", type=A_FILE, help="All WordNet ids: that of ILSVRC2012_ID 1 in line 1, and so on.")
 @click.option("--class-names", type=A_FILE, help="The net's classes in order, one a line, as the folders name them.")
 @click.option(
     "--average",
