@@ -1,7 +1,7 @@
 """A net and labelled images -> what the net made of each image, and the error rates, on one process or many.
 
-Files are cut into batches by their position alone and batch k is the work of process k modulo their number, so that
-every image counts once and the figures are the same to the last digit for any number of processes.
+Batches hold the same images whatever the number of processes (`inference.own_batches`), so every image counts once and
+the figures are the same to the last digit.
 
 Shapes: N samples, K classes.
 Source: fb.resnet.torch 985e569, train.lua (Trainer:test).
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
-from resnet_tools.inference import Average, Loading, loaded_batches, logits_of
+from resnet_tools.inference import Average, Loading, logits_of, own_batches
 from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.processes import ALONE, Processes
@@ -76,18 +76,14 @@ def evaluate(
     processes: Processes = ALONE,
     progress: Callable[[int, list[str]], None] = lambda *_: None,
 ) -> Evaluation:
-    """The whole evaluation, in every process. `samples.images` are paths, `samples.targets` the model's outputs.
+    """The whole evaluation, in every process; `samples.targets` are the model's outputs.
 
     average: see `logits_of`. progress: called with the number of files done and messages on unreadable ones.
     Raises: ImageError with on_error=fail, DataError if no image could be read.
     """
-    size, targets = loading.batch_size, torch.tensor(samples.targets)
-    mine = range(processes.rank, -(-len(samples) // size), processes.count)
-    files = [str(path) for number in mine for path in samples.images[number * size : (number + 1) * size]]
+    targets = torch.tensor(samples.targets)
     done: list[tuple[int, _Records, dict[int, str]]] = []
-    # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
-    for number, batch in zip(mine, loaded_batches(files, loading), strict=True):
-        start = number * size
+    for start, batch in own_batches(samples.images, loading, processes):
         errors = {start + at: str(error) for at, error in enumerate(batch.errors) if error is not None}
         if errors and on_error == "fail":
             raise ImageError(f"{next(iter(errors.values()))} (--on-error fail)")
@@ -95,7 +91,7 @@ def evaluate(
         records = _Records()
         if batch.images is not None:
             records = _records(logits_of(model, batch.images, average), targets[good])
-        done.append((number, records, errors))
+        done.append((start, records, errors))
         progress(len(batch.paths), list(errors.values()))
     return _merged(samples, _flat(processes.gather(done)), average)
 

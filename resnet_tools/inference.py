@@ -16,12 +16,14 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
 from resnet_tools.errors import ImageError, MemoryShortage, ResnetToolsError
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
+from resnet_tools.processes import Processes
 
 Average = Literal["outputs", "softmax"]
 DTYPES = {"single": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
@@ -163,6 +165,21 @@ def loaded_batches(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:
         images = [item for _, item in chunk if isinstance(item, Tensor)]
         errors = [item if isinstance(item, ImageError) else None for _, item in chunk]
         yield Batch([path for path, _ in chunk], errors, torch.stack(images) if images else None)
+
+
+def own_batches(
+    sources: Sequence[Any] | NDArray[Any], loading: Loading, processes: Processes
+) -> Iterator[tuple[int, Batch]]:
+    """The batches of this process with the position of their first source.
+
+    Batches are cut by position alone and batch k is the work of process k modulo their number: they hold the same
+    whatever that number is, and every source is in one of them.
+    """
+    size = loading.batch_size
+    starts = range(processes.rank * size, len(sources), processes.count * size)
+    own = [source for start in starts for source in sources[start : start + size]]
+    # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
+    yield from zip(starts, loaded_batches(own, loading), strict=True)
 
 
 def _best(logits: Tensor, top_k: int) -> Iterator[tuple[list[int], list[float]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from resnet_tools.errors import HistoryError
 from resnet_tools.history import Epoch, write_history
+from resnet_tools.training.lines import epoch_end_line, training_line
 from resnet_tools.training_log import read_run, read_training_log
 from tests.golden import DATA, GOLDEN, SHARED, needs_golden
 
@@ -97,6 +99,14 @@ def test_other_files_are_refused_by_name(content, tmp_path):
         read_training_log(tmp_path / "log")
 
 
+class Figures(NamedTuple):
+    """What the lines need of ErrorCounts, for any figures."""
+
+    loss: float
+    top1: float
+    top5: float
+
+
 FIGURES = st.floats(0, 100).map(lambda value: float(f"{value:.3f}"))
 
 
@@ -104,15 +114,14 @@ FIGURES = st.floats(0, 100).map(lambda value: float(f"{value:.3f}"))
 @given(
     epochs=st.lists(st.tuples(FIGURES, FIGURES, st.lists(st.tuples(FIGURES, FIGURES, FIGURES), min_size=1)), min_size=1)
 )
-def test_what_is_printed_is_read(epochs, tmp_path):
+def test_what_training_prints_is_read(epochs, tmp_path):
     lines = []
     for number, (top1, top5, batches) in enumerate(epochs, 1):
         lines += [
-            f" | Epoch: [{number}][{at}/{len(batches)}]    Time 0.500  Data 0.001  Err {loss:1.4f}  "
-            f"top1 {b1:7.3f}  top5 {b5:7.3f}\t"
+            training_line(number, at, len(batches), 0.5, 0.001, Figures(loss, b1, b5))
             for at, (loss, b1, b5) in enumerate(batches, 1)
         ]
-        lines.append(f" * Finished epoch # {number}     top1: {top1:7.3f}  top5: {top5:7.3f}\n")
+        lines.append(epoch_end_line(number, Figures(0, top1, top5)))
     (tmp_path / "log").write_text("\n".join(lines))
     found = read_training_log(tmp_path / "log")
     assert [(epoch.epoch, epoch.val_top1, epoch.val_top5) for epoch in found] == [

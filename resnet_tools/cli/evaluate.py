@@ -174,7 +174,9 @@ def _print_all(rows: Iterable[dict[str, Any]], form: str, first: bool) -> None:
 
 def _lines(row: dict[str, Any]) -> str:
     """The last line of the original, and below it the published errors with the difference."""
-    lines = [f" * Results top1: {row['top1_error']:6.3f}  top5: {row['top5_error']:6.3f}"]
+    from resnet_tools.training.lines import results_line
+
+    lines = [results_line(row["top1_error"], row["top5_error"])]
     if row["published"]:
         top1, top5 = (f"{row['published'][name]:6.3f} ({_difference(row, name):+.3f})" for name in ERRORS)
         lines.append(f" * Published top1: {top1}  top5: {top5}")

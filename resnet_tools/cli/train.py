@@ -169,7 +169,7 @@ def _test(start: Start, data: Data, machine: Machine) -> int:
     if machine.processes.rank == 0:
         for line, _ in batches:
             click.echo(line)
-        click.echo(f"{lines.epoch_end_line(0, everything)}\n{lines.results_line(everything)}")
+        click.echo(f"{lines.epoch_end_line(0, everything)}\n{lines.results_line(everything.top1, everything.top5)}")
     return 0
 
 

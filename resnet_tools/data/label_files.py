@@ -17,7 +17,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from resnet_tools.data.files import image_files
+from resnet_tools.data.files import images_below
+from resnet_tools.data.folder import listed
 from resnet_tools.data.labels import read_labels
 from resnet_tools.errors import DataError, ResnetToolsError
 
@@ -75,7 +76,7 @@ def _class_of(cell: str) -> str:
 
 
 def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Sequence[str] | None) -> list[tuple[str, str]]:
-    images = image_files([os.fspath(folder)])
+    images = images_below(os.fspath(folder))
     if len(images) != len(lines):
         raise DataError(f"{labels}: has {len(lines)} classes, one a line, for the {len(images)} images of {folder}")
     if not all(line.isdecimal() for line in lines):
@@ -125,11 +126,10 @@ def _placed(pairs: Sequence[tuple[str, str]], folder: Path, top: Path, labels: P
         else:
             found[path] = label
     if missing:
-        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise DataError(f"{labels}: {len(missing)} of {len(pairs)} images are not in {folder}: {some}")
+        raise DataError(f"{labels}: {len(missing)} of {len(pairs)} images are not in {folder}: {listed(missing)}")
     return list(found.items())
 
 
 def _by_stem(folder: Path) -> Mapping[str, str]:
-    paths = image_files([os.fspath(folder)])
+    paths = images_below(os.fspath(folder))
     return {os.path.splitext(os.path.relpath(path, folder))[0]: path for path in paths}

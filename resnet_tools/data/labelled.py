@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_tools.data.files import image_files
+from resnet_tools.data.files import images_below, subfolders
+from resnet_tools.data.folder import listed
 from resnet_tools.data.label_files import WORDNET_ID, labelled_files, read_synsets
 from resnet_tools.data.labels import class_names, imagenet_labels
 from resnet_tools.data.samples import Samples
-from resnet_tools.errors import DataError, ImageError
+from resnet_tools.errors import DataError
 
 SPLIT = "val"
-NAMED_IN_MESSAGES = 5
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ def labelled_samples(
     beside = part.parent / "train"
     trained = _directories(beside) if part != folder and part.name != "train" and beside.is_dir() else []
     ids = read_synsets(synsets) if synsets else None
-    try:
-        pairs = labelled_files(part, folder, labels, ids) if labels else _in_directories(part)
-    except ImageError as error:
-        raise DataError(str(error)) from error
+    pairs = labelled_files(part, folder, labels, ids) if labels else _in_directories(part)
     if not pairs:
         raise DataError(f"{labels or part}: holds no images")
     found = sorted({label for _, label in pairs}, key=os.fsencode) if labels else _directories(part)
@@ -67,8 +64,7 @@ def _part(folder: Path, split: str | None) -> Path:
 
 def _directories(folder: Path) -> list[str]:
     """The names of the class directories in byte order, as the original sorts them; hidden ones are none."""
-    names = [entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
-    return sorted(names, key=os.fsencode)
+    return sorted(map(os.path.basename, subfolders(os.fspath(folder))), key=os.fsencode)
 
 
 def _in_directories(folder: Path) -> list[tuple[str, str]]:
@@ -78,13 +74,7 @@ def _in_directories(folder: Path) -> list[tuple[str, str]]:
             f"{folder}: has no class folders; expected one for each class, or images with a list of their classes "
             "(--labels FILE with lines of `path,class`)"
         )
-    pairs = []
-    for name in names:
-        try:
-            pairs += [(path, name) for path in image_files([os.fspath(folder / name)])]
-        except ImageError:  # a class without images
-            continue
-    return pairs
+    return [(path, name) for name in names for path in images_below(os.fspath(folder / name))]
 
 
 def _numbered(
@@ -121,7 +111,7 @@ def _by_place(found: Sequence[str], classes: Sequence[str], where: Path) -> dict
     places = {name: number for number, name in enumerate(classes)}
     unknown = [name for name in found if name not in places]
     if unknown:
-        raise DataError(f"{where}: the classes {_listed(unknown)} are not among those of train/ or --synsets")
+        raise DataError(f"{where}: the classes {listed(unknown)} are not among those of train/ or --synsets")
     return {name: places[name] for name in found}
 
 
@@ -156,7 +146,7 @@ def _sorted_classes(found: Sequence[str], count: int, trained: Sequence[str], wh
     if len(found) == count:
         return found
     raise DataError(
-        f"{where}: has {len(found)} classes ({_listed(found)}), the net has {count} outputs without names. Give "
+        f"{where}: has {len(found)} classes ({listed(found)}), the net has {count} outputs without names. Give "
         "--class-names FILE with one name a line in the order of the outputs, or put it beside the model as "
         "NAME.classes.txt"
     )
@@ -165,18 +155,13 @@ def _sorted_classes(found: Sequence[str], count: int, trained: Sequence[str], wh
 def _mismatch(found: Sequence[str], names: Sequence[str], matched: dict[str, int], where: Path) -> str:
     unknown = [name for name in found if name not in matched]
     unused = [name for number, name in enumerate(names) if number not in matched.values()]
-    rest = f"; without images are its classes {_listed(unused)}" if unused else ""
-    return f"{where}: {_listed(unknown)} name no class of the net, or several{rest}"
+    rest = f"; without images are its classes {listed(unused)}" if unused else ""
+    return f"{where}: {listed(unknown)} name no class of the net, or several{rest}"
 
 
 def _warn_of_missing(names: Sequence[str], used: set[int], where: Path) -> None:
     unused = [name for number, name in enumerate(names) if number not in used]
     if unused:
         warnings.warn(
-            f"{where}: {len(unused)} of the net's {len(names)} classes are not there: {_listed(unused)}", stacklevel=4
+            f"{where}: {len(unused)} of the net's {len(names)} classes are not there: {listed(unused)}", stacklevel=4
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:NAMED_IN_MESSAGES])
-    return f"{shown} and {len(names) - NAMED_IN_MESSAGES} more" if len(names) > NAMED_IN_MESSAGES else shown

@@ -45,8 +45,8 @@ def best_line(top1: float, top5: float) -> str:
     return f" * Best model \t{top1:.14g}\t{top5:.14g}"
 
 
-def results_line(counts: ErrorCounts) -> str:
-    return f" * Results top1: {counts.top1:6.3f}  top5: {counts.top5:6.3f}"
+def results_line(top1: float, top5: float) -> str:
+    return f" * Results top1: {top1:6.3f}  top5: {top5:6.3f}"
 
 
 def finished_line(top1: float, top5: float) -> str:

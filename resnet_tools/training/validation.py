@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import ImageError
-from resnet_tools.inference import Batch, Loading, loaded_batches, logits_of
+from resnet_tools.inference import Batch, Loading, logits_of, own_batches
 from resnet_tools.metrics import ErrorCounts, error_counts
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.processes import Processes
@@ -31,21 +31,18 @@ def validate(
 ) -> Iterator[tuple[str, ErrorCounts]]:
     """The original's line after each batch of this process, with the counts so far; at last "" and those of everything.
 
-    Batch k is the work of process k modulo their number, so every image counts once, whatever the number.
+    Every image counts once, whatever the number of processes.
     skipped: where to note images that cannot be read, which then do not count.
     Raises: ImageError for such an image without `skipped`.
     Source: Trainer:test in train.lua of facebook/fb.resnet.torch.
     """
     model.eval()
-    size, processes = loading.batch_size, machine.processes
-    batches = -(-len(samples) // size)
-    numbers = range(processes.rank, batches, processes.count)
-    sources = [samples.images[k] for n in numbers for k in range(n * size, min(len(samples), (n + 1) * size))]
+    processes, batches = machine.processes, -(-len(samples) // loading.batch_size)
     done: list[tuple[int, ErrorCounts]] = []
     so_far, started = ErrorCounts(), time.monotonic()
-    for number, batch in zip(numbers, loaded_batches(sources, loading), strict=True):
-        data_seconds = time.monotonic() - started
-        read = _readable(samples, number * size, batch, skipped)
+    for start, batch in own_batches(samples.images, loading, processes):
+        number, data_seconds = start // loading.batch_size, time.monotonic() - started
+        read = _readable(samples, start, batch, skipped)
         counts = _counts(model, batch.images, torch.tensor([samples.targets[k] for k in read]), machine)
         done.append((number, counts))
         so_far += counts
