@@ -13,7 +13,7 @@ import click
 
 from resnet_tools.cli.common import (
     MODEL_HELP,
-    changed_preprocessing,
+    Inference,
     check_files,
     inference_options,
     model_argument,
@@ -50,14 +50,7 @@ def command(
     as_json: bool,
     as_csv: bool,
     labels: str | None,
-    batch_size: int,
-    device: str,
-    precision: str,
-    resize_size: int | None,
-    crop_size: int | None,
-    ten_crop: bool,
-    exif_orientation: bool,
-    workers: int,
+    inference: Inference,
 ) -> int:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -65,15 +58,14 @@ def command(
     with quick_imports():
         from resnet_tools.checkpoint import load_model
         from resnet_tools.data.labels import class_names, read_labels
-        from resnet_tools.inference import Loading, classify, find_device, prepare
+        from resnet_tools.inference import classify, find_device, prepare
     given_names = None if labels is None else read_labels(labels)
-    found_device = find_device(device)
+    found_device = find_device(inference.device)
     with warnings_as_lines():
         checkpoint = load_model(model)
     names = class_names(given_names or checkpoint.classes, checkpoint.architecture.classes)
-    net = prepare(checkpoint.model, found_device, precision)
-    preprocessing = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
-    loading = Loading(preprocessing, batch_size, ten_crop, exif_orientation, workers)
+    net = prepare(checkpoint.model, found_device, inference.precision)
+    loading = inference.loading(checkpoint.preprocessing)
     write = (_json_writer if as_json else _csv_writer if as_csv else _text_writer)(names)
     return _print_all(classify(paths, net, loading, top_k=top_k), len(paths), write)
 

@@ -6,7 +6,8 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from resnet_tools.data.transforms import Preprocessing
+    from resnet_tools.inference import Loading
 
 BATCH_SIZE = click.IntRange(1, 65536)
 SIDE_PX = click.IntRange(1, 8192)
@@ -27,8 +29,35 @@ def model_argument(function: F) -> F:
     return click.argument("model", type=click.Path(path_type=str))(function)
 
 
-def inference_options(function: F) -> F:
-    """The options of every command that runs a net on images."""
+@dataclass(frozen=True)
+class Inference:
+    """What `inference_options` were given."""
+
+    batch_size: int
+    device: str
+    precision: str
+    resize_size: int | None
+    crop_size: int | None
+    ten_crop: bool
+    exif_orientation: bool
+    workers: int
+
+    def loading(self, default: Preprocessing) -> Loading:
+        """How images are loaded for a net with that preprocessing. Raises: click.UsageError if the sizes do not fit."""
+        from resnet_tools.inference import Loading
+
+        preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size)
+        return Loading(preprocessing, self.batch_size, self.ten_crop, self.exif_orientation, self.workers)
+
+
+def inference_options(function: Callable[..., int]) -> Callable[..., int]:
+    """The options of every command that runs a net on images, given to it as one argument `inference`."""
+
+    @wraps(function)
+    def command(*arguments: Any, **values: Any) -> int:
+        inference = Inference(**{field.name: values.pop(field.name) for field in fields(Inference)})
+        return function(*arguments, inference=inference, **values)
+
     options = (
         click.option(
             "--batch-size", type=click.IntRange(1, 65536), default=8, show_default=True, help="Images at once."
@@ -54,8 +83,8 @@ def inference_options(function: F) -> F:
         ),
     )
     for option in reversed(options):
-        function = option(function)
-    return function
+        command = option(command)
+    return command
 
 
 def check_files(model: str, images: Sequence[str]) -> list[str]:

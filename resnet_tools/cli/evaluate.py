@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resnet_tools.cli.common import (
-    changed_preprocessing,
+    Inference,
     check_models,
     inference_options,
     quick_imports,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from resnet_tools.checkpoint import Checkpoint
     from resnet_tools.data.samples import Samples
     from resnet_tools.evaluation import Evaluation
-    from resnet_tools.inference import Loading
     from resnet_tools.nets.resnet import ResNet
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -89,14 +88,7 @@ def command(
     as_json: bool,
     as_csv: bool,
     quiet: bool,
-    batch_size: int,
-    device: str,
-    precision: str,
-    resize_size: int | None,
-    crop_size: int | None,
-    ten_crop: bool,
-    exif_orientation: bool,
-    workers: int,
+    inference: Inference,
 ) -> int:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
@@ -105,26 +97,27 @@ def command(
         from resnet_tools.data.labelled import Outputs, labelled_samples
         from resnet_tools.data.labels import read_labels
         from resnet_tools.evaluation import evaluate
-        from resnet_tools.inference import Loading, find_device, prepare
+        from resnet_tools.inference import find_device, prepare
         from resnet_tools.processes import joined_processes, own_device
     names = None if class_names is None else read_labels(class_names)
-    ready = partial(prepare, device=find_device(own_device(device)), precision=precision)
-    conditions = {"data": str(folder), "split": split, "labels": labels and str(labels), "precision": precision}
+    ready = partial(prepare, device=find_device(own_device(inference.device)), precision=inference.precision)
+    conditions = {
+        "data": str(folder),
+        "split": split,
+        "labels": labels and str(labels),
+        "precision": inference.precision,
+    }
 
     def samples_of(checkpoint: Checkpoint) -> Samples:
         outputs = Outputs(checkpoint.architecture.classes, names or checkpoint.classes)
         return labelled_samples(folder, outputs, split=split, labels=labels, synsets=synsets)
-
-    def loading_of(checkpoint: Checkpoint) -> Loading:
-        changed = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
-        return Loading(changed, batch_size, ten_crop, exif_orientation, workers)
 
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
         first = processes.rank == 0
         run = partial(evaluate, average=average, on_error=on_error, processes=processes)  # type: ignore[arg-type]
         rows = (
             _evaluated(
-                model, target if first else None, samples_of, loading_of, ready, run, conditions, quiet or not first
+                model, target if first else None, samples_of, inference, ready, run, conditions, quiet or not first
             )
             for model, target in zip(models, _report_folders(report, models), strict=True)
         )
@@ -136,7 +129,7 @@ def _evaluated(
     model: str,
     report: Path | None,
     samples_of: Callable[[Checkpoint], Samples],
-    loading_of: Callable[[Checkpoint], Loading],
+    inference: Inference,
     ready: Callable[[ResNet], ResNet],
     run: Callable[..., Evaluation],
     conditions: dict[str, Any],
@@ -150,7 +143,7 @@ def _evaluated(
     if report is not None:
         begin_report(report)
     checkpoint = load_model(model)
-    samples, loading = samples_of(checkpoint), loading_of(checkpoint)
+    samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
     with progress_bar(len(samples), "evaluate", quiet=quiet) as progress:
         evaluation = run(ready(checkpoint.model), samples, loading, progress=progress)
     facts = summary(evaluation, checkpoint.architecture, loading, {"model": model, **conditions})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import click
 from resnet_tools.cli.common import (
     BATCH_SIZE,
     MODEL_HELP,
-    changed_preprocessing,
+    Inference,
     check_files,
     inference_options,
     model_argument,
@@ -86,16 +87,10 @@ def command(
     on_error: str,
     resume: bool,
     quiet: bool,
-    batch_size: int,
-    device: str,
-    precision: str,
-    resize_size: int | None,
-    crop_size: int | None,
-    ten_crop: bool,
-    exif_orientation: bool,
-    workers: int,
+    inference: Inference,
 ) -> int:
-    images, batch_size = _batch_form(images, batch_size)
+    images, batch_size = _batch_form(images, inference.batch_size)
+    inference = replace(inference, batch_size=batch_size)
     arguments = [*images, *folders, *_listed(lists)]
     if not arguments and not list_layers:
         raise click.UsageError("no images: give files, folders, --dir or --from-file")
@@ -104,22 +99,21 @@ def command(
         from resnet_tools.checkpoint import load_model, model_path
         from resnet_tools.extraction import Extraction, provenance_of
         from resnet_tools.features import FeatureKind, layer_shapes, may_fold
-        from resnet_tools.inference import Loading, find_device, prepare
+        from resnet_tools.inference import find_device, prepare
         from resnet_tools.processes import joined_processes, own_device
-    found_device = find_device(own_device(device))
+    found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
         checkpoint = load_model(model)
-    preprocessing = changed_preprocessing(checkpoint.preprocessing, resize_size, crop_size)
-    layers = layer_shapes(checkpoint.model, preprocessing.crop_px)
+    loading = inference.loading(checkpoint.preprocessing)
+    layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
     if list_layers:
         click.echo("\n".join(f"{name}\t{'x'.join(map(str, shape))}" for name, shape in layers.items()))
         return 0
     if layer not in layers:
         raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
     kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
-    loading = Loading(preprocessing, batch_size, ten_crop, exif_orientation, workers)
-    provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, precision)
-    net = prepare(checkpoint.model, found_device, precision, fold=may_fold(layer))
+    provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, inference.precision)
+    net = prepare(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
     with (
         joined_processes() as processes,
         terminable(STOPPED),
