@@ -225,6 +225,8 @@ def test_several_models_make_one_table(few, tmp_path, capsys):
     assert [row["model"] for row in rows] == ["demo", str(other)]
     assert float(rows[1]["top1_error"]) == single["top1_error"]
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["demo", "other"]
+    resnet(capsys, "evaluate", "demo", "demo", "--data", few, "--report", tmp_path / "twice")
+    assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["demo", "demo-2"]
 
 
 def test_what_is_done_is_printed_when_a_later_model_fails(few, tmp_path, capsys):

@@ -75,6 +75,10 @@ def test_a_net_without_names_has_the_folders_in_the_order_of_bytes_as_the_origin
 def test_the_folders_of_train_are_the_classes_of_a_net_without_names(tmp_path):
     tree(tmp_path, "train/a/1.png", "train/b/2.png", "train/c/3.png", "val/c/4.png")
     assert classes_of(tmp_path, Outputs(3)) == {"val/c/4.png": 2}
+    assert classes_of(tmp_path / "val", Outputs(3)) == {"c/4.png": 2}
+    assert classes_of(tmp_path, Outputs(3), split="train") == {
+        f"train/{k}/{n}.png": n - 1 for n, k in enumerate("abc", 1)
+    }
     with pytest.warns(UserWarning, match="train/ has 3 classes; the net has 4 outputs"):
         samples = labelled_samples(tmp_path, Outputs(4))
     assert samples.classes == ["a", "b", "c", "class 4"]

@@ -42,8 +42,7 @@ def labelled_samples(
     Raises: DataError that names the folder and the classes that do not fit. Warns of classes without images.
     """
     part = _part(folder, split)
-    beside = part.parent / "train"
-    trained = _directories(beside) if part != folder and part.name != "train" and beside.is_dir() else []
+    trained = _trained(part) if part != folder or part.name == SPLIT else []
     ids = read_synsets(synsets) if synsets else None
     pairs = labelled_files(part, folder, labels, ids) if labels else _in_directories(part)
     if not pairs:
@@ -60,6 +59,12 @@ def _part(folder: Path, split: str | None) -> Path:
     if split is not None or (folder / "train").is_dir():
         raise DataError(f"{part}: no such folder; --split says which part of {folder} is evaluated")
     return folder
+
+
+def _trained(part: Path) -> list[str]:
+    """The class directories of train/ beside a part of a data set."""
+    beside = part.parent / "train"
+    return _directories(beside) if part.name != beside.name and beside.is_dir() else []
 
 
 def _directories(folder: Path) -> list[str]:
