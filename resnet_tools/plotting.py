@@ -107,11 +107,12 @@ def plot_confusion(shares: NDArray[np.float64], rows: Sequence[str], columns: Se
     """
     classes = len(rows)
     inches, points = next((inches, points) for most, inches, points in CELLS if classes <= most)
-    label_inches = 0.3 + max(len(_cut(name)) for name in columns) * points * 0.0085
-    side = classes * inches + label_inches + 0.8
+    width, height = len(columns) * inches, classes * inches
     right: NDArray[Any] = np.eye(*shares.shape) > 0
-    with _figure(path, (max(5.0, side + 1.2), max(4.0, side))) as figure:
-        axes = figure.add_subplot(1, 1, 1)
+    # No layout is computed: the axes have the size of their cells, and the picture grows to hold the labels around.
+    with _figure(path, (width, height), layout="none") as figure:
+        axes = figure.add_axes((0, 0, 1, 1))
+        bar_axes = figure.add_axes((0, 1 + 0.15 / height, min(1, 3 / width), 0.14 / height))
         largest = max(5.0, float(shares[~right].max(initial=0)))
         axes.imshow(np.ma.masked_array(shares, ~right), cmap="Blues", vmin=0, vmax=130)
         wrong = axes.imshow(np.ma.masked_array(shares, right | (shares == 0)), cmap="Reds", vmin=0, vmax=largest)
@@ -124,8 +125,9 @@ def plot_confusion(shares: NDArray[np.float64], rows: Sequence[str], columns: Se
         axes.tick_params(which="minor", length=0)
         axes.set_xlabel("prediction", fontsize=points + 1)
         axes.set_ylabel("truth", fontsize=points + 1)
-        bar = figure.colorbar(wrong, ax=axes, shrink=min(1.0, 3 / side), aspect=15)
-        bar.set_label("wrong, percent of the class's images", fontsize=min(9, points + 1))
+        bar = figure.colorbar(wrong, cax=bar_axes, orientation="horizontal", ticklocation="top")
+        bar.set_label("wrong, percent of the class's images", fontsize=points)
+        bar_axes.tick_params(labelsize=points)
         if classes <= NUMBERED_CLASSES:
             _write_numbers(axes, shares, right, largest, points)
 
@@ -144,17 +146,18 @@ def _cut(name: str, characters: int = LABEL_CHARACTERS) -> str:
 
 
 @contextmanager
-def _figure(path: Path, inches: tuple[float, float]) -> Iterator[Any]:
+def _figure(path: Path, inches: tuple[float, float], layout: str = "constrained") -> Iterator[Any]:
     """A figure that is written to `path` when the block ends, the same bytes for the same figures."""
     figure_class, rc_context = _figure_class()
     settings = {"text.parse_math": False, "svg.hashsalt": "resnet_tools", "svg.fonttype": "none"}
     with rc_context(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font lacks; they show as boxes
-        figure = figure_class(figsize=inches, dpi=110, layout="constrained")
+        figure = figure_class(figsize=inches, dpi=110, layout=layout)
         yield figure
         try:
             with written_whole(path) as partial:
-                figure.savefig(partial, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+                metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
+                figure.savefig(partial, metadata=metadata, bbox_inches="tight", pad_inches=0.15)
         except OSError as error:
             raise ResnetToolsError(f"{path}: cannot be written: {error}") from error
 
