@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from resnet_tools.checkpoint import Checkpoint
     from resnet_tools.data.samples import Samples
     from resnet_tools.evaluation import Evaluation
+    from resnet_tools.inference import Loading
     from resnet_tools.nets.resnet import ResNet
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -115,10 +116,14 @@ def command(
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
         first = processes.rank == 0
         run = partial(evaluate, average=average, on_error=on_error, processes=processes)  # type: ignore[arg-type]
+
+        def shown(net: ResNet, samples: Samples, loading: Loading) -> Evaluation:
+            own = -(-len(samples) // processes.count)
+            with progress_bar(own, "evaluate", quiet=quiet or not first) as progress:
+                return run(net, samples, loading, progress=progress)
+
         rows = (
-            _evaluated(
-                model, target if first else None, samples_of, inference, ready, run, conditions, quiet or not first
-            )
+            _evaluated(model, target if first else None, samples_of, inference, ready, shown, conditions)
             for model, target in zip(models, _report_folders(report, models), strict=True)
         )
         _print_all(rows, "csv" if as_csv else "json" if as_json else "line" if len(models) == 1 else "table", first)
@@ -131,9 +136,8 @@ def _evaluated(
     samples_of: Callable[[Checkpoint], Samples],
     inference: Inference,
     ready: Callable[[ResNet], ResNet],
-    run: Callable[..., Evaluation],
+    run: Callable[[ResNet, Samples, Loading], Evaluation],
     conditions: dict[str, Any],
-    quiet: bool,
 ) -> dict[str, Any]:
     """The facts of one model; its report is written to the folder `report`."""
     from resnet_tools.checkpoint import load_model
@@ -144,8 +148,7 @@ def _evaluated(
         begin_report(report)
     checkpoint = load_model(model)
     samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
-    with progress_bar(len(samples), "evaluate", quiet=quiet) as progress:
-        evaluation = run(ready(checkpoint.model), samples, loading, progress=progress)
+    evaluation = run(ready(checkpoint.model), samples, loading)
     facts = summary(evaluation, checkpoint.architecture, loading, {"model": model, **conditions})
     if report is not None:
         write_report(report, evaluation, facts)
