@@ -186,6 +186,7 @@ def test_wordnet_ids_one_a_line_and_with_boxes(tmp_path):
         ("1.png,a\n3.png,b\n", r"1 of 2 images are not in .*: 3.png"),
         ("1.png,\n", "is no `path,class`"),
         ("1.png a\n2.png\n", "line 2 is '2.png'; expected lines of"),
+        ("1.png," + "9" * 5000 + "\n", "name no class of the net, or several"),
         ("1.png,hat\n", "hat name no class of the net, or several"),
         (b"\xff\xfe\x00", "cannot be read as text"),
     ],

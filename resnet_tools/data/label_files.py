@@ -70,6 +70,11 @@ def _table(lines: Sequence[str], labels: Path) -> list[tuple[str, str]]:
     return [(row[0].strip(), _class_of(row[1].strip())) for row in rows]
 
 
+def is_number(text: str) -> bool:
+    """Whether a class is a number; longer ones are none that a class could have."""
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
 def _class_of(cell: str) -> str:
     found = WORDNET_ID.match(cell)
     return found[0] if found else cell
@@ -79,7 +84,7 @@ def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Sequenc
     images = images_below(os.fspath(folder))
     if len(images) != len(lines):
         raise DataError(f"{labels}: has {len(lines)} classes, one a line, for the {len(images)} images of {folder}")
-    if not all(line.isdecimal() for line in lines):
+    if not all(map(is_number, lines)):
         return list(zip(images, lines, strict=True))
     if synsets is None:
         raise DataError(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from resnet_tools.data.files import images_below, subfolders
 from resnet_tools.data.folder import listed
-from resnet_tools.data.label_files import WORDNET_ID, labelled_files, read_synsets
+from resnet_tools.data.label_files import WORDNET_ID, is_number, labelled_files, read_synsets
 from resnet_tools.data.labels import class_names, imagenet_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
@@ -94,7 +94,7 @@ def _numbered(
     is_imagenet = outputs.count == len(imagenet_labels()) and tuple(names) == imagenet_labels()
     if is_imagenet and all(WORDNET_ID.fullmatch(name) for name in found):
         return _by_place(found, _wordnet_ids(found, trained, where), where), names
-    if where.is_file() and all(name.isdecimal() for name in found):
+    if where.is_file() and all(map(is_number, found)):
         return _by_number(found, outputs.count, where), names
     if outputs.names is not None:
         raise DataError(_mismatch(found, names, by_name, where))
