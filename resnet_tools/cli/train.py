@@ -52,7 +52,7 @@ def command(**options: Any) -> int:
         from resnet_tools.training.start import dataset_of
     device = find_device(own_device(options["device"]))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with warnings_as_lines(), joined_processes(backend) as processes:
+    with joined_processes(backend) as processes, warnings_as_lines(quiet=processes.rank > 0):
         options["dataset"] = options["dataset"] or dataset_of(options["resume"])
         train, val = read_dataset(options["dataset"], options["data"])
         _look_over(train, val, options, processes)
