@@ -65,6 +65,7 @@ INSIDE = {
     "torch7": [
         "weights",
         "recognise",
+        "export_modules",
         "template",
         "outline",
         "printing",

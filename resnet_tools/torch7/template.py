@@ -49,16 +49,16 @@ def bind(net: Net, architecture: Architecture) -> Bound:
     Raises: RecognitionError naming the first module that does not fit the architecture.
     """
     bound: Bound = {}
-    _match(net.stem, _expected_stem(architecture), net.root, bound)
+    _match(net.stem, expected_stem(architecture), net.root, bound)
     for block, shape in zip(net.blocks, block_shapes(architecture), strict=True):
         parts = (block.shared, block.branch, block.shortcut, block.tail)
-        for steps, expected in zip(parts, _expected_block(shape), strict=True):
+        for steps, expected in zip(parts, expected_block(shape), strict=True):
             _match(steps, expected, block.module, bound)
-    _match(net.head, _expected_head(architecture), net.root, bound)
+    _match(net.head, expected_head(architecture), net.root, bound)
     return bound
 
 
-def _expected_block(shape: BlockShape) -> tuple[list[Expected], list[Expected], list[Expected], list[Expected]]:
+def expected_block(shape: BlockShape) -> tuple[list[Expected], list[Expected], list[Expected], list[Expected]]:
     """What the block consists of: shared start, branch, shortcut and tail behind the addition."""
     prefix = f"layer{shape.stage}.{shape.index - 1}"
     convs = [Expected(CONV, f"{prefix}.conv{n}", conv) for n, conv in enumerate(shape.convolutions, 1)]
@@ -92,7 +92,7 @@ def _expected_shortcut(shape: BlockShape, prefix: str) -> list[Expected]:
     return [Expected(CONV, f"{prefix}.downsample.0", conv), *norm]
 
 
-def _expected_stem(architecture: Architecture) -> list[Expected]:
+def expected_stem(architecture: Architecture) -> list[Expected]:
     kernel, stride = (7, 2) if architecture.stem == "imagenet" else (3, 1)
     steps = [Expected(CONV, "conv1", ConvShape(3, architecture.stem_width, kernel, stride))]
     if architecture.stem_batch_norm:
@@ -100,7 +100,7 @@ def _expected_stem(architecture: Architecture) -> list[Expected]:
     return steps + ([Expected(MAX_POOL)] if architecture.stem == "imagenet" else [])
 
 
-def _expected_head(architecture: Architecture) -> list[Expected]:
+def expected_head(architecture: Architecture) -> list[Expected]:
     width = architecture.feature_length
     steps = [Expected(BN, "norm", width=width), Expected(RELU)] if architecture.pre_activation else []
     window_px = POOL_WINDOW_PX[architecture.stem] if architecture.pooling == "sum" else 0
