@@ -27,7 +27,14 @@ from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, 
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
-from resnet_tools.tensor_files import checked_state, format_of, read_safetensors, torch_load, torch_save
+from resnet_tools.tensor_files import (
+    checked_state,
+    format_of,
+    read_safetensors,
+    torch_load,
+    torch_write,
+    write_safetensors,
+)
 from resnet_tools.torch7.modules import classes_in, module_tree
 from resnet_tools.torch7.recognise import recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
@@ -93,13 +100,33 @@ def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: M
     Raises: CheckpointError if the ending is another or the file cannot be written.
     """
     target = Path(path)
-    if target.suffix == ".pt":
-        state = {"state_dict": {name: tensor.cpu() for name, tensor in checkpoint.model.state_dict().items()}}
-        torch_save(dict(extra or {}) | _description(checkpoint) | state, target)
-    elif target.suffix == ".safetensors":
-        _write_safetensors(checkpoint, target)
-    else:
+    if target.suffix not in (".pt", ".safetensors"):
         raise CheckpointError(f"{target}: the ending {target.suffix!r} names no format; it is .pt or .safetensors")
+    try:
+        with written_whole(target) as partial:
+            write_model(checkpoint, partial, extra)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{target}: cannot be written: {error}") from error
+
+
+def write_model(checkpoint: Checkpoint, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a `.pt` or `.safetensors` where it belongs, and leave what is there when that fails.
+
+    Raises: OSError, or RuntimeError from `torch.save`.
+    """
+    state = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
+    described = description(checkpoint)
+    if path.suffix == ".pt":
+        torch_write(dict(extra or {}) | described | {"state_dict": state}, path)
+    else:
+        write_safetensors(state, path, {FORMAT: json.dumps(described)})
+
+
+def extra_content(path: Path) -> dict[str, Any]:
+    """What a `.pt` of ours holds beside the net, its classes and its preprocessing."""
+    content = torch_load(path)
+    own = {"format", "version", "architecture", "classes", "preprocessing", "state_dict"}
+    return {key: value for key, value in content.items() if key not in own}
 
 
 def _load_t7(path: Path) -> Checkpoint:
@@ -182,7 +209,8 @@ def _classes_beside(path: Path, count: int) -> list[str] | None:
     return classes
 
 
-def _description(checkpoint: Checkpoint) -> dict[str, Any]:
+def description(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a file says of a net beside its weights, in plain values."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -190,15 +218,3 @@ def _description(checkpoint: Checkpoint) -> dict[str, Any]:
         "classes": checkpoint.classes,
         "preprocessing": checkpoint.preprocessing.to_dict(),
     }
-
-
-def _write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    state = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
-    try:
-        with written_whole(path) as partial:
-            save_file(state, partial, metadata={FORMAT: json.dumps(_description(checkpoint))})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error

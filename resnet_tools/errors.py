@@ -53,3 +53,7 @@ class TrainingError(ResnetToolsError):
 
 class MemoryShortage(ResnetToolsError):
     """The memory of the device does not suffice for so many images at once."""
+
+
+class ExportError(ResnetToolsError):
+    """A net cannot be written in a format, or what was written does not compute what it should."""

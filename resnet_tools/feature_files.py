@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from resnet_tools.errors import FeatureError
+from resnet_tools.tensor_files import write_safetensors
 from resnet_tools.torch7.lua import LuaTable
 from resnet_tools.torch7.t7_writer import save_t7
 from resnet_tools.writing import written_whole
@@ -102,14 +103,8 @@ def _write_npz(features: Features, path: Path) -> None:
 
 
 def _write_safetensors(features: Features, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     metadata = {"image_list": json.dumps(features.paths), "resnet_tools": _description(features)}
-    try:
-        save_file({"features": torch.from_numpy(features.rows)}, path, metadata=metadata)
-    except SafetensorError as error:  # so it reports a full disk
-        raise OSError(str(error)) from error
+    write_safetensors({"features": torch.from_numpy(features.rows)}, path, metadata)
 
 
 def _write_parquet(features: Features, path: Path) -> None:

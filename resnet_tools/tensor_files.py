@@ -1,4 +1,4 @@
-"""Path -> tensors by name, from files that nobody vouches for: PyTorch (.pt, .pth) and safetensors.
+"""Path <-> tensors by name, in files that nobody vouches for: PyTorch (.pt, .pth) and safetensors.
 
 `torch.load` is always `weights_only=True`, and only of files that hold as many bytes as they claim.
 """
@@ -84,9 +84,14 @@ def torch_save(content: Mapping[str, Any], path: Path) -> None:
     """
     try:
         with written_whole(path) as partial:
-            torch.save(content, partial)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+            torch_write(content, partial)
+    except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+def torch_write(content: Mapping[str, Any], path: Path) -> None:
+    """Write for `torch_load` where it belongs. Raises: OSError, or RuntimeError, as torch.save reports a full disk."""
+    torch.save(content, path)
 
 
 def _check_zip(path: Path) -> None:
@@ -110,6 +115,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return state, file.metadata() or {}
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
         raise CheckpointError(f"not a whole safetensors file ({error}); is the download complete?") from error
+
+
+def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write contiguous tensors. Raises: OSError if the file cannot be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(dict(state), path, metadata=dict(metadata))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(mode)  # as any new file; safetensors makes it readable for the owner only
 
 
 def checked_state(content: Any) -> dict[str, Tensor]:

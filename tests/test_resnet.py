@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
-from torch import nn
+from torch import distributed, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from resnet_tools.errors import ResnetToolsError
@@ -194,3 +195,61 @@ def test_nets_learn():
             losses.append(loss.item())
         assert losses[-1] < 0.5 * losses[0]
         assert all(p.grad is not None for p in model.parameters())
+
+
+# They are plain modules.
+
+PLAIN = [architecture(8, dataset="cifar10"), architecture(8, dataset="cifar10", net_type="preresnet")]
+INPUT = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(INPUT)
+
+
+@pytest.mark.parametrize("net", PLAIN)
+def test_a_net_can_be_copied_and_pickled(net):
+    model = build_resnet(net).eval()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(logits(other), logits(model))
+        assert other.architecture == net
+        assert all(p is not q for p, q in zip(other.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("net", PLAIN)
+def test_the_state_of_a_net_can_be_pickled(net):
+    model, other = build_resnet(net).eval(), build_resnet(net).eval()
+    other.load_state_dict(pickle.loads(pickle.dumps(model.state_dict())), strict=True)
+    assert torch.equal(logits(other), logits(model))
+
+
+@pytest.mark.parametrize("net", PLAIN)
+def test_a_net_compiles_as_one_graph(net):
+    model = build_resnet(net).eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.equal(logits(compiled), logits(model))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # it is deprecated from torch 2.9 on
+@pytest.mark.parametrize("net", PLAIN)
+def test_a_traced_net_takes_other_batches_and_sizes(net):
+    model = build_resnet(net).eval()
+    traced = torch.jit.trace(model, torch.zeros(1, 3, 40, 40))
+    assert torch.equal(logits(traced), logits(model))
+
+
+def test_a_net_trains_in_distributed_data_parallel(tmp_path):
+    store = distributed.FileStore(str(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        model = build_resnet(PLAIN[0])
+        alone = copy.deepcopy(model)
+        parallel = nn.parallel.DistributedDataParallel(model)
+        for net in (parallel, alone):
+            nn.functional.cross_entropy(net(INPUT), torch.tensor([1, 2])).backward()
+        for (name, one), other in zip(model.named_parameters(), alone.parameters(), strict=True):
+            assert torch.equal(one.grad, other.grad), name
+    finally:
+        distributed.destroy_process_group()

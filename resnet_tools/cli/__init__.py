@@ -15,6 +15,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "plot": "plot",
     "check-data": "check_data",
+    "convert": "convert",
+    "verify": "verify",
     "inspect": "inspect",
     "models": "models",
 }

@@ -1,0 +1,69 @@
+"""`resnet convert`: a checkpoint in another format, proven to compute the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from resnet_tools.cli.common import quick_imports, warnings_as_lines
+from resnet_tools.cli.running import terminable
+
+
+@click.command(
+    epilog="Example: resnet convert resnet-101.t7 resnet-101.safetensors",
+    short_help="Write a checkpoint in another format, verified.",
+)
+@click.argument("source", metavar="IN", type=click.Path(path_type=str))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--layout", type=click.Choice(["torchvision", "timm"]), help="Whose net a .pth is for.  [default: torchvision]"
+)
+@click.option("--nn", "nn_classes", is_flag=True, help="A .t7 of nn.* modules, which need no GPU, not of cudnn.*.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights; a .t7 has float32, an .onnx no bfloat16.",
+)
+@click.option("--fold-batch-norm", is_flag=True, help="Into the convolutions before them; for .onnx.")
+@click.option("--strip", is_flag=True, help="Drop what training keeps: optimizer, history.")
+@click.option("--classes", type=click.Path(exists=True, dir_okay=False), help="A file with one class name a line.")
+@click.option("--tolerance", type=click.FloatRange(0), help="Of the largest logit; each format has its own.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+def command(
+    source: str,
+    target: Path,
+    layout: str | None,
+    nn_classes: bool,
+    dtype: str,
+    fold_batch_norm: bool,
+    strip: bool,
+    classes: str | None,
+    tolerance: float | None,
+    force: bool,
+) -> None:
+    """Write the net of IN as OUT; the ending of OUT says the format: .pt .safetensors .pth .onnx .t7
+
+    IN is a .t7, .pt, .safetensors or torchvision .pth file, told by content, or `demo`: the small net that comes with
+    the package. OUT is read back, both nets run on fixed images, and OUT stays only if their outputs agree.
+    """
+    with quick_imports():
+        from resnet_tools.data.labels import read_labels
+        from resnet_tools.export import Target, convert
+    wanted = Target(
+        target,
+        layout=layout,  # type: ignore[arg-type]
+        package="nn" if nn_classes else "cudnn",
+        dtype=dtype,
+        fold=fold_batch_norm,
+        strip=strip,
+    )
+    names = None if classes is None else read_labels(classes)
+    with warnings_as_lines(), terminable("Stopped. Nothing is written."):
+        done = convert(source, wanted, classes=names, tolerance=tolerance, force=force)
+    for note in done.notes:
+        click.echo(f"Note: {note}", err=True)
+    click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")
+    click.echo(f"{done.comparison}; tolerance {done.tolerance:g}")

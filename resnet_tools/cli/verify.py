@@ -1,0 +1,39 @@
+"""`resnet verify`: do two files hold the same net?"""
+
+from __future__ import annotations
+
+import click
+
+from resnet_tools.cli.common import check_files, quick_imports, warnings_as_lines
+
+
+@click.command(
+    epilog="Example: resnet verify resnet-50.t7 resnet-50.onnx --images photos/",
+    short_help="Compare what two checkpoints compute.",
+)
+@click.argument("first", metavar="A", type=click.Path(path_type=str))
+@click.argument("second", metavar="B", type=click.Path(path_type=str))
+@click.option(
+    "--images", multiple=True, metavar="IMAGE", help="A file, folder or pattern in place of the fixed images."
+)
+@click.option(
+    "--tolerance", type=click.FloatRange(0), help="Of the largest logit.  [default: 0.0001; with an .onnx 0.001]"
+)
+def command(first: str, second: str, images: tuple[str, ...], tolerance: float | None) -> int:
+    """Run the nets in A and B on the same images and print the largest difference between their outputs.
+
+    A and B are .t7, .pt, .safetensors or torchvision .pth files, told by content, .onnx files, or `demo`. Exit code 1
+    if the difference is above the tolerance. Without --images they get random images and the small photos of the
+    package; with it, each image as A prepares it.
+    """
+    paths = check_files(first, images)
+    check_files(second, [])
+    with quick_imports():
+        from resnet_tools.checkpoint import model_path
+        from resnet_tools.verification import compare_files, tolerance_for
+    both = model_path(first), model_path(second)
+    with warnings_as_lines():
+        comparison = compare_files(*both, paths)
+    allowed = tolerance_for(*both) if tolerance is None else tolerance
+    click.echo(f"{comparison}; tolerance {allowed:g}")
+    return 0 if comparison.within(allowed) else 1

@@ -1,0 +1,123 @@
+""".onnx files: any batch and size, in each type, with a description; and files that are none."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from resnet_tools import load_model
+from resnet_tools.checkpoint import description
+from resnet_tools.data.transforms import CIFAR100, IMAGENET
+from resnet_tools.errors import CheckpointError, ExportError
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.resnet import ResNet, fold_batch_norm
+from resnet_tools.onnx_files import OnnxNet, write_onnx
+from tests.strategies import architectures
+
+DESCRIPTION = {"preprocessing": IMAGENET.to_dict()}
+
+
+def operations(path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def test_batch_height_and_width_are_free(tmp_path):
+    checkpoint = load_model()
+    write_onnx(checkpoint.model, tmp_path / "net.onnx", DESCRIPTION)
+    net = OnnxNet(tmp_path / "net.onnx")
+    for shape in ((1, 3, 224, 224), (3, 3, 32, 50), (2, 3, 96, 64)):
+        images = torch.randn(shape)
+        with torch.inference_mode():
+            expected = checkpoint.model(images)
+        torch.testing.assert_close(net(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(architectures())
+def test_any_net_can_be_written(tmp_path, architecture: Architecture):
+    torch.manual_seed(0)
+    model = ResNet(architecture).eval()
+    write_onnx(model, tmp_path / "net.onnx", DESCRIPTION)
+    images = torch.randn(2, 3, 40, 56)
+    with torch.inference_mode():
+        expected = model(images)
+    found = OnnxNet(tmp_path / "net.onnx")(images)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item() + 1e-6)
+
+
+def test_the_description_is_in_the_metadata(tmp_path):
+    checkpoint = replace(load_model(), preprocessing=CIFAR100)
+    write_onnx(checkpoint.model, tmp_path / "net.onnx", description(checkpoint))
+    assert OnnxNet(tmp_path / "net.onnx").preprocessing == CIFAR100
+    onnx.checker.check_model(onnx.load(tmp_path / "net.onnx"), full_check=True)
+
+
+def test_batch_norms_are_kept_unless_they_are_folded(tmp_path):
+    model = load_model().model
+    write_onnx(model, tmp_path / "net.onnx", DESCRIPTION)
+    assert operations(tmp_path / "net.onnx").count("BatchNormalization") == 20
+    fold_batch_norm(model)
+    write_onnx(model, tmp_path / "folded.onnx", DESCRIPTION)
+    assert "BatchNormalization" not in operations(tmp_path / "folded.onnx")
+
+
+def test_half_weights_take_and_give_single(tmp_path):
+    model = load_model().model
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model(images)
+    write_onnx(model.half(), tmp_path / "net.onnx", DESCRIPTION)
+    found = OnnxNet(tmp_path / "net.onnx")(images)
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+def test_writing_says_nothing(tmp_path, capfd):
+    write_onnx(load_model().model, tmp_path / "net.onnx", DESCRIPTION)
+    OnnxNet(tmp_path / "net.onnx")(torch.zeros(1, 3, 32, 32))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("content", [b"", b"no net", b"\x08\x07" * 100])
+def test_a_file_that_is_no_net_is_refused(tmp_path, content):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"net\.onnx: (not a net that onnxruntime can load|expected one input)"):
+        OnnxNet(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"net\.onnx: not a net that onnxruntime can load"):
+        OnnxNet(tmp_path / "net.onnx")
+
+
+def test_a_net_that_takes_something_else_than_images_is_refused(tmp_path):
+    row, column = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", [row], [column])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    with pytest.raises(CheckpointError, match=r"expected one input of float32 images \(N, 3, H, W\)"):
+        OnnxNet(tmp_path / "net.onnx")
+
+
+def test_images_that_do_not_fit_are_an_error(tmp_path):
+    write_onnx(load_model().model, tmp_path / "net.onnx", DESCRIPTION)
+    with pytest.raises(CheckpointError, match=r"onnxruntime cannot run it on images \(1, 1, 32, 32\)"):
+        OnnxNet(tmp_path / "net.onnx")(torch.zeros(1, 1, 32, 32))
+
+
+def test_a_description_of_something_else_is_an_error(tmp_path):
+    write_onnx(load_model().model, tmp_path / "net.onnx", {"preprocessing": 3})
+    with pytest.raises(CheckpointError, match="its metadata 'resnet_tools' is not a description"):
+        OnnxNet(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_without_the_extras_the_message_says_how_to_install_them(tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ExportError, match=r"needs onnx and onnxruntime: pip install 'resnet_tools\[onnx\]'"):
+        write_onnx(load_model().model, tmp_path / "net.onnx", DESCRIPTION)
