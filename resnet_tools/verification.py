@@ -90,8 +90,16 @@ def photos(paths: Sequence[str | Path], preprocessing: Preprocessing) -> Tensor:
 
 
 def logits_on(net: Net, batches: Sequence[Tensor]) -> Tensor:
-    """(N, K) for the N images of all batches."""
-    return torch.cat([net(batch) for batch in batches])
+    """(N, K) for the N images of all batches, which are small: on one thread.
+
+    On several, the threads of a deep net would wait for each other at each layer, and on a busy machine for long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.cat([net(batch) for batch in batches])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def compare(expected: Tensor, found: Tensor) -> Comparison:

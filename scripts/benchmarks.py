@@ -400,12 +400,30 @@ def bench_memory(folder: Path) -> Iterator[Row]:
         listed = folder / "list.txt"
         listed.write_text("".join(f"{source[number % 20]}\n" for number in range(count)))
         output = folder / f"features-{count}.npy"
-        command = [RESNET, "extract-features", "demo", "--from-file", listed, "--crop-size", "64", "--output", output]
-        timed = ["/usr/bin/time", "-f", "%M", *command]
-        done = subprocess.run(timed, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        peaks.append(int(done.stderr.split()[-1]))
-    detail = f"{peaks[1] / 1e3:,.0f} MB against {peaks[0] / 1e3:,.0f} MB"
+        options = ("--from-file", listed, "--crop-size", "64", "--output", output)
+        peaks.append(peak_of("-m", "resnet_tools", "extract-features", "demo", *options))
+    detail = f"{peaks[1] / 1e6:,.0f} MB against {peaks[0] / 1e6:,.0f} MB"
     yield Row("peak memory of features of 20,000 images : of 2,000", peaks[1] / peaks[0], 1.1, detail)
+
+
+def bench_convert(folder: Path) -> Iterator[Row]:
+    """A file of the size of the published ones, all of it weights: with gradients half of it need not be read."""
+    source, output = t7_file(folder, "published-resnet-200"), folder / "converted.safetensors"
+    label = f".t7 to .safetensors ({source.stat().st_size / 1e6:.0f} MB)"
+    copied, imported = process("cp", source, folder / "copy.t7"), python("import torch")
+    ours = process(RESNET, "convert", source, output, "--force")
+    yield row(f"convert {label} : cp and import torch", ours, lambda: (copied(), imported()), 2.0)
+    peaks = [peak_of("-m", "resnet_tools", "convert", source, output, "--force"), peak_of("-c", "import torch")]
+    detail = f"{peaks[0] / 1e6:,.0f} MB, of which importing torch {peaks[1] / 1e6:,.0f} MB"
+    ratio = (peaks[0] - peaks[1]) / source.stat().st_size
+    yield Row(f"peak memory of converting {label}, beyond importing torch : the file", ratio, 1.3, detail)
+
+
+def peak_of(*arguments: object) -> int:
+    """Peak memory in bytes of a run of Python."""
+    timed = ["/usr/bin/time", "-f", "%M", sys.executable, *map(str, arguments)]
+    done = subprocess.run(timed, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return int(done.stderr.split()[-1]) * 1024
 
 
 def t7_file(folder: Path, name: str) -> Path:
@@ -457,6 +475,7 @@ BENCHMARKS = {
     "features": bench_features,
     "evaluate": bench_evaluate,
     "memory": bench_memory,
+    "convert": bench_convert,
 }
 
 
