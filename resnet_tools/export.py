@@ -134,7 +134,7 @@ def convert(
                 raise ExportError(f"{target.path}: nothing is written: {comparison}; expected {allowed:g}; {advice}")
         if names_file is not None:
             with written_whole(names_file) as unfinished:
-                unfinished.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+                unfinished.write_text("".join(f"{name}\n" for name in names), "utf-8")
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise ExportError(f"{target.path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return Converted(target.path, comparison, allowed, notes)
@@ -148,6 +148,8 @@ def _check(source: Path, target: Target, force: bool) -> None:
     for asked_for, endings, reason in _OPTIONS:
         if asked_for(target) and target.ending not in endings:
             raise ExportError(f"{path}: {reason}")
+    if source.suffix == ".onnx":
+        raise ExportError(f"{source}: holds a graph and no checkpoint; convert the file that it was made from")
     if source.exists() and path.exists() and os.path.samefile(source, path):
         raise ExportError(f"{path}: this is the file that is read; write to another")
     if path.is_dir() or not path.parent.is_dir():
@@ -208,6 +210,9 @@ def _names_file(checkpoint: Checkpoint, path: Path, force: bool) -> Path | None:
     beside = path.with_name(f"{path.stem}.classes.txt")
     if checkpoint.classes is None or path.suffix not in NAMES_BESIDE:
         return None
+    for name in checkpoint.classes:
+        if name.splitlines() != [name] or not name.strip() or name.encode(errors="ignore").decode() != name:
+            raise ExportError(f"the class name {name!r:.80} is no line of {beside}; give others with --classes")
     if beside.exists() and not force and read_labels(beside) != checkpoint.classes:
         raise ExportError(f"{beside}: this file exists and holds other class names; --force replaces it")
     return beside

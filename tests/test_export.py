@@ -95,6 +95,15 @@ def test_other_class_names_beside_it_are_kept(tmp_path):
     assert names.read_text().splitlines() == NAMES
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "", " ", "a\r", "no \ud800 text"])
+def test_class_names_that_are_no_lines_cannot_go_beside_it(name, tmp_path):
+    save_model(small_checkpoint(classes=[name, *NAMES[1:]]), tmp_path / "in.pt")
+    with pytest.raises(ExportError, match=r"is no line of .*out\.classes\.txt; give others with --classes"):
+        convert(tmp_path / "in.pt", Target(tmp_path / "out.t7"))
+    convert(tmp_path / "in.pt", Target(tmp_path / "out.t7"), classes=NAMES)
+    assert load_model(tmp_path / "out.t7").classes == NAMES
+
+
 def test_a_t7_has_the_classes_of_cudnn_or_of_nn(source, tmp_path):
     found = {}
     for package in ("cudnn", "nn"):
@@ -278,6 +287,8 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "in.pt").write_bytes(b"no net")
     with pytest.raises(ResnetToolsError, match=r"in\.pt: "):
         convert(tmp_path / "in.pt", Target(tmp_path / "out.pt"))
+    with pytest.raises(ExportError, match=r"in\.onnx: holds a graph and no checkpoint"):
+        convert(tmp_path / "in.onnx", Target(tmp_path / "out.pt"))
     with pytest.raises(CheckpointError, match=r"missing\.pt: cannot be read"):
         convert(tmp_path / "missing.pt", Target(tmp_path / "out.pt"))
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from resnet_tools import load_model, read_t7, save_t7
 from resnet_tools.errors import ModuleError
-from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture
 from resnet_tools.nets.catalog import architecture
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.torch7.export_modules import BATCH, lua_modules
+from resnet_tools.torch7.export_modules import BATCH, SIDE_PX, lua_modules
 from resnet_tools.torch7.lua import LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.modules import module_tree
 from resnet_tools.torch7.recognise import recognise_and_bind
@@ -107,6 +107,8 @@ def test_the_structure_of_the_published_files_is_kept(case, tmp_path):
 @settings(deadline=None, max_examples=30)
 @given(architectures())
 def test_any_net_is_read_back_as_it_was(net: Architecture):
+    last_px = SIDE_PX[net.stem] // 2 ** (len(net.stages) - 1) // (4 if net.stem == "imagenet" else 1)
+    assume(net.pooling == "average" or last_px == POOL_WINDOW_PX[net.stem])
     torch.manual_seed(0)
     model = ResNet(net)
     for name, tensor in model.state_dict().items():
@@ -151,3 +153,17 @@ def test_nn_has_no_groups():
     net = replace(architecture(50), groups=32)
     with pytest.raises(ModuleError, match=r"nn.SpatialConvolution has no groups, and this net has 32; write cudnn"):
         lua_modules(net, {}, package="nn")
+
+
+def test_pooling_covers_the_last_stage_of_any_net():
+    net = replace(architecture(18), stages=(1, 1, 1), widths=(8, 16, 32), inner_widths=(8, 16, 32), stem_width=8)
+    assert lua_modules(net, arrays(ResNet(net)))["modules"][8]["kW"] == 14  # 224 / 2 / 2 / 2 / 2
+    net = replace(net, pooling="sum")
+    with pytest.raises(ModuleError, match="it sums over 7 x 7 positions, and its last stage has 14 x 14"):
+        lua_modules(net, arrays(ResNet(net)))
+
+
+def test_shortcuts_of_type_a_double_the_channels():
+    net = replace(architecture(8, dataset="cifar10"), widths=(16, 24, 64))
+    with pytest.raises(ModuleError, match="the shortcut of stage 2 goes from 16 to 24 channels"):
+        lua_modules(net, arrays(ResNet(net)))

@@ -86,6 +86,11 @@ class _Exporter:
         modules = self.modules(expected)
         if not modules:
             return _module("nn.Identity")
+        if self.channels != shape.outputs:
+            raise ModuleError(
+                f"the shortcut of stage {shape.stage} goes from {shape.inputs} to {shape.outputs} channels; "
+                "shortcuts of type A double them in Lua, so this net has no form there"
+            )
         bare = len(modules) == 1 and shape.order == "post-activation"
         return modules[0] if bare else _container("nn.Sequential", modules)
 
@@ -159,15 +164,22 @@ class _Exporter:
             self.side_px = (self.side_px - 1) // wanted.zero_pad_stride + 1
             window = _window(1, wanted.zero_pad_stride, 0)
             return _module("nn.SpatialAveragePooling", **window, ceil_mode=False, count_include_pad=True, divide=True)
-        window_px = POOL_WINDOW_PX[self.architecture.stem]
-        if self.architecture.pooling == "sum":  # the class of 2015, which has none of the later fields
-            return _module("nn.SpatialAveragePooling", kW=window_px, kH=window_px, dW=1, dH=1)
+        if self.architecture.pooling == "sum":
+            return self.sum_pool()
         own = {"divide": True, "count_include_pad": False} if self.package == "nn" else {"count_include_pad": True}
-        window = _window(window_px, 1, 0)
+        window = _window(self.side_px, 1, 0)
         size = _longs(self.size)
         return _module(
             f"{self.package}.SpatialAveragePooling", **window, ceil_mode=False, mode=AVERAGE_MODE, iSize=size, **own
         )
+
+    def sum_pool(self) -> LuaObject:
+        """The class of 2015, which has none of the later fields and sums."""
+        window_px = POOL_WINDOW_PX[self.architecture.stem]
+        if self.side_px != window_px:
+            last = f"{self.side_px} x {self.side_px}"
+            raise ModuleError(f"it sums over {window_px} x {window_px} positions, and its last stage has {last}")
+        return _module("nn.SpatialAveragePooling", kW=window_px, kH=window_px, dW=1, dH=1)
 
     def concat(self, wanted: Expected) -> LuaObject:
         """Behind the channels as many that are zero: type A doubles them."""
