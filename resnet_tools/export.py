@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,8 @@ def convert(
             comparison = compare(expected, logits_on(_net_in(replace(target, path=unfinished), architecture), images))
             allowed = target.tolerance if tolerance is None else tolerance
             if not comparison.within(allowed):
-                advice = f"--tolerance {comparison.relative:.1g} or more accepts that"
-                raise ExportError(f"{target.path}: nothing is written: {comparison}; expected {allowed:g}; {advice}")
+                advice = f"; --tolerance {2 * comparison.relative:.1g} accepts that" * isfinite(comparison.relative)
+                raise ExportError(f"{target.path}: nothing is written: {comparison}; expected {allowed:g}{advice}")
         if names_file is not None:
             with written_whole(names_file) as unfinished:
                 unfinished.write_text("".join(f"{name}\n" for name in names), "utf-8")
