@@ -41,18 +41,17 @@ OLD = replace(architecture(18, classes=10), conv_bias=True, pooling="sum", bn_ep
 
 
 @pytest.mark.parametrize(
-    "net",
+    ("layout", "net"),
     [
-        replace(named_architecture("resnext-50-32x4d"), classes=5),
-        named_architecture("published-resnet-18"),  # shortcuts without batch norm
-        replace(named_architecture("published-resnet-34"), classes=7),
-        OLD,
-        replace(OLD, shortcut_batch_norm=False),
+        ("torchvision", replace(named_architecture("resnext-50-32x4d"), classes=5)),
+        ("torchvision", replace(named_architecture("published-resnet-34"), classes=7)),  # shortcuts without batch norm
+        ("torchvision", OLD),
+        ("torchvision", replace(OLD, shortcut_batch_norm=False)),
+        ("timm", named_architecture("published-resnet-18")),
     ],
-    ids=["resnext", "published-18", "published-34", "old", "old and bare"],
+    ids=["resnext", "published-34", "old", "old and bare", "timm"],
 )
-@pytest.mark.parametrize("layout", NAMES)
-def test_the_logits_there_are_ours(net, layout):
+def test_the_logits_there_are_ours(layout, net):
     model = random_net(net)
     there = net_there(layout, net, state_for(layout, net, model.state_dict()))
     with torch.inference_mode():
