@@ -56,6 +56,7 @@ class OnnxNet:
         _, onnxruntime = onnx_packages()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads wait without working
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the types of onnxruntime's errors are private to it

@@ -14,7 +14,7 @@ from resnet_tools.nets.catalog import architecture, named_architecture
 from resnet_tools.nets.layouts import NAMES, check_installed, name_in, net_there, state_for
 from resnet_tools.nets.resnet import ResNet
 
-IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
 
 
 def random_net(net: Architecture) -> ResNet:

@@ -37,7 +37,7 @@ def test_batch_height_and_width_are_free(tmp_path):
         torch.testing.assert_close(net(images), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(architectures())
 def test_any_net_can_be_written(tmp_path, architecture: Architecture):
     torch.manual_seed(0)
