@@ -78,8 +78,8 @@ def test_a_shortcut_without_batch_norm_gets_one_that_is_exactly_the_identity():
         (architecture(20, dataset="cifar10"), "its stem is the 3 x 3 convolution for CIFAR"),
         (architecture(18, shortcut_type="A"), "its shortcuts are of type A"),
         (architecture(34, shortcut_type="C"), "its shortcuts are of type C"),
-        (replace(architecture(18), stem_width=32), r"it has none of basic blocks \[2, 2, 2, 2\] .* stem of width 32"),
-        (architecture(200), "it has none of bottleneck blocks"),
+        (replace(architecture(18), stem_width=32), r"no net there has basic blocks \[2, 2, 2, 2\] .* stem of width 32"),
+        (architecture(200), "no net there has bottleneck blocks"),
     ],
 )
 def test_what_torchvision_does_not_have_is_refused_with_the_reason(net, reason):

@@ -58,9 +58,9 @@ def _reason(layout: Layout, net: Architecture) -> str:
     if net.shortcut_type != "B":
         return f"its shortcuts are of type {net.shortcut_type}, and those there of type B"
     return (
-        f"it has none of {net.block} blocks {list(net.stages)} of widths {list(net.widths)}, "
+        f"no net there has {net.block} blocks {list(net.stages)} of widths {list(net.widths)}, "
         f"inner widths {list(net.inner_widths)} and {net.groups} groups behind a stem of width {net.stem_width}; "
-        f"it has {', '.join(NAMES[layout].values())}"
+        f"there are {', '.join(NAMES[layout].values())}"
     )
 
 
