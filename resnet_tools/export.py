@@ -244,7 +244,7 @@ def _rounded(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tenso
     """Raises: ExportError if a weight becomes infinite."""
     found = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     for key, tensor in found.items():
-        if tensor.isinf().any() and not state[key].isinf().any():
+        if tensor is not state[key] and tensor.isinf().any() and not state[key].isinf().any():
             largest = float(state[key].abs().max())
             raise ExportError(f"{key} holds {largest:g}, which {dtype} cannot; use --dtype bfloat16 or float32")
     return found
