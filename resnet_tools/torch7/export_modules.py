@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -98,12 +98,12 @@ class _Exporter:
         return [self.builders[wanted.kind](self, wanted) for wanted in expected]
 
     def convolution(self, wanted: Expected) -> LuaObject:
-        conv = wanted.conv or ConvShape(0, 0, 0)
-        padding, groups = (conv.kernel - 1) // 2, conv.groups
-        size = self.size
+        conv = cast(ConvShape, wanted.conv)
+        padding, groups, size = (conv.kernel - 1) // 2, conv.groups, self.size
         self.channels, self.side_px = conv.outputs, (self.side_px + 2 * padding - conv.kernel) // conv.stride + 1
         pads, strides = [padding, padding], [conv.stride, conv.stride]
-        hashed = (self.slice(size, groups), self.state[f"{wanted.key}.weight"].shape, self.slice(self.size, groups))
+        images, output = _slice(size, groups), _slice(self.size, groups)
+        filters = self.state[f"{wanted.key}.weight"].shape
         item = _module(
             f"{self.package}.SpatialConvolution",
             nInputPlane=conv.inputs,
@@ -113,13 +113,13 @@ class _Exporter:
             pad=pads,
             stride=strides,
             iSize=_longs(size),
-            input_offset=math.prod(hashed[0][1:]),
-            output_offset=math.prod(hashed[2][1:]),
+            input_offset=math.prod(images[1:]),
+            output_offset=math.prod(output[1:]),
             weight_offset=conv.inputs // groups * conv.outputs // groups * conv.kernel**2,
             input_slice=_empty(),
             output_slice=_empty(),
             autotunerHash="-dimA{} -filtA{} {} -padA{} -convStrideA{} CUDNN_DATA_FLOAT".format(
-                *(",".join(map(str, numbers)) for numbers in (*hashed, pads, strides))
+                *(",".join(map(str, numbers)) for numbers in (images, filters, output, pads, strides))
             ),
             iteration=0,
             convDescData={**CONV_DESCRIPTOR, "arrayLength": 2, "padA": list(pads), "filterStrideA": list(strides)},
@@ -210,10 +210,6 @@ class _Exporter:
     def size(self) -> list[int]:
         return [self.batch, self.channels, self.side_px, self.side_px]
 
-    def slice(self, size: list[int], groups: int) -> list[int]:
-        """What cudnn computes at once of a convolution in groups."""
-        return [size[0], size[1] // groups, *size[2:]]
-
     def add_parameters(self, item: LuaObject, key: str) -> None:
         for name in ("weight", "bias"):
             if f"{key}.{name}" in self.state:
@@ -243,6 +239,11 @@ def _container(class_name: str, children: list[LuaObject], **fields: object) -> 
 
 def _window(kernel: int, stride: int, padding: int) -> dict[str, int]:
     return {"kW": kernel, "kH": kernel, "dW": stride, "dH": stride, "padW": padding, "padH": padding}
+
+
+def _slice(size: list[int], groups: int) -> list[int]:
+    """What cudnn computes at once of a convolution in groups."""
+    return [size[0], size[1] // groups, *size[2:]]
 
 
 def _empty() -> T7Tensor:
