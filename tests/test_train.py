@@ -373,6 +373,18 @@ def test_keep_removes_the_files_of_early_epochs(tmp_path):
     assert {path.name for path in tmp_path.glob("model_*.pt")} == {"model_3.pt", "model_best.pt"}
 
 
+@pytest.mark.filterwarnings("ignore")  # of tensorboard's own imports
+def test_tensorboard_gets_the_figures_of_each_epoch(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert train(*SMALL, "--n-epochs", 2, "--save", tmp_path, "--tensorboard") == 0
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    written = {name: [event.value for event in events.Scalars(name)] for name in ("val_top1", "train_loss")}
+    history = read_history(tmp_path / "history.csv")
+    assert written["val_top1"] == pytest.approx([epoch.val_top1 for epoch in history])
+    assert written["train_loss"] == pytest.approx([epoch.train_loss for epoch in history])
+
+
 def test_help_shows_the_options_in_groups(capsys):
     assert train("--help") == 0
     headings = [line for line in capsys.readouterr().out.splitlines() if re.fullmatch(r"\w+:", line)]
