@@ -28,7 +28,8 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 130 if interrupted."""
+    """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 75 if another process of
+    the job ended, 130 if interrupted."""
     try:
         with cli.make_context("resnet", arguments) as context:
             result = cli.invoke(context)
@@ -41,7 +42,7 @@ def run(arguments: list[str]) -> int:
         code = error.exit_code
     except ResnetToolsError as error:
         click.echo(f"Error: {error}", err=True)
-        code = 1
+        code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = INTERRUPTED

@@ -10,6 +10,8 @@ from __future__ import annotations
 class ResnetToolsError(Exception):
     """The base of all errors that bad input causes. `str(error)` is the whole message."""
 
+    exit_code = 1
+
 
 class T7Error(ResnetToolsError):
     """A file is not a readable Lua Torch file; the message gives the byte offset and what was read there."""
@@ -37,6 +39,8 @@ class FeatureError(ResnetToolsError):
 
 class ProcessError(ResnetToolsError):
     """The processes of a job cannot find each other, or one of them ended before the others."""
+
+    exit_code = 75  # so that what started the processes finds the one that failed of itself
 
 
 class DataError(ResnetToolsError):

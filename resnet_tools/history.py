@@ -1,7 +1,7 @@
 """One row of figures an epoch <-> `history.csv`, which a spreadsheet or `resnet plot` reads.
 
-Columns: those of `Epoch`, in its order; error rates in percent, losses in nats, seconds of the whole epoch, images/s of
-its training part. A value that was not computed is empty.
+Columns: those of `Epoch`, in its order; error rates in percent, losses in nats, seconds and images/s of
+the epoch's training part. A value that was not computed is empty.
 """
 
 from __future__ import annotations

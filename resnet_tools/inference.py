@@ -75,7 +75,7 @@ def find_device(name: str) -> torch.device:
     if device.type not in there or (device.index or 0) >= there[device.type]:
         found = ", ".join(kind if count == 1 else f"{count} x {kind}" for kind, count in there.items() if count)
         raise ResnetToolsError(f"device {name!r} is not there; this machine has {found}. Use --device auto or cpu")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def prepare(model: ResNet, device: torch.device, precision: str = "single", *, fold: bool = True) -> ResNet:

@@ -41,6 +41,8 @@ RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LONGEST_WAIT = timedelta(days=30)  # a process may wait for one that has much more to do, or that writes the output
 POLL_SECONDS = 0.02
 FAILED_FIRST_SECONDS = 1  # until what started the processes has seen which of them ended first
+GRACE_SECONDS = 5
+SIGNALLED = 128  # and above: the exit codes of what a signal ended
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def joined_processes(backend: str = "gloo") -> Iterator[Processes]:
     count = distributed.get_world_size()
 
     def wait() -> None:
-        with _lost_processes():
+        with lost_processes():
             work = distributed.barrier(async_op=True)
             while not work.is_completed():  # so that signals are heard
                 time.sleep(POLL_SECONDS)
@@ -69,21 +71,22 @@ def joined_processes(backend: str = "gloo") -> Iterator[Processes]:
 
     def gather(value: Any) -> list[Any]:
         values: list[Any] = [None] * count
-        with _lost_processes():
+        with lost_processes():
             distributed.all_gather_object(values, value)
         return values
 
-    try:
-        yield Processes(distributed.get_rank(), count, wait, gather)
-    finally:
-        distributed.destroy_process_group()
+    yield Processes(distributed.get_rank(), count, wait, gather)
+    distributed.destroy_process_group()  # not after an error: it might wait for processes that are gone
 
 
 @contextmanager
-def _lost_processes() -> Iterator[None]:
+def lost_processes() -> Iterator[None]:
+    """Turns what torch raises when a partner has ended into a ProcessError, after that one had time to say why."""
     try:
         yield
     except RuntimeError as error:  # such as "Connection closed by peer"
+        if not any(word in str(error) for word in ("onnection", "peer", "gloo", "NCCL", "rocessGroup")):
+            raise
         time.sleep(FAILED_FIRST_SECONDS)
         raise ProcessError("another process of this job ended; its own message says why") from error
 
@@ -91,8 +94,8 @@ def _lost_processes() -> Iterator[None]:
 def run_processes(command: Sequence[str], count: int) -> int:
     """Run `command` in `count` processes of one job on this machine; the exit code of the first that failed, or 0.
 
-    The others are ended then. Signals reach all of them. What process 0 prints is shown; of the others, what the one
-    that failed first wrote to stderr.
+    The others are ended then. SIGINT and SIGTERM are passed on, once. What process 0 prints is shown; of the others,
+    what one wrote to stderr that failed of itself.
     """
     with socket.socket() as probe:  # a port that is free now
         probe.bind(("127.0.0.1", 0))
@@ -107,38 +110,43 @@ def run_processes(command: Sequence[str], count: int) -> int:
                 env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=None if rank == 0 else subprocess.DEVNULL,
                 stderr=errors[rank],
+                start_new_session=True,  # a signal to the whole group would reach them twice
             )
             for rank in range(count)
         ]
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of them
-        signal.signal(signal.SIGTERM, lambda *_: _end(running))
-        failed = _first_failed(running)
-        if failed is None:
-            return 0
-        _end(running)
-        codes = [process.wait() for process in running]
-        file = errors[failed]
-        if file is not None and codes[0] in (0, -signal.SIGTERM):
+        codes = _exit_codes(running)
+        culprits = [rank for rank, code in enumerate(codes) if code not in (0, ProcessError.exit_code, -signal.SIGKILL)]
+        file = errors[culprits[0]] if culprits else None
+        if file is not None and codes[culprits[0]] < SIGNALLED:
             file.seek(0)
             sys.stderr.buffer.write(file.read())
-        return codes[failed] if codes[failed] > 0 else 128 - codes[failed]
+    code = codes[culprits[0]] if culprits else max(codes, key=abs)
+    return code if code >= 0 else SIGNALLED - code
 
 
-def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in running:
-        process.terminate()
+def _exit_codes(running: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    """Wait for all; when one fails, the others get GRACE_SECONDS to end, unless a signal asked all to stop."""
+    asked: list[int] = []
 
+    def pass_on(number: int, _: object) -> None:
+        asked.append(number)
+        for process in running:
+            process.send_signal(number)
 
-def _first_failed(running: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """The number of the first process that ends badly, or None when all have ended well."""
-    while True:
-        codes = [process.poll() for process in running]
-        for rank, code in enumerate(codes):
-            if code:
-                return rank
-        if all(code == 0 for code in codes):
-            return None
-        time.sleep(0.05)
+    earlier = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    deadline = float("inf")
+    try:
+        while any(process.poll() is None for process in running):
+            if deadline == float("inf") and not asked and any(process.poll() for process in running):
+                deadline = time.monotonic() + GRACE_SECONDS
+            if time.monotonic() > deadline:
+                for process in running:
+                    process.kill()
+            time.sleep(POLL_SECONDS)
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+    return [process.wait() for process in running]
 
 
 def own_device(device: str) -> str:

@@ -91,3 +91,9 @@ def test_there_are_no_more_classes_than_the_net_has(demo):
 def test_a_device_that_is_not_there_is_named(name):
     with pytest.raises(ResnetToolsError, match=f"device '{name}' is (unknown|not there)"):
         find_device(name)
+
+
+def test_a_gpu_without_a_number_is_the_first(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(find_device(name)) for name in ("auto", "cuda", "cuda:1")] == ["cuda:0", "cuda:0", "cuda:1"]

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from resnet_tools.checkpoint import load_model
 from resnet_tools.errors import CheckpointError, MemoryShortage
 from resnet_tools.history import read_history
 from resnet_tools.training import saving
+from resnet_tools.training.run import Reports
 from resnet_tools.training.step import Stepper
 from tests.golden import DATA
 
@@ -143,7 +145,7 @@ def test_a_signal_saves_and_the_resumed_run_is_the_run_that_would_have_been(whol
     assert stopped.returncode == 128 + number
     assert "all is saved" in err
     assert "[3]" not in out
-    assert train(*SMALL, "--resume", tmp_path) == 0
+    assert train(*CIFAR, "--resume", tmp_path) == 0
     assert same_weights(whole_run[0] / "model_3.pt", tmp_path / "model_3.pt")
     assert figures_of(tmp_path) == figures_of(whole_run[0])
     assert not list(tmp_path.glob("*_*.*.pt"))  # nothing of the unfinished epoch is left
@@ -152,8 +154,9 @@ def test_a_signal_saves_and_the_resumed_run_is_the_run_that_would_have_been(whol
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(whole_run, tmp_path):
     chance = random.Random(3)
     for _ in range(12):
-        resume = ["--resume", tmp_path] if (tmp_path / "latest.pt").exists() else ["--save", tmp_path]
-        process = started(*SMALL, "--n-epochs", 3, "--save-every", 1e-9, *resume)
+        begun = (tmp_path / "latest.pt").exists()
+        where = [*CIFAR, "--resume", tmp_path] if begun else [*SMALL, "--n-epochs", 3, "--save", tmp_path]
+        process = started(*where, "--save-every", 1e-9)
         patience = chance.randint(1, 5)
         for line in process.stdout:
             patience -= line.startswith(" | Epoch")
@@ -166,7 +169,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(whole_run,
         process.communicate(timeout=60)
         if (tmp_path / "model_3.pt").exists() and "3" in (tmp_path / "history.csv").read_text().split("\n")[-2][:1]:
             break
-    assert train(*SMALL, "--resume", tmp_path) == 0
+    assert train(*CIFAR, "--resume", tmp_path) == 0
     assert same_weights(whole_run[0] / "model_3.pt", tmp_path / "model_3.pt")
     assert figures_of(tmp_path) == figures_of(whole_run[0])
 
@@ -186,29 +189,62 @@ def test_a_kill_in_the_middle_of_a_save_loses_nothing(whole_run, tmp_path, monke
 
         with monkeypatch.context() as patch:
             patch.setattr(saving, "torch_save", dies)
-            train(*SMALL, "--n-epochs", 3, "--resume", folder)
-        assert train(*SMALL, "--n-epochs", 3, "--resume", folder) == 0
+            train(*CIFAR, "--n-epochs", 3, "--resume", folder)
+        assert train(*CIFAR, "--n-epochs", 3, "--resume", folder) == 0
         assert same_weights(whole_run[0] / "model_3.pt", folder / "model_3.pt")
 
 
 def test_a_longer_run_goes_on_from_a_finished_one(whole_run, tmp_path, capsys):
     shutil.copytree(whole_run[0], tmp_path / "run")
-    assert train(*SMALL, "--resume", tmp_path / "run") == 0
+    assert train(*CIFAR, "--resume", tmp_path / "run") == 0
     assert "Training epoch" not in capsys.readouterr().out
-    assert train(*SMALL, "--resume", tmp_path / "run", "--n-epochs", 4) == 0
+    assert train(*CIFAR, "--resume", tmp_path / "run", "--n-epochs", 4) == 0
     assert [row[0] for row in figures_of(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-def test_averaged_weights_survive_a_resume(tmp_path):
-    options = [*SMALL, "--recipe", "modern", "--ema", 0.9, "--freeze", 1]
-    assert train(*options, "--n-epochs", 2, "--save", tmp_path / "whole", "--lr-schedule", "step") == 0
-    assert train(*options, "--n-epochs", 1, "--save", tmp_path / "parts", "--lr-schedule", "step") == 0
-    assert train(*options, "--n-epochs", 2, "--resume", tmp_path / "parts", "--warmup-epochs", 0.2) == 0
-    assert set(weights_of(tmp_path / "parts" / "model_2.pt")) == set(weights_of(tmp_path / "whole" / "model_2.pt"))
+def test_averaged_and_mixed_weights_go_on_bit_for_bit(tmp_path):
+    options = [*SMALL, "--ema", 0.9, "--mixup", 0.2, "--cutmix", 1.0, "--augment", "trivial", "--accumulate", 2]
+    assert train(*options, "--n-epochs", 2, "--save", tmp_path / "whole") == 0
+    assert train(*options, "--n-epochs", 1, "--save", tmp_path / "parts") == 0
+    assert train(*CIFAR, "--n-epochs", 2, "--resume", tmp_path / "parts") == 0
+    assert same_weights(tmp_path / "parts" / "model_2.pt", tmp_path / "whole" / "model_2.pt")
     state = torch.load(tmp_path / "parts" / "optimState_2.pt", weights_only=True)
-    assert state["average_updates"] == 6
+    assert state["average_updates"] == 4  # two epochs of three batches, two of them a step
     ours = weights_of(tmp_path / "parts" / "model_2.pt")
     assert any(not torch.equal(ours[name], state["weights"][name]) for name in ours)
+
+
+def test_double_precision_goes_on_bit_for_bit(tmp_path):
+    options = ["--precision", "double", "--ema", 0.5]
+    assert train(*SMALL, *options, "--n-epochs", 2, "--save", tmp_path / "whole") == 0
+    assert train(*SMALL, *options, "--n-epochs", 1, "--save", tmp_path / "parts") == 0
+    assert train(*CIFAR, "--precision", "double", "--n-epochs", 2, "--resume", tmp_path / "parts") == 0
+    assert same_weights(tmp_path / "parts" / "model_2.pt", tmp_path / "whole" / "model_2.pt")
+
+
+def test_other_parts_may_be_frozen_when_a_run_goes_on(tmp_path):
+    assert train(*SMALL, "--n-epochs", 1, "--freeze", 2, "--save", tmp_path) == 0
+    before = weights_of(tmp_path / "model_1.pt")
+    assert train(*CIFAR, "--n-epochs", 2, "--freeze", 0, "--resume", tmp_path) == 0
+    assert not torch.equal(weights_of(tmp_path / "model_2.pt")["conv1.weight"], before["conv1.weight"])
+
+
+def test_a_stop_during_validation_keeps_the_epoch_and_its_rate(tmp_path, monkeypatch):
+    options = [*SMALL, "--n-epochs", 2, "--lr-schedule", "cosine"]
+    assert train(*options, "--save", tmp_path / "whole") == 0
+    with monkeypatch.context() as patch:
+        flags = [0] * 3 + [signal.SIGTERM] * 9  # after the three batches of the first epoch
+
+        def told(*_, **__):
+            return nullcontext(Reports(stopping=lambda: flags.pop(0)))
+
+        patch.setattr("resnet_tools.cli.train.reports", told)
+        assert train(*options, "--save", tmp_path / "parts", "--batch-size", 15) == 128 + signal.SIGTERM
+    assert [path.name for path in sorted((tmp_path / "parts").glob("model_*"))] == ["model_1.3.pt"]
+    assert train(*CIFAR, "--resume", tmp_path / "parts") == 0
+    assert [row[0] for row in figures_of(tmp_path / "parts")] == [1, 2]
+    lrs = [[epoch.lr for epoch in read_history(tmp_path / run / "history.csv")] for run in ("whole", "parts")]
+    assert lrs[0] == lrs[1]
 
 
 def test_a_run_of_the_original_goes_on_here(tmp_path, capsys):
@@ -223,14 +259,28 @@ def test_a_run_of_the_original_goes_on_here(tmp_path, capsys):
 
 
 def test_two_processes_give_one_history_and_count_every_image_once(tmp_path, capfd):
-    arguments = [*SMALL, "--n-epochs", 1, "--save", tmp_path, "--device", "cpu"]
-    process = started(*arguments, "--n-gpu", 2)
+    arguments = [*SMALL, "--batch-size", 4, "--n-epochs", 1, "--save", tmp_path, "--device", "cpu"]
+    process = started(*arguments, "--n-gpu", 2, "--save-every", 1e-9)  # each has four batches of two to validate
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert out.count(" * Finished epoch # 1") == 1
     ((_, _, _, _, _, _, top1, top5),) = figures_of(tmp_path)
     assert train(*CIFAR, "--test-only", "--retrain", tmp_path / "model_1.pt") == 0
     assert f"top1: {top1:6.3f}  top5: {top5:6.3f}" in capfd.readouterr().out
+
+
+def test_a_stop_of_two_processes_saves_once_and_goes_on(tmp_path):
+    arguments = [*SMALL, "--batch-size", 4, "--n-epochs", 9, "--save", tmp_path, "--device", "cpu", "--n-gpu", 2]
+    process = started(*arguments)
+    for line in process.stdout:
+        if line.startswith(" | Epoch: [2][2/"):
+            process.terminate()
+            break
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert err.count("all is saved") == 1
+    assert train(*CIFAR, "--resume", tmp_path, "--n-epochs", 2) == 0
+    assert [row[0] for row in figures_of(tmp_path)] == [1, 2]
 
 
 # What is wrong is said
@@ -248,6 +298,8 @@ def test_two_processes_give_one_history_and_count_every_image_once(tmp_path, cap
         ([*SMALL, "--warmup-epochs", 500], "--warmup-epochs"),
         ([*CIFAR, "--retrain", "none.t7"], "none.t7"),
         ([*SMALL, "--n-classes", 12, "--recipe", "modern"], "--n-classes is 12"),
+        ([*SMALL, "--resume", DATA], "--depth: the run of --resume has its own"),
+        ([*SMALL, "--manual-seed", 10**30], "--manual-seed"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_is_done(tmp_path, capsys, arguments, complaint):
@@ -274,20 +326,58 @@ def test_a_run_is_not_overwritten_unless_told(whole_run, tmp_path, capsys):
     ],
 )
 def test_a_resumed_run_must_be_the_same(whole_run, capsys, arguments, complaint):
-    assert train(*SMALL, "--resume", whole_run[0], *arguments) == 1
+    assert train(*CIFAR, "--resume", whole_run[0], *arguments) == 1
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("momentum", [1]),
+        ("momentum", torch.ones(3)),
+        ("momentum", {"conv1.weight": torch.ones(2).to_sparse()}),
+        ("counts", ["a", 1, 1, 1.0]),
+        ("epoch", -5),
+        ("dataset", "elsewhere"),
+        ("history", [["x"]]),
+        ("recipe", {"name": "original"}),
+        ("random", torch.ones(3)),
+        ("skipped", 4),
+    ],
+)
+def test_a_damaged_optimizer_state_is_an_error_and_no_traceback(whole_run, tmp_path, capsys, key, value):
+    folder = shutil.copytree(whole_run[0], tmp_path / "run")
+    state = torch.load(folder / "optimState_3.pt", weights_only=True)
+    torch.save(state | {key: value}, folder / "optimState_3.pt")
+    assert train(*CIFAR, "--resume", folder, "--n-epochs", 4) == 1
+    assert capsys.readouterr().err.startswith("Error: ")
+
+
+@pytest.mark.parametrize("field", ["accumulate", "epochs", "lr", "augmentation", "batch_size"])
+def test_an_impossible_recipe_in_a_file_is_refused(whole_run, tmp_path, capsys, field):
+    folder = shutil.copytree(whole_run[0], tmp_path / "run")
+    state = torch.load(folder / "optimState_3.pt", weights_only=True)
+    torch.save(state | {"recipe": state["recipe"] | {field: 0}}, folder / "optimState_3.pt")
+    assert train(*CIFAR, "--resume", folder) == 1
+    assert capsys.readouterr().err.startswith("Error: ")
+
+
+def test_more_processes_than_images_in_a_batch_are_refused(tmp_path):
+    process = started(*SMALL, "--batch-size", 1, "--n-gpu", 2, "--device", "cpu", "--save", tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("2 processes need an image each")) == (1, 1)
 
 
 def test_a_missing_file_of_a_run_is_named(whole_run, tmp_path, capsys):
     folder = shutil.copytree(whole_run[0], tmp_path / "run")
     (folder / "optimState_3.pt").unlink()
-    assert train(*SMALL, "--resume", folder) == 1
+    assert train(*CIFAR, "--resume", folder) == 1
     assert "optimState_3.pt" in capsys.readouterr().err
 
 
 def test_a_diverged_run_stops_with_what_to_try_and_keeps_its_checkpoints(whole_run, tmp_path, capsys):
     folder = shutil.copytree(whole_run[0], tmp_path / "run")
-    assert train(*SMALL, "--resume", folder, "--n-epochs", 9, "--lr", "1e18") == 1
+    assert train(*CIFAR, "--resume", folder, "--n-epochs", 9, "--lr", "1e18") == 1
     assert "Training has diverged" in capsys.readouterr().err
     assert all(tensor.isfinite().all() for tensor in weights_of(folder / "model_3.pt").values())
 
@@ -300,7 +390,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_what_to_free(whole_run, 
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
 
     monkeypatch.setattr(saving, "torch_save", full)
-    assert train(*SMALL, "--resume", folder, "--n-epochs", 4) == 1
+    assert train(*CIFAR, "--resume", folder, "--n-epochs", 4) == 1
     message = capsys.readouterr().err
     assert "No space left" in message
     assert "MB left" in message
@@ -320,6 +410,16 @@ def test_too_little_memory_says_what_would_fit(tmp_path, capsys, monkeypatch):
     assert train(*SMALL, "--save", tmp_path) == 1
     assert "a batch of 16 images does not fit" in (message := capsys.readouterr().err)
     assert "--batch-size 4 --accumulate 4" in message
+
+
+def test_without_a_compiler_the_compiled_run_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "/nonexistent")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    process = started(*SMALL, "--n-epochs", 1, "--compile", "--save", tmp_path / "run")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("Error: torch.compile does not work here")
+    assert "Traceback" not in err
 
 
 @pytest.fixture
@@ -345,6 +445,12 @@ def test_an_unreadable_image_stops_the_run_or_is_left_out(folder_with_a_broken_i
     assert train(*arguments, "--save", tmp_path / "skip", "--on-error", "skip") == 0
     message = capsys.readouterr().err
     assert "1 images could not be read and were left out" in message
+    bad = folder_with_a_broken_image / "val" / "red" / "0.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    test = ["--data", folder_with_a_broken_image, "--retrain", tmp_path / "skip" / "model_best.pt", "--test-only"]
+    assert train(*test) == 1
+    assert train(*test, "--on-error", "skip") == 0
+    assert "val/red/0.png" in capsys.readouterr().err
     assert load_model(tmp_path / "skip" / "model_best.pt").classes == ["blue", "red"]
 
 

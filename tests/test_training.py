@@ -295,6 +295,11 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_try(loss):
         check_loss(ErrorCounts(4, 1, 1, loss), "epoch 2, batch 5", 0.3)
 
 
+def test_a_first_step_that_overflows_leaves_the_momentum_whole():
+    optimizer = make_optimizer(small_net(), recipe("original", "cifar10"), scaled=True)
+    assert not optimizer.param_groups[0]["fused"]
+
+
 def test_momentum_of_another_net_is_refused():
     stepper = small_stepper()
     with pytest.raises(TrainingError, match=r"conv1\.weight"):

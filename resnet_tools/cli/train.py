@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +11,15 @@ import click
 
 from resnet_tools.cli.common import changed_preprocessing, quick_imports, warnings_as_lines
 from resnet_tools.cli.option_groups import GroupedCommand
-from resnet_tools.cli.train_options import RECIPE_FIELDS, train_options
+from resnet_tools.cli.train_options import NOT_WITH_RESUME, RECIPE_FIELDS, train_options
+from resnet_tools.cli.train_reports import list_skipped, reports, stop_flag, stopped
 
 if TYPE_CHECKING:
     import torch
 
     from resnet_tools.data.samples import Samples
     from resnet_tools.processes import Processes
-    from resnet_tools.training.run import Data, Reports
+    from resnet_tools.training.run import Data
     from resnet_tools.training.start import Start
     from resnet_tools.training.step import Machine
 
@@ -58,17 +56,22 @@ def command(**options: Any) -> int:
         _look_over(train, val, options, processes)
         start = _start(options, train)
         machine = _machine(options, start, device, processes)
-        data = _data(options, start, train, val)
-        return _test(start, data, machine) if options["test_only"] else _train(options, start, data, machine)
+        data = _data(options, start, train, val, machine)
+        return (_test if options["test_only"] else _train)(options, start, data, machine)
 
 
 def _check(options: dict[str, Any]) -> None:
     """Options that contradict each other."""
-    if options["reset_classifier"] and not (options["retrain"] or options["resume"]):
+    if options["resume"]:
+        idle = [name for name in NOT_WITH_RESUME if options[name]]
+        idle += ["epoch_number"] if options["epoch_number"] != 1 else []
+        if idle:
+            raise click.UsageError(f"{_listed(idle)}: the run of --resume has its own; leave them out")
+    if options["reset_classifier"] and not options["retrain"]:
         raise click.UsageError("--reset-classifier replaces the classifier of a net; give the net with --retrain")
-    new_net = [f"--{name.replace('_', '-')}" for name in ("net_type", "depth", "shortcut_type") if options[name]]
+    new_net = [name for name in ("net_type", "depth", "shortcut_type") if options[name]]
     if options["retrain"] and new_net:
-        raise click.UsageError(f"{', '.join(new_net)}: the net of --retrain has its own; leave them out")
+        raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
     options["save"] = options["save"] or options["resume"] or "checkpoints"
     standing = Path(options["save"]) / "latest.pt"
     goes_on = options["resume"] and os.path.realpath(options["resume"]) == os.path.realpath(options["save"])
@@ -77,6 +80,10 @@ def _check(options: dict[str, Any]) -> None:
             f"{options['save']} holds a run; give --resume {options['save']} to go on with it, another --save, "
             "or --overwrite to replace it"
         )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _run_on_gpus(count: int, device: str) -> int:
@@ -125,9 +132,13 @@ def _start(options: dict[str, Any], train: Samples) -> Start:
         options["retrain"],
         options["reset_classifier"],
         options["n_classes"],
-        padded_classes=options["recipe"] == "original" or options["test_only"],
+        padded_classes=options["test_only"] or (options["recipe"] or _default_recipe(options)) == "original",
     )
     return new_start(net, wishes, options["dataset"], train, options["epoch_number"], options["optim_state"])
+
+
+def _default_recipe(options: dict[str, Any]) -> str:
+    return "finetune" if options["reset_classifier"] else "original"
 
 
 def _machine(options: dict[str, Any], start: Start, device: torch.device, processes: Processes) -> Machine:
@@ -145,7 +156,7 @@ def _machine(options: dict[str, Any], start: Start, device: torch.device, proces
     )
 
 
-def _data(options: dict[str, Any], start: Start, train: Samples, val: Samples) -> Data:
+def _data(options: dict[str, Any], start: Start, train: Samples, val: Samples, machine: Machine) -> Data:
     from resnet_tools.inference import Loading
     from resnet_tools.training.run import Data
     from resnet_tools.training.setup import image_loader
@@ -153,23 +164,41 @@ def _data(options: dict[str, Any], start: Start, train: Samples, val: Samples) -
     recipe = start.state.recipe
     sizes = (options["resize_size"], options["crop_size"])
     preprocessing = changed_preprocessing(start.checkpoint.preprocessing, *sizes)
-    batch_size = max(1, recipe.batch_size // 10) if options["ten_crop"] else recipe.batch_size
-    loading = Loading(preprocessing, batch_size, options["ten_crop"])
+    views = 10 if options["ten_crop"] else 1
+    batch_size = max(1, recipe.batch_size // machine.processes.count // views)
+    loading = Loading(preprocessing, batch_size, options["ten_crop"], workers=_workers(options, start, machine))
     return Data(train, val, image_loader(recipe.augmentation, options["dataset"], preprocessing), loading)
 
 
-def _test(start: Start, data: Data, machine: Machine) -> int:
+def _workers(options: dict[str, Any], start: Start, machine: Machine) -> int:
+    if options["workers"] is not None:
+        return int(options["workers"])
+    return GPU_WORKERS if machine.device.type == "cuda" and start.state.recipe.name != "original" else 2
+
+
+def _test(options: dict[str, Any], start: Start, data: Data, machine: Machine) -> int:
+    import torch
+
+    from resnet_tools.cli.running import progress_bar
+    from resnet_tools.metrics import ErrorCounts
     from resnet_tools.training import lines
     from resnet_tools.training.validation import validate
 
-    model = start.checkpoint.model.to(machine.device)
-    if machine.processes.rank == 0:
-        click.echo("\n".join(start.lines))
-    *batches, (_, everything) = validate(model, data.val, data.loading, machine, 0)
-    if machine.processes.rank == 0:
-        for line, _ in batches:
-            click.echo(line)
-        click.echo(f"{lines.epoch_end_line(0, everything)}\n{lines.results_line(everything.top1, everything.top5)}")
+    first, counts = machine.processes.rank == 0, ErrorCounts()
+    skipped: dict[str, str] | None = {} if options["on_error"] == "skip" else None
+    model = start.checkpoint.model.to(machine.device, torch.float64 if machine.precision == "double" else torch.float32)
+    for line in start.lines if first else ():
+        click.echo(line)
+    own = -(-len(data.val) // machine.processes.count)
+    with progress_bar(own, "test", quiet=options["quiet"] or not first) as progress:
+        for line, so_far in validate(model, data.val, data.loading, machine, 0, skipped=skipped):
+            if line and first:
+                click.echo(line)
+                progress(so_far.images - counts.images, [])
+            counts = so_far
+    if first:
+        click.echo(f"{lines.epoch_end_line(0, counts)}\n{lines.results_line(counts.top1, counts.top5)}")
+    list_skipped(skipped or {})
     return 0
 
 
@@ -179,10 +208,13 @@ def _train(options: dict[str, Any], start: Start, data: Data, machine: Machine) 
     from resnet_tools.training.optimizer import freeze
     from resnet_tools.training.recipe import describe
     from resnet_tools.training.run import Run, Saving, Stopped
+    from resnet_tools.training.saving import keep_best
     from resnet_tools.training.step import Stepper
 
     first, folder = machine.processes.rank == 0, Path(options["save"])
     _make_folder(folder)
+    if first and options["resume"]:
+        keep_best(Path(options["resume"]), folder)
     if first:
         click.echo(describe(start.state.recipe))
         for line in start.lines:
@@ -191,23 +223,18 @@ def _train(options: dict[str, Any], start: Start, data: Data, machine: Machine) 
     stepper = Stepper(start.checkpoint.model, start.state.recipe, machine)
     start.restore(stepper)
     checkpoint = replace(start.checkpoint, preprocessing=data.loading.preprocessing)
-    workers = options["workers"]
-    if workers is None:
-        workers = GPU_WORKERS if machine.device.type == "cuda" and start.state.recipe.name != "original" else 2
     keep = options["keep"] if options["keep"] is not None else 0 if start.state.recipe.name == "original" else KEPT
     saving = Saving(folder, 60 * (options["save_every"] or float("inf")), keep)
-    with _stop_flag() as flag, _reports(options, start, flag, first=first) as reports:
+    with stop_flag() as flag, reports(options, start, flag, first=first) as told:
         skip = options["on_error"] == "skip"
-        run = Run(stepper, checkpoint, start.state, data, saving, reports, workers, skip)
+        run = Run(stepper, checkpoint, start.state, data, saving, told, data.loading.workers, skip)
+        code = 0
         try:
             run.train()
-        except Stopped as stopped:
-            return _stopped(stopped.args[0], run.state.epoch, run.state.batches_done, folder, first=first)
-    if first and run.state.skipped:
-        click.echo(f"{len(run.state.skipped)} images could not be read and were left out:", err=True)
-        for reason in run.state.skipped.values():
-            click.echo(f"  {reason}", err=True)
-    return 0
+        except Stopped as stop:
+            code = stopped(stop.args[0], run.state.epoch, run.state.batches_done, folder, first=first)
+    list_skipped(run.state.skipped if first else {})
+    return code
 
 
 def _make_folder(folder: Path) -> None:
@@ -219,57 +246,3 @@ def _make_folder(folder: Path) -> None:
             raise PermissionError(0, "you may not write there")
     except OSError as error:
         raise TrainingError(f"--save {folder}: {error.strerror}; give a folder that can be written") from error
-
-
-def _stopped(number: int, epoch: int, batches: int, folder: Path, *, first: bool) -> int:
-    if first:
-        where = f"epoch {epoch + 1}, batch {batches}" if batches else f"the end of epoch {epoch}"
-        name = signal.Signals(number).name
-        click.echo(f"Stopped by {name} at {where}; all is saved. --resume {folder} goes on from here.", err=True)
-    return 128 + number
-
-
-@contextmanager
-def _stop_flag() -> Iterator[list[int]]:
-    """A list that the first SIGINT or SIGTERM appends its number to; the second ends the process as usual."""
-    flag: list[int] = []
-    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, _: Any) -> None:
-        flag.append(number)
-        click.echo("\nStopping after this batch and saving ... (again: at once, without saving)", err=True)
-        for each, handler in earlier.items():
-            signal.signal(each, handler)
-
-    for number in earlier:
-        signal.signal(number, stop)
-    try:
-        yield flag
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _reports(options: dict[str, Any], start: Start, flag: list[int], *, first: bool) -> Iterator[Reports]:
-    """Lines to stdout, a progress bar on stderr; on a terminal the bar takes the place of the lines of batches."""
-    from resnet_tools.training.run import Reports
-
-    bar = first and not options["quiet"] and sys.stderr.isatty()
-    terse = bar and sys.stdout.isatty()
-
-    def line(text: str) -> None:
-        if not terse or not text.startswith(" | "):
-            click.echo(("\r\033[K" if terse else "") + text)
-
-    def progress(phase: str, done: int, total: int, note: str) -> None:
-        if bar:
-            click.echo(f"\r\033[K{phase}  {done}/{total}  {note}", err=True, nl=done == total and not terse)
-
-    write = None
-    if options["tensorboard"] and first:
-        from resnet_tools.training.board import tensorboard_writer
-
-        write = tensorboard_writer(Path(options["save"]) / "tensorboard")
-    every = options["log_every"] or (1 if start.state.recipe.name == "original" else 10)
-    yield Reports(line, progress, write or (lambda _: None), lambda: flag[0] if flag else 0, every)

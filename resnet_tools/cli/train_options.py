@@ -90,7 +90,7 @@ RUN: tuple[Decorator, ...] = (
     run("--keep", type=click.IntRange(0), help="Epochs whose files stay; 0: all.  [default: 2; original recipe: 0]"),
     run("--save-every", type=POSITIVE, metavar="MINUTES", help="Save also within epochs."),
     run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Begin with the momentum of this file."),
-    run("--manual-seed", type=int, help="Seed of all random numbers.  [default: 0]"),
+    run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all random numbers.  [default: 0]"),
     run("--test-only", is_flag=True, help="Only print the error on val/."),
     run("--ten-crop", is_flag=True, help="Validate on ten crops."),
     run("--log-every", type=COUNT, help="Batches a line.  [default: 1 with the original recipe, else 10]"),
@@ -100,7 +100,10 @@ RUN: tuple[Decorator, ...] = (
 SPEED: tuple[Decorator, ...] = (
     speed("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
     speed("--n-gpu", type=COUNT, default=1, show_default=True, help="Processes on this machine, a GPU each."),
-    speed("--workers", "--n-threads", "workers", type=click.IntRange(0, 256), help="Loaders.  [default: 2; GPU: 8]"),
+    speed(
+        "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
+        help="Loaders a process.  [default: 2; on a GPU 8, but with the original recipe]",
+    ),
     speed(
         "--precision",
         type=click.Choice(["single", "double", "half", "bf16"]),
@@ -119,6 +122,12 @@ RECIPE_FIELDS = (
     "epochs", "batch_size", "accumulate", "lr", "classifier_lr", "lr_schedule", "warmup_epochs", "momentum",
     "weight_decay", "decay_norm", "augmentation", "label_smoothing", "mixup", "cutmix", "ema", "early_stop", "freeze",
     "freeze_bn",
+)  # fmt: skip
+
+
+# What a run that goes on has already.
+NOT_WITH_RESUME = (
+    "retrain", "reset_classifier", "n_classes", "net_type", "depth", "shortcut_type", "optim_state",
 )  # fmt: skip
 
 

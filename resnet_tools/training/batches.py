@@ -8,8 +8,10 @@ Shapes: B images in a batch over all processes, n of them in this one.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from resnet_tools.data.loading import attempt, load_ahead
 from resnet_tools.data.samples import Samples
-from resnet_tools.errors import ImageError
+from resnet_tools.errors import ImageError, TrainingError
 
 Positions = NDArray[np.int64]
 Load = Callable[[Any, np.random.Generator], Tensor]  # an image's path or pixels, random numbers -> (3, H, W)
@@ -108,7 +110,7 @@ def loaded(loader: BatchLoader, batches: Sequence[Positions], *, workers: int, p
         made = _by_processes(loader, batches, workers)
     else:
         made = _by_threads(loader, batches, workers)
-    yield from map(_pinned, made) if pin else made
+    yield from _prefetched(map(_pinned, made)) if pin else made
 
 
 def _by_threads(loader: BatchLoader, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
@@ -131,7 +133,16 @@ def _by_processes(loader: BatchLoader, batches: Sequence[Positions], workers: in
             collate_fn=_as_it_is,
             worker_init_fn=_start_worker,
         )
-        return iter(processes)
+        iterator = iter(processes)
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainingError(
+            "a loader process ended, mostly for want of shared memory or memory; give fewer --workers (at most "
+            f"{THREADS_AT_MOST} are threads, which need none), or a container more of it (docker run --shm-size 8g)"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -151,7 +162,18 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the run decides what happens
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
+
+
+def _prefetched(batches: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
+    """The same, each made by another thread while the one before is used."""
+    with ThreadPoolExecutor(1, "prefetch") as pool:
+        waiting = pool.submit(next, batches, None)
+        while (batch := waiting.result()) is not None:
+            waiting = pool.submit(next, batches, None)
+            yield batch
 
 
 def _pinned(batch: TrainingBatch) -> TrainingBatch:

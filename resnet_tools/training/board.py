@@ -16,7 +16,7 @@ def tensorboard_writer(folder: Path) -> Callable[[Epoch], None]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise TrainingError("--tensorboard needs the package tensorboard: pip install 'resnet_tools[tensorboard]'") from error
+        raise TrainingError("--tensorboard needs tensorboard: pip install 'resnet_tools[tensorboard]'") from error
     writer: Any = SummaryWriter(str(folder))
 
     def write(epoch: Epoch) -> None:

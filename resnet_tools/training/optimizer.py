@@ -41,8 +41,12 @@ def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [cast(nn.BatchNorm2d, part) for part in module.modules() if isinstance(part, kinds)]
 
 
-def make_optimizer(model: ResNet, recipe: Recipe) -> torch.optim.SGD:
-    """SGD over the parameters that are not frozen; each group keeps its full rate as `base_lr`."""
+def make_optimizer(model: ResNet, recipe: Recipe, *, scaled: bool = False) -> torch.optim.SGD:
+    """SGD over the parameters that are not frozen; each group keeps its full rate as `base_lr`.
+
+    scaled: gradients come through a GradScaler. Then not fused: a first step that overflows would leave the momentum
+    without a value.
+    """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     norms = {id(parameter) for norm in batch_norms(model) for parameter in norm.parameters()}
     for name, parameter in model.named_parameters():
@@ -56,7 +60,7 @@ def make_optimizer(model: ResNet, recipe: Recipe) -> torch.optim.SGD:
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0,
-        fused=model.conv1.weight.device.type in ("cuda", "cpu"),
+        fused=model.conv1.weight.device.type in ("cuda", "cpu") and not scaled,
     )
 
 
@@ -76,15 +80,19 @@ def momentum_of(model: ResNet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
 
 
 def set_momentum(model: ResNet, optimizer: torch.optim.SGD, momentum: Mapping[str, Any]) -> None:
-    """Go on with the momentum of an earlier run. Parameters without one (frozen then, new now) begin without.
+    """Go on with the momentum of an earlier run. Parameters without one (frozen then, new now) begin at zero.
 
-    Raises: TrainingError if a shape differs from the parameter's.
+    Raises: TrainingError if it is no momentum, or a shape differs from the parameter's.
     """
+    if not isinstance(momentum, Mapping):
+        raise TrainingError(f"the momentum is a {type(momentum).__name__}; expected names and tensors")
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
-        buffer = momentum.get(name)
-        if buffer is None or id(parameter) not in trained:
+        if not momentum or id(parameter) not in trained:
             continue
-        if not isinstance(buffer, Tensor) or buffer.shape != parameter.shape:
+        buffer = momentum.get(name)
+        fits = isinstance(buffer, Tensor) and buffer.layout == torch.strided and buffer.shape == parameter.shape
+        if buffer is not None and not fits:
             raise TrainingError(f"the optimizer state does not fit the net: {name} has another shape there")
-        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        start = torch.zeros_like(parameter)
+        optimizer.state[parameter]["momentum_buffer"] = start if buffer is None else start.copy_(buffer)

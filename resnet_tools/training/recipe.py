@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from resnet_tools.errors import TrainingError
 
@@ -67,7 +67,12 @@ class Recipe:
         if not isinstance(values, Mapping) or set(values) != names:
             raise TrainingError("the checkpoint's recipe is not one of this version; give the options again")
         arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**arguments)
+        for name, hint in get_type_hints(cls).items():
+            if not _is_possible(arguments[name], hint):
+                raise TrainingError(f"the checkpoint's recipe has an impossible {name}: {arguments[name]!r:.40}")
+        made = cls(**arguments)
+        _check(made)
+        return made
 
 
 def recipe(name: RecipeName, dataset: str, **changes: Any) -> Recipe:
@@ -103,8 +108,8 @@ def _finetune(dataset: str) -> Recipe:
         "finetune",
         20,
         32,
-        lr=0.01,
-        classifier_lr=0.05,
+        lr=0.03,
+        classifier_lr=0.3,
         lr_schedule="cosine",
         warmup_epochs=1,
         label_smoothing=0.1,
@@ -134,7 +139,21 @@ def _modern(dataset: str) -> Recipe:
 _BASES = {"original": _original, "finetune": _finetune, "modern": _modern}
 
 
+def _is_possible(value: object, hint: Any) -> bool:
+    """Whether a value from a file can be a recipe's: a number is not negative and below a billion."""
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int or hint is float:
+        kinds = (int,) if hint is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < 1e9  # false for nan
+    if hint == tuple[int, ...]:
+        return isinstance(value, tuple) and all(type(number) is int for number in value)
+    return value in get_args(hint)
+
+
 def _check(made: Recipe) -> None:
+    if min(made.epochs, made.batch_size, made.accumulate) < 1 or min(made.lr, made.classifier_lr) <= 0:
+        raise TrainingError("epochs, batch size, accumulated batches and learning rates must be above 0")
     if made.warmup_epochs >= max(1, made.epochs):
         raise TrainingError(
             f"a warm-up of {made.warmup_epochs:g} epochs leaves nothing of {made.epochs}; lower --warmup-epochs"

@@ -17,7 +17,7 @@ from torch import Tensor
 from resnet_tools.checkpoint import Checkpoint
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import ImageError, MemoryShortage, TrainingError
-from resnet_tools.history import Epoch, write_history
+from resnet_tools.history import Epoch
 from resnet_tools.inference import Loading
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.processes import Processes
@@ -39,7 +39,7 @@ from resnet_tools.training.saving import RunState, save_run
 from resnet_tools.training.step import Stepper, check_loss
 from resnet_tools.training.validation import share_buffers, validate
 
-HISTORY = "history.csv"
+ASKED_EVERY = 10  # batches after which processes ask each other whether to stop or save
 
 
 class Stopped(Exception):
@@ -71,6 +71,14 @@ class Reports:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What all processes do now: stop because of the signal of this number, if it is not 0; save."""
+
+    stop: int
+    save: bool
+
+
+@dataclass(frozen=True)
 class Saving:
     """Where and when a run is saved; `keep`: how many epochs' files stay, 0 for all."""
 
@@ -98,6 +106,7 @@ class Run:
         Raises: Stopped, TrainingError, ImageError for an image that cannot be read.
         """
         state = self.state
+        self._check_sizes()
         self._own = state.counts if self._processes.rank == 0 else ErrorCounts()
         self._saved_at = time.monotonic()
         while state.epoch < state.recipe.epochs and not self._stale():
@@ -109,6 +118,14 @@ class Run:
     @property
     def _processes(self) -> Processes:
         return self.stepper.machine.processes
+
+    def _check_sizes(self) -> None:
+        count = self._processes.count
+        if min(self.state.recipe.batch_size, len(self.data.train)) < count:
+            raise TrainingError(
+                f"{count} processes need an image each in every batch; there are batches of "
+                f"{self.state.recipe.batch_size} and {len(self.data.train)} training images. Use fewer processes"
+            )
 
     def _stale(self) -> bool:
         patience = self.state.recipe.early_stop
@@ -129,12 +146,12 @@ class Run:
             seconds, started = time.monotonic() - started, time.monotonic()
             state.seconds += seconds
             self._show_progress(counts, number, len(plan))
-            due = number % self.reports.log_every == 0 or number == len(plan)
-            if due or count == 1:  # alone, nobody has to be asked
-                stop, counts = self._exchange(counts)
-                if due:
+            logged = number % self.reports.log_every == 0 or number == len(plan)
+            if logged or number % ASKED_EVERY == 0 or count == 1:  # alone, nobody has to be asked
+                asked, counts = self._exchange(counts)
+                if logged:
                     self._line(lines.training_line(epoch, number, len(plan), seconds, data_seconds, counts))
-                self._save_within(plan, number, stop)
+                self._save_within(plan, number, asked)
 
     def _show_progress(self, counts: ErrorCounts, number: int, batches: int) -> None:
         state = self.state
@@ -159,7 +176,7 @@ class Run:
         set_lr(self.stepper.optimizer, factor)
         images, last = _accumulated(plan, number, recipe.accumulate)
         if batch.images is not None:
-            images -= len(batch.errors) if self._processes.count == 1 else 0
+            images -= len(batch.errors) if self._processes.count == recipe.accumulate == 1 else 0
             seed = mixing_seed(self.state.seed, epoch, number, self._processes.rank)
             counts = self._backward(batch.images, batch.targets, images, last=last, seed=seed)
             check_loss(counts, f"epoch {epoch}, batch {number}", recipe.lr * factor)
@@ -177,48 +194,52 @@ class Run:
     def _backward(self, images: Tensor, targets: Tensor, total: int, *, last: bool, seed: int) -> ErrorCounts:
         try:
             return self.stepper.backward(images, targets, total, last=last, seed=seed)
-        except MemoryShortage as error:
-            shortage = error
+        except MemoryShortage:
+            pass  # outside of this clause nothing holds on to the memory any more
         self.stepper.optimizer.zero_grad(set_to_none=True)
-        fits = largest_that_fits(
-            lambda n: self.stepper.backward(images[:n], targets[:n], n, last=False), len(images)
-        )  # outside of the except clause, which holds on to the memory
-        raise TrainingError(_memory_advice(len(images), fits, self._processes.count)) from shortage
+        fits = largest_that_fits(lambda n: self.stepper.backward(images[:n], targets[:n], n, last=False), len(images))
+        raise TrainingError(_memory_advice(len(images), fits, self._processes.count, self.state.recipe.accumulate))
 
-    def _exchange(self, counts: ErrorCounts) -> tuple[int, ErrorCounts]:
-        """The signal that asks any process to stop, or 0, and the counts of the batch over all processes."""
-        gathered = self._processes.gather((self.reports.stopping(), counts, self._own))
-        self.state.counts = sum((own for _, _, own in gathered), ErrorCounts())
-        return max(stop for stop, _, _ in gathered), sum((of_batch for _, of_batch, _ in gathered), ErrorCounts())
+    def _exchange(self, counts: ErrorCounts) -> tuple[Asked, ErrorCounts]:
+        """What any process is asked to do, and the counts of the batch over all processes."""
+        due = time.monotonic() - self._saved_at > self.saving.every_seconds
+        gathered = self._processes.gather((self.reports.stopping(), due, counts, self._own))
+        self.state.counts = sum((own for *_, own in gathered), ErrorCounts())
+        asked = Asked(max(stop for stop, *_ in gathered), gathered[0][1])  # the first process's clock counts
+        return asked, sum((of_batch for _, _, of_batch, _ in gathered), ErrorCounts())
 
-    def _save_within(self, plan: Sequence[Positions], number: int, stop: int) -> None:
-        """Save if it is time or if the run must stop, unless a step is half accumulated or the epoch is done."""
+    def _save_within(self, plan: Sequence[Positions], number: int, asked: Asked) -> None:
+        """Save if it is time or if the run must stop, unless a step is half accumulated."""
         _, whole = _accumulated(plan, number, self.state.recipe.accumulate)
-        if whole and (stop or time.monotonic() - self._saved_at > self.saving.every_seconds):
+        if whole and (asked.stop or asked.save):
             self._save(best=False)
-        if whole and stop:
-            raise Stopped(stop)
+        if whole and asked.stop:
+            raise Stopped(asked.stop)
 
     def _validate_epoch(self, epoch: int) -> None:
-        state, model = self.state, self.stepper.evaluated
+        state, model, machine = self.state, self.stepper.evaluated, self.stepper.machine
         share_buffers(model, self._processes)
-        stopping = self.reports.stopping if self._processes.count == 1 else lambda: 0
         counts, skipped = ErrorCounts(), state.skipped if self.skip_unreadable else None
-        for line, counts in validate(
-            model, self.data.val, self.data.loading, self.stepper.machine, epoch, skipped=skipped
-        ):
+        shared_batches = len(self.data.val) // (self.data.loading.batch_size * self._processes.count)
+        batches = validate(model, self.data.val, self.data.loading, machine, epoch, skipped=skipped)
+        for number, (line, counts) in enumerate(batches, 1):
             if line:
                 self._line(line)
             self.reports.progress(f"validation {epoch}", counts.images, len(self.data.val), f"top1 {counts.top1:.3f}")
-            if stopping():
-                self._save(best=False)
-                raise Stopped(stopping())
+            if number <= shared_batches:  # those that every process has
+                asked, _ = self._exchange(ErrorCounts())
+                if asked.stop:
+                    self._save(best=False)
+                    raise Stopped(asked.stop)
         self._line(lines.epoch_end_line(epoch, counts))
         self._finish_epoch(epoch, counts)
 
     def _finish_epoch(self, epoch: int, val: ErrorCounts) -> None:
         state, train = self.state, self.state.counts
-        lr = self.stepper.optimizer.param_groups[0]["lr"]
+        for skipped in self._processes.gather(state.skipped):
+            state.skipped.update(skipped)
+        batches = -(-len(self.data.train) // state.recipe.batch_size)
+        lr = state.recipe.lr * lr_factor(state.recipe, epoch - 1 + (batches - 1) / batches)
         speed = train.images / state.seconds if state.seconds else 0.0
         figures = (train.loss, train.top1, train.top5, val.loss, val.top1, val.top5, state.seconds, speed)
         state.history.append(Epoch(epoch, lr, *figures))
@@ -230,16 +251,15 @@ class Run:
         state.epoch, state.batches_done, state.counts, state.seconds = epoch, 0, ErrorCounts(), 0.0
         self._own = ErrorCounts()
         self._save(best=best)
-        stop, _ = self._exchange(ErrorCounts())
-        if stop and epoch < state.recipe.epochs:
-            raise Stopped(stop)
+        asked, _ = self._exchange(ErrorCounts())
+        if asked.stop and epoch < state.recipe.epochs:
+            raise Stopped(asked.stop)
 
     def _save(self, *, best: bool) -> None:
         if self._processes.rank == 0:
             saved = replace(self.checkpoint, model=self.stepper.evaluated)
             folder = self.saving.folder
             save_run(folder, saved, self.stepper, self.state, best=best, keep=self.saving.keep)
-            write_history(self.state.history, folder / HISTORY)
         self._saved_at = time.monotonic()
         self._processes.wait()
 
@@ -255,12 +275,13 @@ def _accumulated(plan: Sequence[Positions], number: int, accumulate: int) -> tup
     return sum(map(len, group)), number == first + len(group)
 
 
-def _memory_advice(images: int, fits: int, processes: int) -> str:
+def _memory_advice(images: int, fits: int, processes: int, accumulate: int) -> str:
     where = "a process" if processes > 1 else "the device"
     text = f"a batch of {images} images does not fit into the memory of {where}"
     if not fits:
         return f"{text}, nor does one image; try a smaller --crop-size, --checkpoint-activations or --precision bf16"
+    batches = -(-images // fits) * accumulate
     return (
-        f"{text}; {fits} would. Give --batch-size {fits * processes} --accumulate {-(-images // fits)} for the same "
-        "steps, or try --checkpoint-activations, --precision bf16 or a smaller --crop-size"
+        f"{text}; {fits} would. Give --batch-size {fits * processes} --accumulate {batches} for steps of as many "
+        "images, or try --checkpoint-activations, --precision bf16 or a smaller --crop-size"
     )

@@ -3,6 +3,7 @@
 model_E.pt      the net after epoch E, for `load_model`: weights, classes, architecture, preprocessing, recipe
 optimState_E.pt what else the next epoch needs: `RunState`, momentum, loss scaler, random state; with a weight average,
                 which is then what model_E.pt holds, also the weights themselves
+history.csv     a row of figures for each epoch
 latest.pt       {"epoch", "modelFile", "optimFile"}: where the run stands. Written last, so that a stop at any moment
                 leaves a whole run
 model_best.pt   a copy of the model_E.pt with the lowest top-1 error
@@ -23,17 +24,18 @@ import torch
 
 from resnet_tools.checkpoint import Checkpoint, load_model, save_model
 from resnet_tools.errors import CheckpointError, TrainingError
-from resnet_tools.history import Epoch
+from resnet_tools.history import Epoch, write_history
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.tensor_files import torch_load, torch_save
 from resnet_tools.training.optimizer import momentum_of, set_momentum
-from resnet_tools.training.recipe import Recipe
+from resnet_tools.training.recipe import ORIGINAL_EPOCHS, Recipe
 from resnet_tools.training.step import Stepper
 from resnet_tools.writing import written_whole
 
 FORMAT, VERSION = "resnet_tools.training", 1
-LATEST, BEST = "latest.pt", "model_best.pt"
+LATEST, BEST, HISTORY = "latest.pt", "model_best.pt", "history.csv"
+LEFTOVER = "0.0"  # stands for the number of a file that is not whole
 INFINITY = float("inf")
 
 
@@ -77,6 +79,7 @@ def save_run(folder: Path, checkpoint: Checkpoint, stepper: Stepper, state: RunS
         if best:
             with written_whole(folder / BEST) as partial:
                 shutil.copyfile(model_file, partial)
+        write_history(state.history, folder / HISTORY)
         content = {"epoch": state.epoch, "modelFile": model_file.name, "optimFile": optim_file.name}
         torch_save(content, folder / LATEST)
     except (CheckpointError, OSError) as error:
@@ -85,6 +88,13 @@ def save_run(folder: Path, checkpoint: Checkpoint, stepper: Stepper, state: RunS
         unfinished = "." in number and number != state.suffix
         if unfinished or (keep and "." not in number and int(number) <= state.epoch - keep):
             old.unlink(missing_ok=True)
+
+
+def keep_best(earlier: Path, folder: Path) -> None:
+    """A run that goes on in another folder brings its best net with it."""
+    if (earlier / BEST).is_file() and not (folder / BEST).exists():
+        with written_whole(folder / BEST) as partial:
+            shutil.copyfile(earlier / BEST, partial)
 
 
 def has_run(folder: Path) -> bool:
@@ -120,19 +130,20 @@ def read_state(optim_file: Path) -> dict[str, Any]:
 
 def restore(stepper: Stepper, content: Mapping[str, Any]) -> None:
     """Put the momentum, the loss scaler, the weights behind an average and the random state of a run in place."""
+    random, scaler = content.get("random"), content.get("scaler")
     try:
         if stepper.average is not None:
             stepper.average.model.load_state_dict(content.get("average") or stepper.model.state_dict())
             stepper.average.updates = int(content.get("average_updates", 0))
         if content.get("weights"):
             stepper.model.load_state_dict(content["weights"])
-    except (RuntimeError, TypeError) as error:
-        raise TrainingError(f"the weights of the optimizer state do not fit the net: {error}") from error
-    set_momentum(stepper.model, stepper.optimizer, content.get("momentum") or {})
-    if stepper.scaler.is_enabled() and content.get("scaler"):
-        stepper.scaler.load_state_dict(content["scaler"])
-    if isinstance(content.get("random"), torch.Tensor):
-        torch.set_rng_state(content["random"])
+        if stepper.scaler.is_enabled() and scaler:
+            stepper.scaler.load_state_dict(scaler)
+        if isinstance(random, torch.Tensor):
+            torch.set_rng_state(random)
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise TrainingError(f"the optimizer state does not fit the net: {error}") from error
+    set_momentum(stepper.model, stepper.optimizer, content.get("momentum", {}))
 
 
 def _state_content(stepper: Stepper, state: RunState) -> dict[str, Any]:
@@ -168,6 +179,9 @@ def _on_cpu(model: ResNet) -> dict[str, torch.Tensor]:
 def _run_state(content: Mapping[str, Any], path: Path) -> RunState:
     try:
         best_epoch, best_top1, best_top5 = content["best"]
+        if content["dataset"] not in ORIGINAL_EPOCHS or min(content["epoch"], content["batches_done"]) < 0:
+            raise ValueError("a data set or a number that is not possible")
+        images, top1_errors, top5_errors, loss_sum = content["counts"]
         return RunState(
             Recipe.from_dict(content["recipe"]),
             str(content["dataset"]),
@@ -175,15 +189,15 @@ def _run_state(content: Mapping[str, Any], path: Path) -> RunState:
             str(content["data"]),
             int(content["epoch"]),
             int(content["batches_done"]),
-            ErrorCounts(*content["counts"]),
+            ErrorCounts(int(images), int(top1_errors), int(top5_errors), float(loss_sum)),
             float(content["seconds"]),
             int(best_epoch),
             float(best_top1),
             float(best_top5),
-            [Epoch(*values) for values in content["history"]],
-            dict(content["skipped"]),
+            [Epoch(int(epoch), *map(float, figures)) for epoch, *figures in content["history"]],
+            {str(name): str(reason) for name, reason in dict(content["skipped"]).items()},
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TrainingError(f"{path}: not a whole optimizer state of `resnet train`: {error!r}") from error
 
 
@@ -200,9 +214,10 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _earlier_files(folder: Path) -> list[tuple[str, Path]]:
-    pattern = re.compile(r"(?:model|optimState)_(\d+(?:\.\d+)?)\.pt")
+    """Number and path of what save_run may remove: files of epochs, and what a kill left of one that was not whole."""
+    pattern = re.compile(r"(?:model|optimState)_(\d+(?:\.\d+)?)\.pt|\.(?:model|optimState)_[\d.]+\.partial\.pt")
     found = [(pattern.fullmatch(path.name), path) for path in folder.iterdir()]
-    return [(match[1], path) for match, path in found if match]
+    return [(match[1] or LEFTOVER, path) for match, path in found if match]
 
 
 def _advice(folder: Path, error: Exception) -> str:

@@ -58,7 +58,7 @@ def starting_net(options: NetOptions, dataset: str, classes: Sequence[str], seed
             )
         return Checkpoint(net, net.architecture, _padded(classes, count), PREPROCESSINGS[dataset], "new")
     checkpoint = load_model(options.retrain)
-    _check_stem(checkpoint, dataset, options.retrain)
+    check_stem(checkpoint, dataset, options.retrain)
     if options.reset_classifier:
         with seeded(seed):
             reset_classifier(checkpoint.model, count)
@@ -91,7 +91,8 @@ def _padded(classes: Sequence[str], count: int) -> list[str]:
     return [*classes, *(f"class {number}" for number in range(len(classes) + 1, count + 1))]
 
 
-def _check_stem(checkpoint: Checkpoint, dataset: str, path: str) -> None:
+def check_stem(checkpoint: Checkpoint, dataset: str, path: str) -> None:
+    """Raises: TrainingError if a net for small images is to train on large ones, or the reverse."""
     stem = checkpoint.architecture.stem
     if (stem == "imagenet") != (dataset == "imagenet"):
         raise TrainingError(

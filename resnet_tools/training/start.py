@@ -18,7 +18,7 @@ from resnet_tools.training import lua_run
 from resnet_tools.training.optimizer import set_momentum
 from resnet_tools.training.recipe import RecipeName, changed, recipe
 from resnet_tools.training.saving import LATEST, RunState, has_run, load_run, read_state, restore
-from resnet_tools.training.setup import NetOptions, digest_of, kept_classes, starting_net
+from resnet_tools.training.setup import NetOptions, check_stem, digest_of, kept_classes, starting_net
 from resnet_tools.training.step import Stepper
 
 
@@ -74,6 +74,7 @@ def resumed_start(folder: Path, wishes: Wishes, dataset: str | None, train: Samp
         )
     latest = lua_run.read_latest(folder)
     checkpoint = load_model(latest.model_file)
+    check_stem(checkpoint, dataset or "imagenet", str(latest.model_file))
     classes = kept_classes(checkpoint, train.classes, NetOptions(retrain=str(latest.model_file), padded_classes=True))
     momentum = lua_run.lua_momentum(latest.optim_file, latest.model_file)
     made = recipe(wishes.recipe or "original", dataset or "imagenet", **wishes.changes)
@@ -88,7 +89,8 @@ def _resumed(folder: Path, wishes: Wishes, dataset: str | None, train: Samples) 
     _check_same(folder, "dataset", state.dataset, dataset)
     _check_same(folder, "manual-seed", state.seed, wishes.seed)
     if state.batches_done:
-        _check_same(folder, "batch-size", state.recipe.batch_size, wishes.changes.get("batch_size"))
+        for name in ("batch_size", "accumulate"):
+            _check_same(folder, name.replace("_", "-"), getattr(state.recipe, name), wishes.changes.get(name))
     if checkpoint.classes is not None and list(checkpoint.classes[: len(train.classes)]) != list(train.classes):
         raise TrainingError(f"{folder}: the run has other classes than the data; give the data that it began with")
     state.recipe = changed(state.recipe, **wishes.changes)
@@ -130,7 +132,7 @@ def _momentum(path: Path, retrain: str | None) -> Mapping[str, Any]:
     with path.open("rb") as file:
         kind = content_kind(file.read(HEAD_BYTES), path.stat().st_size)
     if kind == "zip":
-        return read_state(path).get("momentum") or {}
+        return read_state(path).get("momentum", {})
     if retrain is None:
         raise TrainingError(f"--optim-state {path}: give the .t7 net that it belongs to with --retrain")
     return lua_run.lua_momentum(path, Path(retrain))

@@ -21,7 +21,7 @@ from resnet_tools.errors import TrainingError
 from resnet_tools.inference import memory_errors
 from resnet_tools.metrics import ErrorCounts, error_counts
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.processes import ALONE, Processes
+from resnet_tools.processes import ALONE, Processes, lost_processes
 from resnet_tools.training.average import WeightAverage
 from resnet_tools.training.memory import checkpoint_activations
 from resnet_tools.training.mixing import mixed
@@ -53,10 +53,11 @@ class Stepper:
         dtype = torch.float64 if machine.precision == "double" else torch.float32
         self.layout = _fast_layout(model, machine.device)
         self.model = model.to(machine.device, dtype).to(memory_format=self.layout)
-        self.optimizer = make_optimizer(self.model, recipe)
+        self.optimizer = make_optimizer(self.model, recipe, scaled=machine.precision == "half")
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=machine.precision == "half")
         self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
         self.trained = _wrapped(self.model, machine)
+        self._has_gradient = False
 
     def train_mode(self) -> None:
         """Training mode, but for the batch norms that are frozen: those keep their running statistics."""
@@ -69,26 +70,34 @@ class Stepper:
         """Add the gradient of these images; (N, 3, H, W), (N,) on any device.
 
         total: the images of the whole step. last: no other batch follows in this step. seed: of mixup and cutmix.
-        Raises: TrainingError if the loss is not finite, ResnetToolsError if the memory does not suffice.
+        Raises: MemoryShortage; TrainingError if the net cannot be compiled; ProcessError if another process ended.
         """
-        device = self.machine.device
-        dtype = self.model.conv1.weight.dtype
+        with memory_errors(len(images)), lost_processes(), self._compiler_errors():
+            return self._backward(images, targets, total, last=last, seed=seed)
+
+    def _backward(self, images: Tensor, targets: Tensor, total: int, *, last: bool, seed: int) -> ErrorCounts:
+        device, dtype = self.machine.device, self.model.conv1.weight.dtype
         images = images.to(device, non_blocking=True).to(dtype).contiguous(memory_format=self.layout)
         labels = targets.to(device, non_blocking=True)
         images, soft = mixed(images, labels, self.recipe, self.model.architecture.classes, seed)
-        with self._gradients_shared(last), memory_errors(len(images)), self._single_image(len(images)):
+        with self._gradients_shared(last), self._single_image(len(images)):
             with self._autocast():
                 logits = self.trained(images)  # (N, K)
             loss = self._loss(logits, soft)
             scale = self.machine.processes.count / total  # processes' gradients are averaged
             self.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
+        self._has_gradient = True
         mean = float(loss.detach()) / len(images)
         return error_counts(logits.detach().float(), labels, mean)
 
     def step(self) -> None:
-        """Apply and clear the gradient."""
-        self.scaler.step(self.optimizer)
+        """Apply and clear the gradient, if there is one. Raises: MemoryShortage."""
+        if not self._has_gradient:
+            return
+        with memory_errors(self.recipe.batch_size):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
+        self._has_gradient = False
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model)
@@ -121,9 +130,23 @@ class Stepper:
         training = [norm for norm in batch_norms(self.model) if norm.training]
         for norm in training:
             norm.eval()
-        yield
-        for norm in training:
-            norm.train()
+        try:
+            yield
+        finally:
+            for norm in training:
+                norm.train()
+
+    @contextmanager
+    def _compiler_errors(self) -> Iterator[None]:
+        """torch.compile works, and fails, when the net is first called."""
+        try:
+            yield
+        except Exception as error:
+            module = type(error).__module__
+            if not self.machine.compile or not module.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise TrainingError(f"torch.compile does not work here ({reason:.300}); leave out --compile") from error
 
 
 def check_loss(counts: ErrorCounts, where: str, lr: float) -> None:
@@ -161,12 +184,7 @@ def _wrapped(model: ResNet, machine: Machine) -> nn.Module:
             trained = nn.parallel.DistributedDataParallel(
                 model, device_ids=[machine.device.index] if on_gpu else None, broadcast_buffers=False
             )
-    if machine.compile:
-        try:
-            return torch.compile(trained)  # type: ignore[return-value]
-        except RuntimeError as error:
-            raise TrainingError(f"--compile: torch.compile does not work here: {error}") from error
-    return trained
+    return torch.compile(trained) if machine.compile else trained  # type: ignore[return-value]
 
 
 def _synchronise_batch_norms(module: nn.Module) -> None:

@@ -15,7 +15,7 @@ from resnet_tools.errors import ImageError
 from resnet_tools.inference import Batch, Loading, logits_of, own_batches
 from resnet_tools.metrics import ErrorCounts, error_counts
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.processes import Processes
+from resnet_tools.processes import Processes, lost_processes
 from resnet_tools.training import lines
 from resnet_tools.training.step import AUTOCAST, Machine
 
@@ -77,5 +77,6 @@ def _counts(model: ResNet, images: Tensor | None, targets: Tensor, machine: Mach
 def share_buffers(model: ResNet, processes: Processes) -> None:
     """Give every process the running statistics of process 0, which are those that are saved."""
     if processes.count > 1:
-        for buffer in model.buffers():
-            torch.distributed.broadcast(buffer, 0)
+        with lost_processes():
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
