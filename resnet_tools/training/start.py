@@ -132,7 +132,8 @@ def _momentum(path: Path, retrain: str | None) -> Mapping[str, Any]:
     with path.open("rb") as file:
         kind = content_kind(file.read(HEAD_BYTES), path.stat().st_size)
     if kind == "zip":
-        return read_state(path).get("momentum", {})
+        momentum: Mapping[str, Any] = read_state(path).get("momentum", {})
+        return momentum
     if retrain is None:
         raise TrainingError(f"--optim-state {path}: give the .t7 net that it belongs to with --retrain")
     return lua_run.lua_momentum(path, Path(retrain))
