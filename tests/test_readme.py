@@ -42,6 +42,19 @@ def test_the_nearest_neighbours_run_as_they_stand(tmp_path):
     assert all(line.count(".png") == 5 for line in lines)
 
 
+@pytest.mark.slow
+def test_the_fine_tuning_ends_as_the_readme_shows(tmp_path):
+    [command] = re.findall(r"```\nresnet (train [^\n]*--save digits-run)\n```", TEXT)
+    words = [str(ROOT / word) if word.startswith("resnet_tools/") else word for word in command.split()]
+    done = subprocess.run([sys.executable, "-m", "resnet_tools", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = re.search(r"```\n(Recipe finetune: .*?), \.\.\.\n", TEXT)
+    assert shown is not None
+    assert done.stdout.startswith(shown[1])
+    error = float(done.stdout.splitlines()[-1].split()[3])
+    assert error < 10  # the README says some 4 %
+
+
 def test_the_tree_names_every_module():
     tree = TEXT.partition("## The house")[2].partition("```")[2].partition("```")[0]
     for path in sorted((ROOT / "resnet_tools").rglob("*.py")):
