@@ -143,7 +143,7 @@ class Run:
             counts = self._step(batch, plan, number, epoch)
             self._own += counts
             state.batches_done = number
-            seconds, started = time.monotonic() - started, time.monotonic()
+            seconds = time.monotonic() - started
             state.seconds += seconds
             self._show_progress(counts, number, len(plan))
             logged = number % self.reports.log_every == 0 or number == len(plan)
@@ -152,6 +152,7 @@ class Run:
                 if logged:
                     self._line(lines.training_line(epoch, number, len(plan), seconds, data_seconds, counts))
                 self._save_within(plan, number, asked)
+            started = time.monotonic()
 
     def _show_progress(self, counts: ErrorCounts, number: int, batches: int) -> None:
         state = self.state
