@@ -22,13 +22,14 @@ from pathlib import Path
 from resnet_tools.errors import HistoryError
 from resnet_tools.history import NAN, Epoch, read_history
 
+WHOLE = r"(\d{1,9})"  # no training has more epochs, and Python refuses to read numbers of thousands of digits
 NUMBER = r"(-?(?:\d+(?:\.\d+)?(?:e[+-]?\d+)?|nan|inf))"
 TRAIN = re.compile(
-    rf"\| Epoch: \[(\d+)\]\[(\d+)/(\d+)\]\s+Time\s+{NUMBER}\s+Data\s+{NUMBER}"
+    rf"\| Epoch: \[{WHOLE}\]\[{WHOLE}/{WHOLE}\]\s+Time\s+{NUMBER}\s+Data\s+{NUMBER}"
     rf"\s+Err\s+{NUMBER}\s+top1\s+{NUMBER}\s+top5\s+{NUMBER}"
 )
-TEST = re.compile(rf"\| Test: \[(\d+)\]\[\d+/\d+\]\s+Time\s+{NUMBER}\s")
-FINISHED = re.compile(rf"\* Finished epoch # (\d+)\s+top1:\s+{NUMBER}\s+top5:\s+{NUMBER}")
+TEST = re.compile(rf"\| Test: \[{WHOLE}\]\[\d+/\d+\]\s+Time\s+{NUMBER}\s")
+FINISHED = re.compile(rf"\* Finished epoch # {WHOLE}\s+top1:\s+{NUMBER}\s+top5:\s+{NUMBER}")
 HISTORY = "history.csv"
 GZIP = b"\x1f\x8b"
 

@@ -92,7 +92,19 @@ def test_a_run_is_a_folder_its_history_or_a_log(tmp_path):
         read_run(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\xff" * 50, gzip.compress(b"text"), gzip.compress(b"x" * 999)[:20]])
+LONG = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b" * Finished epoch # %s     top1:  1.000  top5:  1.000\n" % LONG,
+        b"\0\xff" * 50,
+        gzip.compress(b"text"),
+        gzip.compress(b"x" * 999)[:20],
+    ],
+)
 def test_other_files_are_refused_by_name(content, tmp_path):
     (tmp_path / "log").write_bytes(content)
     with pytest.raises(HistoryError, match=str(Path("log"))):
