@@ -47,6 +47,11 @@ def font_file() -> str:
     return str(findfont("DejaVu Sans"))
 
 
+def drawable(name: str) -> str:
+    """The name on one line, with a mark for each letter that an SVG may not hold and that fonts cannot lay out."""
+    return "".join(" " if sign.isspace() else sign if sign.isprintable() else "?" for sign in name)
+
+
 def plot_histories(runs: Mapping[str, Sequence[Epoch]], path: Path) -> None:
     """Validation error, training error and training loss by epoch, each run in a colour of its own; top-5 is dashed.
 
@@ -60,7 +65,7 @@ def plot_histories(runs: Mapping[str, Sequence[Epoch]], path: Path) -> None:
             axes.set_xlabel("epoch")
             axes.set_ylabel(unit)
             axes.grid(alpha=0.3)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             drawn = [
                 _draw_line(axes, history, column, style, color)
                 for history, color in zip(runs.values(), colors, strict=True)
@@ -84,7 +89,9 @@ def _draw_line(axes: Any, history: Sequence[Epoch], column: str, style: str, col
     points = [(epoch.epoch, getattr(epoch, column)) for epoch in history]
     points = [(epoch, value) for epoch, value in points if math.isfinite(value)]
     marker = "o" if len(points) <= 12 else ""
-    axes.plot(*zip(*points, strict=True), style, color=color, marker=marker, markersize=4) if points else None
+    if points:
+        inside = "none" if style == "--" else "full"  # a run of one epoch has no line that could be dashed
+        axes.plot(*zip(*points, strict=True), style, color=color, marker=marker, markersize=4, fillstyle=inside)
     return bool(points)
 
 
@@ -141,7 +148,7 @@ def _write_numbers(axes: Any, shares: NDArray[np.float64], right: NDArray[Any], 
 
 
 def _cut(name: str, characters: int = LABEL_CHARACTERS) -> str:
-    name = name.encode(errors="replace").decode().replace("\n", " ")
+    name = drawable(name)
     return name if len(name) <= characters else f"{name[: characters - 1].rstrip()}…"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from resnet_tools.plotting import COLORS, plot_confusion, plot_histories
 from tests.golden import DATA
 
 FILES = DATA / "evaluation"
+SVG = "{http://www.w3.org/2000/svg}"
 HISTORY = [Epoch(k, 0.1, 2 / k, 80 / k, 30 / k, 2 / k, 70 / k, 20 / k, 5, 100) for k in range(1, 5)]
 
 
@@ -71,6 +73,19 @@ def test_charts_without_figures_say_so(tmp_path):
     texts = [text.strip() for text in texts_of(tmp_path / "a.svg")]
     assert texts.count("no data") == 2
     assert "_name with $x$" in texts
+
+
+def test_names_that_no_svg_may_hold_are_drawn_with_marks(tmp_path):
+    plot_histories({"a\x01\n\0<b>\udcff\u2028c": HISTORY}, tmp_path / "a.svg")
+    assert "a? ?<b>? c" in [text.text.strip() for text in ElementTree.parse(tmp_path / "a.svg").iter(f"{SVG}text")]
+
+
+def test_a_run_of_one_epoch_has_a_mark_for_each_error_and_whole_epochs(tmp_path):
+    plot_histories({"run": [Epoch(1, val_top1=50.0, val_top5=20.0)]}, tmp_path / "a.svg")
+    svg = (tmp_path / "a.svg").read_text()
+    marks = re.findall(rf'<use xlink:href="[^"]*"[^>]* style="([^"]*)stroke: {COLORS[0]}', svg)
+    assert marks == [f"fill: {COLORS[0]}; ", "fill-opacity: 0; "]
+    assert texts_of(tmp_path / "a.svg")[:2] == ["1", "epoch"]
 
 
 def test_many_runs_have_colours_of_their_own(tmp_path):

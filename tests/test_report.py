@@ -166,6 +166,12 @@ def test_the_page_needs_no_other_file_and_runs_nothing(tmp_path):
     assert {row[0] for row in read_csv(tmp_path / "per_class.csv")[1:]} == set(names)
 
 
+def test_class_names_that_cannot_be_laid_out_do_not_stop_the_pictures(tmp_path):
+    names = ["\x01", "日本\r", "new\nline", " ", "\0", "\u202eright to left"]
+    report(tmp_path, evaluation([(k, 1, (k + 1) % 6, 0.5) for k in range(6)], names))
+    assert (tmp_path / "mistakes.png").stat().st_size > 1000
+
+
 def test_a_report_without_mistakes_has_no_contact_sheet_even_if_an_earlier_one_had(tmp_path):
     report(tmp_path, evaluation([(0, 1, 1, 0.5)], ["a", "b"]))
     assert (tmp_path / "mistakes.png").exists()

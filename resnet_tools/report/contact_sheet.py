@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from resnet_tools.data.image import load_image
 from resnet_tools.errors import ImageError
+from resnet_tools.plotting import drawable
 from resnet_tools.report.tables import Mistake
 
 MOST, COLUMNS = 24, 6
@@ -41,7 +41,7 @@ def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], f
         )
         for line, (text, end, color) in enumerate(lines):
             place = (x, y + PICTURE_PX + 4 + line * LINE_PX)
-            draw.text(place, _fitting(_printable(text), end, font), fill=color, font=font)
+            draw.text(place, _fitting(drawable(text), end, font), fill=color, font=font)
     return sheet
 
 
@@ -67,7 +67,3 @@ def _fitting(text: str, end: str, font: Font) -> str:
     while text and font.getlength(f"{text}…{end}") > PICTURE_PX:
         text = text[:-1]
     return f"{text.rstrip()}…{end}"
-
-
-def _printable(text: str) -> str:
-    return Path(text).as_posix().encode(errors="replace").decode().replace("\n", " ")
