@@ -118,6 +118,7 @@ def test_fewer_wordnet_ids_need_the_list_of_all(tmp_path):
         ("path,class\n1.png,b\nsub/2.png,a\n", {"1.png": 1, "sub/2.png": 0}),
         ("\ufeff1.png,a\r\n", {"1.png": 0}),
         ('1.png,"a"\n\n2.jpg , b\n', {"1.png": 0, "2.jpg": 1}),
+        (' "1.png", "a"\n  \n./sub//2.png,b\n', {"1.png": 0, "sub/2.png": 1}),
         ("ImageId,PredictionString\n1,a\nsub/2,b\n", {"1.png": 0, "sub/2.png": 1}),
         ("1.png a\nsub/2.png b\n", {"1.png": 0, "sub/2.png": 1}),
         ("a\nb\nb\n", {"1.png": 0, "2.jpg": 1, "sub/2.png": 1}),
@@ -128,6 +129,13 @@ def test_lists_of_labels_in_the_forms_that_people_have(text, expected, tmp_path)
     images = tree(tmp_path / "images", "1.png", "2.jpg", "sub/2.png")
     (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
     assert classes_of(images, Outputs(2, ["a", "b"]), labels=tmp_path / "labels.txt") == expected
+
+
+def test_names_with_commas_and_line_ends_are_found_in_quotes(tmp_path):
+    images = tree(tmp_path / "images", "a,b.png", "two\nlines.png", "odd\u2028one.png")
+    (tmp_path / "labels.csv").write_text('path,class\n"a,b.png",a\n"two\nlines.png",b\nodd\u2028one.png,b\n', "utf-8")
+    found = classes_of(images, Outputs(2, ["a", "b"]), labels=tmp_path / "labels.csv")
+    assert found == {"a,b.png": 0, "two\nlines.png": 1, "odd\u2028one.png": 1}
 
 
 def test_paths_may_count_from_the_folder_above(tmp_path):
@@ -183,6 +191,8 @@ def test_wordnet_ids_one_a_line_and_with_boxes(tmp_path):
         ("", "is empty; expected lines of"),
         ("path,class\n", "holds no images"),
         ("1.png,a\n1.png,b\n", "names 1.png twice; every image counts once"),
+        ("1.png,a\n./1.png,a\n", "names 1.png twice; every image counts once"),
+        (",\n", "is no `path,class`"),
         ("1.png,a\n3.png,b\n", r"1 of 2 images are not in .*: 3.png"),
         ("1.png,\n", "is no `path,class`"),
         ("1.png a\n2.png\n", "line 2 is '2.png'; expected lines of"),

@@ -42,7 +42,7 @@ ERRORS = ("top1_error", "top5_error")
     1000 also by sorted WordNet id; for a net without names they are its classes in the order of bytes.
 
     Or it holds images whose classes --labels gives, in lines of `path,class`, of `NAME CLASS`, or of one WordNet id or
-    name for each image. Numbers are the net's outputs, counted from 0. The ILSVRC2012_IDs of
+    name without spaces for each image. Numbers are the net's outputs, counted from 0. The ILSVRC2012_IDs of
     ILSVRC2012_validation_ground_truth.txt are others and need --synsets.""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")

@@ -3,7 +3,7 @@
 The forms that people have, told apart by content:
 - `path,class` with or without a header line; of a class such as `n03995372 85 1 499 272` the WordNet id counts;
 - `NAME CLASS`, as Caffe's `val.txt`;
-- one class a line, for the images of the folder in byte order: WordNet ids or names;
+- one class a line, for the images of the folder in byte order: WordNet ids, or names without spaces;
 - one number a line, as `ILSVRC2012_validation_ground_truth.txt`. Those numbers are ILSVRC2012_IDs, which are **not**
   in the order of the published nets' outputs (sorted WordNet ids), so they need a list: the WordNet id of number 1 in
   line 1, and so on (the `synsets` of the development kit's `meta.mat`).
@@ -12,6 +12,7 @@ The forms that people have, told apart by content:
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from resnet_tools.errors import DataError, ResnetToolsError
 
 HEADERS = {"path", "file", "filename", "file_name", "image", "imageid", "image_id", "name", "id"}
 WORDNET_ID = re.compile(r"n\d{8}\b")
-FORMS = "lines of `path,class`, of `NAME CLASS`, or of one class for each image"
+FORMS = "lines of `path,class`, of `NAME CLASS`, or of one class without spaces for each image"
 
 
 def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -34,9 +35,12 @@ def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str]
     synsets: what `read_synsets` gives.
     Raises: DataError that names the file, the line and what does not fit.
     """
-    lines = _lines(labels)
-    if any("," in line for line in lines[:1]):
-        return _placed(_table(lines, labels), folder, top, labels)
+    text = _text(labels)
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise DataError(f"{labels}: is empty; expected {FORMS}")
+    if "," in lines[0]:
+        return _placed(_table(text, labels), folder, top, labels)
     if all(len(line.split()) == 1 for line in lines):
         return _in_order(lines, folder, labels, synsets)
     pairs = [line.rsplit(None, 1) for line in lines]
@@ -46,22 +50,20 @@ def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str]
     return _placed([(name, label) for name, label in pairs], folder, top, labels)
 
 
-def _lines(path: Path) -> list[str]:
+def _text(path: Path) -> str:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as text: {error}") from error
-    lines = [line for line in lines if line]
-    if not lines:
-        raise DataError(f"{path}: is empty; expected {FORMS}")
-    return lines
 
 
-def _table(lines: Sequence[str], labels: Path) -> list[tuple[str, str]]:
+def _table(text: str, labels: Path) -> list[tuple[str, str]]:
+    """The cells of a quoted name may go over lines."""
     try:
-        rows = list(csv.reader(lines, strict=True))
+        rows = list(csv.reader(io.StringIO(text), strict=True, skipinitialspace=True))
     except csv.Error as error:
         raise DataError(f"{labels}: cannot be read as CSV: {error}") from error
+    rows = [row for row in rows if len(row) > 1 or "".join(row).strip()]
     if rows[0][0].strip().lower() in HEADERS:
         rows = rows[1:]
     for row in rows:
@@ -122,6 +124,7 @@ def _placed(pairs: Sequence[tuple[str, str]], folder: Path, top: Path, labels: P
     found: dict[str, str] = {}
     missing = []
     for name, label in pairs:
+        name = os.path.normpath(name)
         candidates = [os.path.join(folder, name), os.path.join(top, name), stems.get(name, "")]
         path = next((path for path in candidates if os.path.isfile(path)), None)
         if path is None:
