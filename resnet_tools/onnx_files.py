@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,13 +75,16 @@ class OnnxNet:
         except Exception as error:
             shape = tuple(images.shape)
             raise CheckpointError(f"{self.path}: onnxruntime cannot run it on images {shape}: {error}") from error
+        if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.dtype.kind != "f":
+            found = f"{logits.dtype} {logits.shape}" if isinstance(logits, np.ndarray) else type(logits).__name__
+            raise CheckpointError(f"{self.path}: its output is {found}; expected a row of logits for each image")
         return torch.from_numpy(logits).float()
 
     def _preprocessing(self) -> Preprocessing | None:
         described = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
         try:
             return Preprocessing.from_dict(json.loads(described)["preprocessing"]) if described else None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{self.path}: its metadata {METADATA!r} is not a description: {error}") from error
 
 

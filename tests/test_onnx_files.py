@@ -16,7 +16,7 @@ from resnet_tools.data.transforms import CIFAR100, IMAGENET
 from resnet_tools.errors import CheckpointError, ExportError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
-from resnet_tools.onnx_files import OnnxNet, write_onnx
+from resnet_tools.onnx_files import METADATA, OnnxNet, write_onnx
 from tests.strategies import architectures
 
 DESCRIPTION = {"preprocessing": IMAGENET.to_dict()}
@@ -96,12 +96,39 @@ def test_a_missing_file_is_refused(tmp_path):
         OnnxNet(tmp_path / "net.onnx")
 
 
+def save_graph(path, shape: list[object], output, operation: str, **attributes: object) -> None:
+    """One operation from `x`, float32 of that shape, to `y`."""
+    images = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operation, ["x"], ["y"], **attributes)], "g", [images], [output]
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+
+
 def test_a_net_that_takes_something_else_than_images_is_refused(tmp_path):
-    row, column = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]) for name in "xy")
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "relu", [row], [column])
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4])
+    save_graph(tmp_path / "net.onnx", [1, 4], output, "Relu")
     with pytest.raises(CheckpointError, match=r"expected one input of float32 images \(N, 3, H, W\)"):
         OnnxNet(tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("operation", "attributes", "found"),
+    [
+        ("Relu", {}, r"float32 \(2, 3, 4, 5\)"),
+        ("ReduceMean", {"axes": [1, 2, 3], "keepdims": 0}, r"float32 \(2,\)"),
+        ("ArgMax", {"axis": 1}, r"int64 \(2, 1, 4, 5\)"),
+        ("Cast", {"to": onnx.TensorProto.STRING}, "object"),
+        ("SequenceConstruct", {}, "list"),
+    ],
+)
+def test_a_net_that_gives_something_else_than_logits_is_refused(tmp_path, operation, attributes, found):
+    kind = {"ArgMax": onnx.TensorProto.INT64, "Cast": onnx.TensorProto.STRING}.get(operation, onnx.TensorProto.FLOAT)
+    is_list = operation == "SequenceConstruct"
+    describe = onnx.helper.make_tensor_sequence_value_info if is_list else onnx.helper.make_tensor_value_info
+    save_graph(tmp_path / "net.onnx", ["N", 3, "H", "W"], describe("y", kind, None), operation, **attributes)
+    with pytest.raises(CheckpointError, match=rf"net\.onnx: its output is {found}.*; expected a row of logits"):
+        OnnxNet(tmp_path / "net.onnx")(torch.zeros(2, 3, 4, 5))
 
 
 def test_images_that_do_not_fit_are_an_error(tmp_path):
@@ -110,8 +137,12 @@ def test_images_that_do_not_fit_are_an_error(tmp_path):
         OnnxNet(tmp_path / "net.onnx")(torch.zeros(1, 1, 32, 32))
 
 
-def test_a_description_of_something_else_is_an_error(tmp_path):
-    write_onnx(load_model().model, tmp_path / "net.onnx", {"preprocessing": 3})
+@pytest.mark.parametrize("described", ['{"preprocessing": 3}', "[]", "{", "[" * 100_000])
+def test_a_description_of_something_else_is_an_error(described, tmp_path):
+    write_onnx(load_model().model, tmp_path / "net.onnx", DESCRIPTION)
+    graph = onnx.load(tmp_path / "net.onnx")
+    onnx.helper.set_model_props(graph, {METADATA: described})
+    onnx.save(graph, tmp_path / "net.onnx")
     with pytest.raises(CheckpointError, match="its metadata 'resnet_tools' is not a description"):
         OnnxNet(tmp_path / "net.onnx")
 
