@@ -141,6 +141,9 @@ def _load_pt(path: Path) -> Checkpoint:
     content = torch_load(path)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         return _described(content, content.get("state_dict"), "pt")
+    if isinstance(content, Mapping) and "modelFile" in content:
+        name = str(content["modelFile"])
+        raise CheckpointError(f"it says where a training stands and holds no net; that is in {name!r:.80} beside it")
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -195,8 +198,13 @@ def _checked_classes(classes: Any, count: int) -> list[str] | None:
     return list(classes)
 
 
+def names_beside(path: Path) -> Path:
+    """Where the class names are that a file does not hold."""
+    return path.with_name(f"{path.stem}.classes.txt")
+
+
 def _classes_beside(path: Path, count: int) -> list[str] | None:
-    beside = path.with_name(f"{path.stem}.classes.txt")
+    beside = names_beside(path)
     if not beside.is_file():
         return None
     classes = read_labels(beside)

@@ -33,6 +33,7 @@ from resnet_tools.checkpoint import (
     extra_content,
     load_model,
     model_path,
+    names_beside,
     write_model,
 )
 from resnet_tools.data.labels import read_labels
@@ -133,9 +134,9 @@ def convert(
             if not comparison.within(allowed):
                 advice = f"; --tolerance {2 * comparison.relative:.1g} accepts that" * isfinite(comparison.relative)
                 raise ExportError(f"{target.path}: nothing is written: {comparison}; expected {allowed:g}{advice}")
-        if names_file is not None:
-            with written_whole(names_file) as unfinished:
-                unfinished.write_text("".join(f"{name}\n" for name in names), "utf-8")
+            if names_file is not None:
+                with written_whole(names_file) as unfinished_names:
+                    unfinished_names.write_text("".join(f"{name}\n" for name in names), "utf-8")
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise ExportError(f"{target.path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     return Converted(target.path, comparison, allowed, notes)
@@ -199,6 +200,9 @@ def _notes(checkpoint: Checkpoint, extra: Mapping[str, Any], target: Target) -> 
         notes.append(f"left out: {', '.join(extra)}")
     if target.ending in NAMES_BESIDE and checkpoint.preprocessing != default_preprocessing(checkpoint.architecture):
         notes.append(f"{target.ending} holds no preprocessing; images are prepared by {checkpoint.preprocessing}")
+    beside = names_beside(target.path)
+    if checkpoint.classes is None and target.ending != ".onnx" and beside.exists():
+        notes.append(f"{beside} was there; its lines are taken for the class names of {target.path.name}")
     return notes
 
 
@@ -208,7 +212,7 @@ def _keeps_extra(target: Target) -> bool:
 
 def _names_file(checkpoint: Checkpoint, path: Path, force: bool) -> Path | None:
     """Where the class names go that the format does not hold; None if they need not be written."""
-    beside = path.with_name(f"{path.stem}.classes.txt")
+    beside = names_beside(path)
     if checkpoint.classes is None or path.suffix not in NAMES_BESIDE:
         return None
     for name in checkpoint.classes:

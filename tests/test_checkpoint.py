@@ -164,6 +164,7 @@ def overlapping() -> dict[str, torch.Tensor]:
     [
         (plain({}), "it holds a dict; expected a state dict"),
         (plain({"a": 1}), "'a': int; expected parameter names and dense tensors"),
+        (plain({"epoch": 1, "modelFile": "model_1.pt"}), "holds no net; that is in 'model_1.pt' beside it"),
         (plain({"a": torch.zeros(2)}), r"the key conv1\.weight is missing"),
         (plain({"a": torch.zeros(2).to_sparse()}), "expected parameter names and dense tensors"),
         (plain({"a": torch.zeros(2, dtype=torch.int32)}), "expected floating-point weights"),

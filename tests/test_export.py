@@ -84,6 +84,24 @@ def test_class_names_that_a_format_does_not_hold_go_beside_it(tmp_path):
     assert done.notes[0].startswith(".t7 holds no preprocessing; images are prepared by Preprocessing(resize_px=256")
 
 
+def test_a_file_without_its_class_names_is_not_written(source, tmp_path):
+    (tmp_path / ".out.classes.partial.txt").mkdir()  # in place of a disk that is full by then
+    (tmp_path / "out.t7").write_bytes(b"earlier")
+    save_model(small_checkpoint(classes=NAMES), source)
+    with pytest.raises(ExportError, match=r"out\.t7: cannot be written"):
+        convert(source, Target(tmp_path / "out.t7"), force=True)
+    assert (tmp_path / "out.t7").read_bytes() == b"earlier"
+    assert files_in(tmp_path) == [".out.classes.partial.txt", "in.pt", "out.t7"]
+
+
+def test_names_that_were_there_for_another_file_are_noted(source, tmp_path):
+    (tmp_path / "out.classes.txt").write_text("\n".join(NAMES))
+    [note] = convert(source, Target(tmp_path / "out.safetensors")).notes
+    assert note.endswith("out.classes.txt was there; its lines are taken for the class names of out.safetensors")
+    assert load_model(tmp_path / "out.safetensors").classes == NAMES
+    assert convert(source, Target(tmp_path / "out.onnx")).notes == []
+
+
 def test_other_class_names_beside_it_are_kept(tmp_path):
     save_model(small_checkpoint(classes=NAMES), tmp_path / "in.pt")
     names = tmp_path / "out.classes.txt"
@@ -333,8 +351,8 @@ def test_verify_says_whether_two_files_are_the_same(source, tmp_path, capsys):
 
 
 def test_verify_reports_what_is_missing(source, capsys):
-    assert run(["verify", "no.t7", str(source)]) == 2
-    assert "no.t7: no such model file" in capsys.readouterr().err
+    assert run(["verify", "no.t7", "none.t7"]) == 2
+    assert "no.t7: no such model file\nnone.t7: no such model file" in capsys.readouterr().err
     assert run(["verify", str(source), "no.onnx"]) == 2
     assert run(["verify", str(source), str(source), "--images", "no.jpg"]) == 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from resnet_tools.cli.common import check_files, quick_imports, warnings_as_lines
+from resnet_tools.cli.common import check_files, check_models, quick_imports, warnings_as_lines
 
 
 @click.command(
@@ -26,8 +26,8 @@ def command(first: str, second: str, images: tuple[str, ...], tolerance: float |
     if the difference is above the tolerance. Without --images they get random images and the small photos of the
     package; with it, each image as A prepares it.
     """
+    check_models([first, second])
     paths = check_files(first, images)
-    check_files(second, [])
     with quick_imports():
         from resnet_tools.checkpoint import model_path
         from resnet_tools.verification import compare_files, tolerance_for
