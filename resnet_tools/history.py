@@ -54,7 +54,7 @@ def read_history(path: Path) -> list[Epoch]:
     Raises HistoryError that names the file and the line.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if "epoch" not in (rows.fieldnames or ()):
                 raise HistoryError(f"{path}: line 1 names no column `epoch`; expected {','.join(COLUMNS)}")

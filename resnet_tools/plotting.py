@@ -166,7 +166,7 @@ def _figure(path: Path, inches: tuple[float, float], layout: str = "constrained"
                 metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
                 figure.savefig(partial, metadata=metadata, bbox_inches="tight", pad_inches=0.15)
         except OSError as error:
-            raise ResnetToolsError(f"{path}: cannot be written: {error}") from error
+            raise ResnetToolsError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _figure_class() -> tuple[Any, Any]:

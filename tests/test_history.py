@@ -36,6 +36,12 @@ def test_unknown_columns_are_ignored_and_missing_ones_are_nan(tmp_path):
     assert sum(value != value for value in astuple(epoch)) == 8
 
 
+def test_the_mark_that_a_spreadsheet_puts_before_the_text_is_no_part_of_it(tmp_path):
+    (tmp_path / "h.csv").write_bytes(b"\xef\xbb\xbfepoch,val_top1\r\n3,25\r\n")
+    [epoch] = read_history(tmp_path / "h.csv")
+    assert (epoch.epoch, epoch.val_top1) == (3, 25)
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

@@ -100,7 +100,11 @@ def test_many_runs_have_colours_of_their_own(tmp_path):
         (["nothing"], 2, "'nothing' does not exist"),
         ([], 2, "Missing argument 'RUN...'"),
         ([str(FILES / "main_finetune.stdout"), "--output", "a.gif"], 1, "names no format; it is .png or .svg"),
-        ([str(FILES / "main_finetune.stdout"), "--output", "no/folder.png"], 1, "no/folder.png: cannot be written"),
+        (
+            [str(FILES / "main_finetune.stdout"), "--output", "no/folder.png"],
+            1,
+            "no/folder.png: cannot be written: No such file or directory\n",
+        ),
         ([str(FILES / "README.md")], 1, "README.md: holds no figures of an epoch"),
         ([str(FILES)], 1, "history.csv: is not there"),
     ],
