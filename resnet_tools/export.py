@@ -152,11 +152,15 @@ def _check(source: Path, target: Target, force: bool) -> None:
             raise ExportError(f"{path}: {reason}")
     if source.suffix == ".onnx":
         raise ExportError(f"{source}: holds a graph and no checkpoint; convert the file that it was made from")
-    if source.exists() and path.exists() and os.path.samefile(source, path):
+    if os.path.exists(source) and os.path.exists(path) and os.path.samefile(source, path):
         raise ExportError(f"{path}: this is the file that is read; write to another")
-    if path.is_dir() or not path.parent.is_dir():
-        problem = "a folder has this name" if path.is_dir() else f"there is no folder {path.parent}"
-        raise ExportError(f"{path}: cannot be written: {problem}")
+    for is_so, problem in (
+        (os.path.isdir(path), "a folder has this name"),
+        (not os.path.isdir(path.parent), f"there is no folder {path.parent}"),
+        (not os.access(path.parent, os.W_OK | os.X_OK), f"Permission denied to make files in {path.parent}"),
+    ):
+        if is_so:
+            raise ExportError(f"{path}: cannot be written: {problem}")
     if path.exists() and not force:
         raise ExportError(f"{path}: this file exists; --force replaces it")
     if target.ending == ".onnx":

@@ -289,11 +289,14 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(ending, source, tm
     assert files_in(tmp_path) == ["in.pt", target.name]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_an_error(source, tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    with pytest.raises(ResnetToolsError, match=r"cannot be written: .*Permission denied"):
-        convert(source, Target(tmp_path / "locked" / "out.pt"))
+@pytest.mark.parametrize("mode", [0o500, 0o600])
+def test_a_folder_that_cannot_be_written_is_an_error(mode, source, tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=mode)
+    if os.access(folder, os.W_OK | os.X_OK):
+        pytest.skip("root may write everywhere")
+    with pytest.raises(ExportError, match=r"cannot be written: Permission denied to make files in .*locked"):
+        convert(source, Target(folder / "out.pt"))
 
 
 def test_a_folder_on_a_file_system_without_files_is_an_error(source):

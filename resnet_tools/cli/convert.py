@@ -28,7 +28,7 @@ from resnet_tools.cli.running import terminable
     help="Of the weights; a .t7 has float32, an .onnx no bfloat16.",
 )
 @click.option("--fold-batch-norm", is_flag=True, help="Into the convolutions before them; for .onnx.")
-@click.option("--strip", is_flag=True, help="Drop what training keeps: optimizer, history.")
+@click.option("--strip", is_flag=True, help="Leave out of a .pt what training keeps in it: recipe, epoch.")
 @click.option("--classes", type=click.Path(exists=True, dir_okay=False), help="A file with one class name a line.")
 @click.option("--tolerance", type=click.FloatRange(0), help="Of the largest logit; each format has its own.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
