@@ -395,6 +395,7 @@ def test_ascii_elements_must_fit_their_type(kind: str, number: str, write: Calla
         (b"\x80\x02}q\x00.", "pickle"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF", "an image"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x062.12.0", "an ONNX graph"),
         (b"Not Found", "plain text"),
         ("nicht gefunden, schöne Grüße".encode(), "plain text"),
     ],

@@ -18,6 +18,7 @@ _MARKS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"(BZh[1-9]|\xfd7zXZ\x00|7z\xbc\xaf|(\x28\xb5\x2f\xfd)).", "compressed"),
         (rb"\x89HDF\r\n\x1a\n", "hdf5"),
         (rb"version https://git-lfs", "lfs"),
+        (rb"\x08[\x01-\x7f][\x12\x1a\x22\x2a\x32\x3a\x42]", "onnx"),  # ir_version, then another field of a ModelProto
     )
 )
 
@@ -33,6 +34,8 @@ _ADVICE = {
     "compressed": "this is a compressed archive: unpack it first",
     "hdf5": "this is an HDF5 file, not a Lua Torch file",
     "lfs": "this is a Git LFS pointer, not the file itself: run `git lfs pull`",
+    "onnx": "this is an ONNX graph, not a checkpoint: use the file that it was made from; "
+    "`resnet verify` compares the two",
     "big-endian": "this looks like a Lua Torch file in big-endian byte order, which is not supported: "
     "write it again in Torch with the default (little-endian) encoding",
     "text": "this is plain text, not a model",
