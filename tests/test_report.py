@@ -166,6 +166,11 @@ def test_the_page_needs_no_other_file_and_runs_nothing(tmp_path):
     assert {row[0] for row in read_csv(tmp_path / "per_class.csv")[1:]} == set(names)
 
 
+def test_a_class_without_a_name_is_counted_where_others_are_taken_for_it(tmp_path):
+    _, page = report(tmp_path, evaluation([(1, 1, 0, 0.5)] * 3, ["", "b"]))
+    assert " (3)" in page.text
+
+
 def test_class_names_that_cannot_be_laid_out_do_not_stop_the_pictures(tmp_path):
     names = ["\x01", "日本\r", "new\nline", " ", "\0", "\u202eright to left"]
     report(tmp_path, evaluation([(k, 1, (k + 1) % 6, 0.5) for k in range(6)], names))

@@ -21,7 +21,7 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #ddd; 
 .figures b { display: block; font-size: 1.6rem; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #eee; vertical-align: top;
-  overflow-wrap: break-word; }
+  overflow-wrap: anywhere; }
 .table { overflow-x: auto; }
 th { white-space: nowrap; font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -94,7 +94,7 @@ def _conditions(facts: Mapping[str, Any]) -> str:
 def _class_table(classes: Sequence[ClassErrors]) -> str:
     known = [c for c in classes if c.images]
     rows = [
-        (c.name, c.images, c.top1, c.top5, f"{c.confused_with} ({c.confused_images})" if c.confused_with else "")
+        (c.name, c.images, c.top1, c.top5, f"{c.confused_with} ({c.confused_images})" if c.confused_images else "")
         for c in sorted(known, key=lambda c: (-(c.top1 or 0), -c.images))
     ]
     columns = ("class", "images", "top-1 error, %", "top-5 error, %", "most confused with (images)")
