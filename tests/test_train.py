@@ -33,12 +33,7 @@ ORIGINAL_DATA = DATA / "main" / "data"
 ORIGINAL_MODEL = str(DATA / "main" / "main_finetune.model_2.t7")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(*arguments: object) -> int:

@@ -36,12 +36,7 @@ names = st.sampled_from(["original", "finetune", "modern"])
 datasets = st.sampled_from(["imagenet", "cifar10", "cifar100"])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_net(classes: int = 10, seed: int = 0) -> ResNet:

@@ -119,12 +119,14 @@ def _look_over(train: Samples, val: Samples, options: dict[str, Any], processes:
 
 
 def _start(options: dict[str, Any], train: Samples) -> Start:
+    from resnet_tools.training.recipe import default_recipe
     from resnet_tools.training.setup import NetOptions
     from resnet_tools.training.start import Wishes, new_start, resumed_start
 
     wishes = Wishes(options["recipe"], {name: options[name] for name in RECIPE_FIELDS}, options["manual_seed"])
     if options["resume"]:
         return resumed_start(Path(options["resume"]), wishes, options["dataset"], train)
+    name = options["recipe"] or default_recipe(fine_tuning=options["reset_classifier"])
     net = NetOptions(
         options["net_type"],
         options["depth"],
@@ -132,13 +134,9 @@ def _start(options: dict[str, Any], train: Samples) -> Start:
         options["retrain"],
         options["reset_classifier"],
         options["n_classes"],
-        padded_classes=options["test_only"] or (options["recipe"] or _default_recipe(options)) == "original",
+        padded_classes=options["test_only"] or name == "original",
     )
     return new_start(net, wishes, options["dataset"], train, options["epoch_number"], options["optim_state"])
-
-
-def _default_recipe(options: dict[str, Any]) -> str:
-    return "finetune" if options["reset_classifier"] else "original"
 
 
 def _machine(options: dict[str, Any], start: Start, device: torch.device, processes: Processes) -> Machine:

@@ -41,11 +41,19 @@ def read_latest(folder: Path) -> LuaRun:
     names = [table.get(key) for key in ("modelFile", "optimFile")] if isinstance(table, LuaTable) else []
     if type(epoch) is not int or epoch < 0 or not all(isinstance(name, bytes) for name in names):
         raise TrainingError(f"{path}: expected a table with epoch, modelFile and optimFile, as main.lua writes it")
-    files = [folder / Path(name.decode("utf-8", "surrogateescape")).name for name in names]
-    for file in files:
+    return LuaRun(epoch, *files_beside(path, *(name.decode("utf-8", "surrogateescape") for name in names)))
+
+
+def files_beside(latest: Path, model_name: str, optim_name: str) -> tuple[Path, Path]:
+    """The files that a latest.t7, or our latest.pt, names: in its own folder, whatever folder the names have.
+
+    Raises: TrainingError naming the one that is not there.
+    """
+    model_file, optim_file = (latest.parent / Path(name).name for name in (model_name, optim_name))
+    for file in (model_file, optim_file):
         if not file.is_file():
-            raise TrainingError(f"{path}: names {file.name}, which is not in {folder}; copy it there")
-    return LuaRun(epoch, *files)
+            raise TrainingError(f"{latest}: names {file.name}, which is not in {latest.parent}; copy it there")
+    return model_file, optim_file
 
 
 def lua_momentum(optim_file: Path, model_file: Path) -> dict[str, Tensor]:

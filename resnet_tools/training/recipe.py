@@ -75,6 +75,11 @@ class Recipe:
         return made
 
 
+def default_recipe(*, fine_tuning: bool) -> RecipeName:
+    """The recipe where none is asked for."""
+    return "finetune" if fine_tuning else "original"
+
+
 def recipe(name: RecipeName, dataset: str, **changes: Any) -> Recipe:
     """The named recipe for a data set, with changes, see `changed`."""
     return changed(_BASES[name](dataset), **changes)

@@ -28,6 +28,7 @@ from resnet_tools.history import Epoch, write_history
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.tensor_files import torch_load, torch_save
+from resnet_tools.training.lua_run import files_beside
 from resnet_tools.training.optimizer import momentum_of, set_momentum
 from resnet_tools.training.recipe import ORIGINAL_EPOCHS, Recipe
 from resnet_tools.training.step import Stepper
@@ -77,8 +78,7 @@ def save_run(folder: Path, checkpoint: Checkpoint, stepper: Stepper, state: RunS
         save_model(checkpoint, model_file, extra={"recipe": state.recipe.to_dict(), "epoch": state.epoch})
         torch_save(_state_content(stepper, state), optim_file)
         if best:
-            with written_whole(folder / BEST) as partial:
-                shutil.copyfile(model_file, partial)
+            _copy_whole(model_file, folder / BEST)
         write_history(state.history, folder / HISTORY)
         content = {"epoch": state.epoch, "modelFile": model_file.name, "optimFile": optim_file.name}
         torch_save(content, folder / LATEST)
@@ -93,8 +93,12 @@ def save_run(folder: Path, checkpoint: Checkpoint, stepper: Stepper, state: RunS
 def keep_best(earlier: Path, folder: Path) -> None:
     """A run that goes on in another folder brings its best net with it."""
     if (earlier / BEST).is_file() and not (folder / BEST).exists():
-        with written_whole(folder / BEST) as partial:
-            shutil.copyfile(earlier / BEST, partial)
+        _copy_whole(earlier / BEST, folder / BEST)
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    with written_whole(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def has_run(folder: Path) -> bool:
@@ -106,18 +110,25 @@ def load_run(folder: Path) -> tuple[Checkpoint, RunState, dict[str, Any]]:
 
     Raises: CheckpointError, TrainingError naming the file that is missing or of another kind.
     """
+    model_file, _ = _latest_files(folder)
+    return load_model(model_file), *load_state(folder)
+
+
+def load_state(folder: Path) -> tuple[RunState, dict[str, Any]]:
+    """The same without the net."""
+    _, optim_file = _latest_files(folder)
+    content = read_state(optim_file)
+    return _run_state(content, optim_file), content
+
+
+def _latest_files(folder: Path) -> tuple[Path, Path]:
     latest = _content(folder / LATEST)
-    names = [latest.get(key) for key in ("modelFile", "optimFile")]
-    if not all(isinstance(name, str) for name in names):
+    model_name, optim_name = latest.get("modelFile"), latest.get("optimFile")
+    if not isinstance(model_name, str) or not isinstance(optim_name, str):
         raise TrainingError(
             f"{folder / LATEST}: names no modelFile and optimFile; it is not of a run of `resnet train`"
         )
-    model_file, optim_file = (folder / Path(str(name)).name for name in names)
-    for file in (model_file, optim_file):
-        if not file.is_file():
-            raise TrainingError(f"{folder / LATEST}: names {file.name}, which is not in {folder}; copy it there")
-    content = read_state(optim_file)
-    return load_model(model_file), _run_state(content, optim_file), content
+    return files_beside(folder / LATEST, model_name, optim_name)
 
 
 def read_state(optim_file: Path) -> dict[str, Any]:

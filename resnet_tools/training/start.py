@@ -16,8 +16,8 @@ from resnet_tools.nets.catalog import describe
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.training import lua_run
 from resnet_tools.training.optimizer import set_momentum
-from resnet_tools.training.recipe import RecipeName, changed, recipe
-from resnet_tools.training.saving import LATEST, RunState, has_run, load_run, read_state, restore
+from resnet_tools.training.recipe import RecipeName, changed, default_recipe, recipe
+from resnet_tools.training.saving import LATEST, RunState, has_run, load_run, load_state, read_state, restore
 from resnet_tools.training.setup import NetOptions, check_stem, digest_of, kept_classes, starting_net
 from resnet_tools.training.step import Stepper
 
@@ -45,7 +45,7 @@ def new_start(
     net: NetOptions, wishes: Wishes, dataset: str, train: Samples, first_epoch: int, optim_state: str | None
 ) -> Start:
     """A run from its beginning, `first_epoch` from 1; `optim_state` is a file whose momentum it starts with."""
-    name: RecipeName = wishes.recipe or ("finetune" if net.reset_classifier else "original")
+    name: RecipeName = wishes.recipe or default_recipe(fine_tuning=net.reset_classifier)
     made, seed = recipe(name, dataset, **wishes.changes), wishes.seed or 0
     checkpoint = starting_net(net, dataset, train.classes, seed)
     momentum = _momentum(Path(optim_state), net.retrain) if optim_state else {}
@@ -58,7 +58,7 @@ def dataset_of(resume: str | None) -> str:
     """The data set of the run in a folder; `imagenet`, the default, if there is none that says it."""
     if resume is None or not has_run(Path(resume)):
         return "imagenet"
-    return load_run(Path(resume))[1].dataset
+    return load_state(Path(resume))[0].dataset
 
 
 def resumed_start(folder: Path, wishes: Wishes, dataset: str | None, train: Samples) -> Start:

@@ -44,6 +44,11 @@ class Machine:
     compile: bool = False
     checkpoint_activations: bool = False
 
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """In which the net computes: mixed precision where it is half or bf16."""
+        dtype = AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
 
 class Stepper:
     """The net, its optimizer and what else changes with each step. `model` is the plain net, on the device."""
@@ -81,7 +86,7 @@ class Stepper:
         labels = targets.to(device, non_blocking=True)
         images, soft = mixed(images, labels, self.recipe, self.model.architecture.classes, seed)
         with self._gradients_shared(last), self._single_image(len(images)):
-            with self._autocast():
+            with self.machine.autocast():
                 logits = self.trained(images)  # (N, K)
             loss = self._loss(logits, soft)
             scale = self.machine.processes.count / total  # processes' gradients are averaged
@@ -111,10 +116,6 @@ class Stepper:
         """The sum over the images; targets (N,) classes or (N, K) shares. At least float32."""
         values = logits if logits.dtype == torch.float64 else logits.float()
         return cross_entropy(values, targets, reduction="sum", label_smoothing=self.recipe.label_smoothing)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        dtype = AUTOCAST.get(self.machine.precision)
-        return torch.autocast(self.machine.device.type, dtype) if dtype else contextlib.nullcontext()
 
     def _gradients_shared(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """Processes exchange gradients once a step, with the last batch."""

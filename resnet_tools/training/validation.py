@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from resnet_tools.metrics import ErrorCounts, error_counts
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.processes import Processes, lost_processes
 from resnet_tools.training import lines
-from resnet_tools.training.step import AUTOCAST, Machine
+from resnet_tools.training.step import Machine
 
 
 def validate(
@@ -68,8 +67,7 @@ def _readable(samples: Samples, start: int, batch: Batch, skipped: dict[str, str
 def _counts(model: ResNet, images: Tensor | None, targets: Tensor, machine: Machine) -> ErrorCounts:
     if images is None:
         return ErrorCounts()
-    dtype = AUTOCAST.get(machine.precision)
-    with torch.autocast(machine.device.type, dtype) if dtype else nullcontext():
+    with machine.autocast():
         logits = logits_of(model, images)  # (N, K), of ten crops their mean
     return error_counts(logits, targets, float(cross_entropy(logits, targets)))
 
