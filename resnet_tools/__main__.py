@@ -9,7 +9,7 @@ import sys
 import click
 
 from resnet_tools.cli import cli
-from resnet_tools.errors import ResnetToolsError
+from resnet_tools.errors import ResnetToolsError, Terminated
 
 INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 
@@ -29,7 +29,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 75 if another process of
-    the job ended, 130 if interrupted."""
+    the job ended, 130 if interrupted, 143 if terminated."""
     try:
         with cli.make_context("resnet", arguments) as context:
             result = cli.invoke(context)
@@ -46,6 +46,8 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = INTERRUPTED
+    except Terminated as stop:
+        code = stop.exit_code
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

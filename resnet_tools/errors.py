@@ -13,6 +13,13 @@ class ResnetToolsError(Exception):
     exit_code = 1
 
 
+class Terminated(BaseException):
+    """SIGTERM asked the process to stop. Like KeyboardInterrupt it is no Exception: no code that turns what a decoder
+    or a library raises into an error of ours takes it for one."""
+
+    exit_code = 143  # as a shell reports a process that SIGTERM ended
+
+
 class T7Error(ResnetToolsError):
     """A file is not a readable Lua Torch file; the message gives the byte offset and what was read there."""
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from resnet_tools import __version__
 from resnet_tools.errors import FeatureError, ImageError
-from resnet_tools.feature_files import Features, check_format, stored_dtype, write_features
+from resnet_tools.feature_files import Features, check_format, file_sums, stored_dtype, write_features
 from resnet_tools.feature_store import DoneBatch, FeatureStore
 from resnet_tools.features import FeatureKind, features_of, layer_shapes
 from resnet_tools.inference import Batch, Loading, loaded_batches
@@ -78,11 +78,9 @@ class Extraction:
         progress: Callable[[int, list[str]], None],
         finished: str | None = None,
     ) -> None:
-        mark = _mark_of(output)
-        is_done = (
-            finished is not None and self.resume and output.exists() and mark.exists() and mark.read_text() == finished
-        )
-        if self.processes.gather(is_done)[0]:  # the first decides: others may see a shared disk late
+        # Only the first looks, and decides for all: others may see a shared disk late.
+        looks = self.processes.rank == 0 and self.resume and finished is not None
+        if self.processes.gather(looks and _read_mark(output) == {"job": finished, **file_sums(output)})[0]:
             progress(len(paths), [])
             return
         with FeatureStore(output, stored_dtype(output, self.kind.dtype), self.processes.rank) as store:
@@ -95,8 +93,8 @@ class Extraction:
             if self.processes.rank == 0:
                 self._finish(paths, store, output, may_be_empty=finished is not None)
                 if finished is not None:
-                    with written_whole(mark) as partial:
-                        partial.write_text(finished)
+                    with written_whole(_mark_of(output)) as partial:
+                        partial.write_text(json.dumps({"job": finished, **file_sums(output)}))
                 store.remove()  # only now: a stop before it must not lose the shard
             self.processes.wait()
 
@@ -152,7 +150,7 @@ class Extraction:
 
     def _finish(self, paths: Sequence[str], store: FeatureStore, output: Path, *, may_be_empty: bool) -> None:
         done = store.done()
-        rows = store.collect(done)
+        rows, crc = store.collect(done)
         size = self.loading.batch_size
         kept, errors = [], []
         for number in sorted(done):
@@ -167,7 +165,7 @@ class Extraction:
             raise FeatureError(f"none of the {len(paths)} images could be read; {output} is not written")
         if len(kept) != len(rows):
             raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start anew")
-        write_features(Features(rows, kept, errors, self.provenance), output)
+        write_features(Features(rows, kept, errors, self.provenance, crc), output)
 
     def _write_index(self, index: Path, parts: Sequence[Sequence[str]], shards: Sequence[Path]) -> None:
         content = {
@@ -180,8 +178,15 @@ class Extraction:
 
 
 def _mark_of(shard: Path) -> Path:
-    """The file that says of which job a shard is a finished part."""
+    """The file that says of which job a shard is a finished part, and the sums of its files."""
     return shard.with_name(f".{shard.name}.done")
+
+
+def _read_mark(shard: Path) -> Any:
+    try:
+        return json.loads(_mark_of(shard).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _remove_marks(shards: Sequence[Path]) -> None:

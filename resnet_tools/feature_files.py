@@ -1,7 +1,8 @@
 """Features, paths and where they come from -> a file, in the format that its ending names.
 
 Every writer gets `Features`, whose rows lie in a file and are streamed, so memory does not grow with their number; it
-writes to the path it is given, which is renamed into place only when it is whole.
+writes to a path beside the output. What was written is read back, and takes its place only if its rows have the sum
+that they had when they were computed.
 
 - `.pt`: {"features": (N, ...) tensor, "image_list": N paths, "errors": [[path, reason], ...], **provenance};
   it is read with torch.load and weights_only=True.
@@ -17,18 +18,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from resnet_tools.errors import FeatureError
-from resnet_tools.tensor_files import write_safetensors
+from resnet_tools.tensor_files import torch_load, write_safetensors
 from resnet_tools.torch7.lua import LuaTable
+from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.t7_writer import save_t7
 from resnet_tools.writing import written_whole
 
@@ -38,12 +42,16 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Features:
-    """`rows`: (N, ...) float32 or float16, row k of file `paths[k]`; `errors`: path and reason of what was left out."""
+    """`rows`: (N, ...) float32 or float16, row k of file `paths[k]`; `errors`: path and reason of what was left out.
+
+    `crc`: the CRC-32 of the bytes of all rows as they were computed.
+    """
 
     rows: Array
     paths: list[str]
     errors: list[tuple[str, str]]
     provenance: dict[str, Any]
+    crc: int
 
 
 def check_format(path: Path, names: Sequence[str]) -> None:
@@ -73,9 +81,39 @@ def write_features(features: Features, path: Path) -> None:
             if path.suffix == ".npy":
                 beside = files.enter_context(written_whole(path.with_suffix(".paths.txt")))
                 beside.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in features.paths))
-            WRITERS[path.suffix](features, files.enter_context(written_whole(path)))
+            partial = files.enter_context(written_whole(path))
+            WRITERS[path.suffix](features, partial)
+            _check_written(partial, path, features.crc)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise FeatureError(f"{path}: cannot be written: {error}") from error
+
+
+def file_sums(path: Path) -> dict[str, int | None]:
+    """The CRC-32 of each file that `write_features` makes of a path, by name; None for one that is not there."""
+    files = [path, path.with_suffix(".paths.txt")] if path.suffix == ".npy" else [path]
+    return {file.name: _crc_of_file(file) if file.is_file() else None for file in files}
+
+
+def _crc_of_file(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _check_written(partial: Path, path: Path, expected: int) -> None:
+    try:
+        crc, reason = 0, "its rows differ"
+        for rows in READERS[path.suffix](partial):
+            crc = zlib.crc32(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"", crc)
+    except Exception as error:  # whatever a format's reader makes of a file that is not what its writer wrote
+        crc, reason = -1, f"{type(error).__name__}: {error}"
+    if crc != expected:
+        raise FeatureError(
+            f"{path}: what was written does not read back as it was computed ({reason}), so it is not kept. The disk "
+            "or the memory of this machine may be faulty. What was computed is kept; the same command goes on from there"
+        )
 
 
 def _write_pt(features: Features, path: Path) -> None:
@@ -134,6 +172,64 @@ WRITERS: dict[str, Callable[[Features, Path], None]] = {
     ".safetensors": _write_safetensors,
     ".parquet": _write_parquet,
     ".t7": _write_t7,
+}
+
+
+def _slices(rows: Array) -> Iterator[Array]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
+
+
+def _read_pt(path: Path) -> Iterator[Array]:
+    return _slices(torch_load(path)["features"].numpy())
+
+
+def _read_npy(path: Path) -> Iterator[Array]:
+    with path.open("rb") as file:
+        yield from _npy_rows(file)
+
+
+def _read_npz(path: Path) -> Iterator[Array]:
+    with zipfile.ZipFile(path) as archive, archive.open("features.npy") as file:
+        yield from _npy_rows(file)
+
+
+def _npy_rows(file: IO[bytes]) -> Iterator[Array]:
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    while content := file.read(ROWS_AT_ONCE * row_bytes):
+        yield np.frombuffer(content, dtype).reshape(-1, *shape[1:])
+
+
+def _read_safetensors(path: Path) -> Iterator[Array]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        rows = file.get_slice("features")
+        for start in range(0, rows.get_shape()[0], ROWS_AT_ONCE):
+            yield rows[start : min(start + ROWS_AT_ONCE, rows.get_shape()[0])]
+
+
+def _read_parquet(path: Path) -> Iterator[Array]:
+    _, parquet = _pyarrow()
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=["features"]):
+            yield batch.column(0).flatten().to_numpy(zero_copy_only=False)
+
+
+def _read_t7(path: Path) -> Iterator[Array]:
+    table: Any = read_t7(path)
+    return _slices(table["features"])
+
+
+READERS: dict[str, Callable[[Path], Iterator[Array]]] = {
+    ".pt": _read_pt,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".parquet": _read_parquet,
+    ".t7": _read_t7,
 }
 
 

@@ -7,8 +7,9 @@ The folder `.NAME.unfinished` beside the output holds
   {"batch": number, "shape": of a row, "rows": in all of this file so far, "errors": [[position in the batch, reason]],
   "crc": CRC-32 of the batch's rows}.
 A line is written after its rows, so rows without a line are of a batch that did not finish. After a power failure a
-line may be there without its rows, or with zeros in their place: then the sum differs. Resuming cuts both files at the
-first batch that is not whole.
+line may be there without its rows, or with zeros in their place: then the sum differs. Only what a log vouches for is
+believed: resuming cuts both files at the first batch that is not whole, removes rows that have no log, and the rows of
+every batch are compared with its sum once more when they are collected.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class DoneBatch:
     count: int
     shape: tuple[int, ...]
     errors: dict[int, str]
+    crc: int
 
 
 class FeatureStore:
@@ -51,6 +53,7 @@ class FeatureStore:
         self.folder = output.with_name(f".{output.name}.unfinished")
         self.dtype, self.process = dtype, process
         self.rows = 0
+        self.vouched = {"log": 0, "rows": 0}  # bytes of this process's files that its log vouches for
         self.files = ExitStack()
         self.appended: dict[str, int] = {}  # file descriptors
 
@@ -71,6 +74,9 @@ class FeatureStore:
             self._lock()
             if resume and path.exists():
                 self._check_job(json.loads(path.read_text()), job)
+                for rows in self.folder.glob("rows-*"):
+                    if not _log_of(rows).exists():
+                        rows.unlink()
                 for log in self.folder.glob("log-*"):
                     self._cut_to_whole_batches(log)
                 return
@@ -109,10 +115,10 @@ class FeatureStore:
         rows.touch()
         line_bytes, row_bytes = 0, 0
         with rows.open("rb") as file:
-            for line, batch, crc in _lines(log):
+            for line, batch in _lines(log):
                 size = batch.count * self._row_bytes(batch.shape)
                 content = file.read(size)
-                if len(content) < size or zlib.crc32(content) != crc:
+                if len(content) < size or zlib.crc32(content) != batch.crc:
                     break
                 line_bytes, row_bytes = line_bytes + len(line), row_bytes + size
         os.truncate(log, line_bytes)
@@ -120,14 +126,17 @@ class FeatureStore:
 
     def open(self) -> dict[int, DoneBatch]:
         """Every finished batch, of all processes; what this one adds goes behind its own."""
-        done = self.done()
-        self.rows = sum(batch.count for batch in done.values() if batch.process == self.process)
-        return done
+        own = self.folder / f"log-{self.process}"
+        for line, batch in _lines(own) if own.exists() else ():
+            self.rows += batch.count
+            self.vouched["log"] += len(line)
+            self.vouched["rows"] += batch.count * self._row_bytes(batch.shape)
+        return self.done()
 
     def done(self) -> dict[int, DoneBatch]:
         """Every finished batch so far, of all processes, by number."""
         logs = sorted(self.folder.glob("log-*"))
-        return {batch.number: batch for log in logs for _, batch, _ in _lines(log)}
+        return {batch.number: batch for log in logs for _, batch in _lines(log)}
 
     def add(self, number: int, rows: Array, errors: Mapping[int, str]) -> None:
         """Keep the rows of a batch, (N, ...), and the reasons for the files that have none.
@@ -153,6 +162,7 @@ class FeatureStore:
             path = self.folder / f"{kind}-{self.process}"
             self.appended[kind] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             self.files.callback(os.close, self.appended[kind])
+            os.ftruncate(self.appended[kind], self.vouched[kind])  # never behind bytes of an unknown past
         return self.appended[kind]
 
     @contextmanager
@@ -165,21 +175,38 @@ class FeatureStore:
                 "make room and give the same command again"
             ) from error
 
-    def collect(self, done: Mapping[int, DoneBatch]) -> Array:
-        """All rows in the order of the batches, (N, ...), mapped from a file."""
+    def collect(self, done: Mapping[int, DoneBatch]) -> tuple[Array, int]:
+        """All rows in the order of the batches, (N, ...), mapped from a file, and the CRC-32 of their bytes.
+
+        Raises: FeatureError if the rows of a batch are not those that its line in the log vouches for.
+        """
         shape = next((batch.shape for batch in done.values() if batch.count), None)
         if shape is None:
-            return np.empty((0,), self.dtype)
-        row_bytes, total = self._row_bytes(shape), sum(batch.count for batch in done.values())
-        if {batch.process for batch in done.values()} == {0} and list(done) == sorted(done):
-            return np.memmap(self.folder / "rows-0", self.dtype, "c", shape=(total, *shape))
-        with (self.folder / "all").open("wb") as target:
+            return np.empty((0,), self.dtype), 0
+        total, crc = sum(batch.count for batch in done.values()), 0
+        in_order = {batch.process for batch in done.values()} == {0} and list(done) == sorted(done)
+        with ExitStack() as files:
+            target = None if in_order else files.enter_context((self.folder / "all").open("wb"))
             for number in sorted(done):
-                batch = done[number]
-                with (self.folder / f"rows-{batch.process}").open("rb") as source:
-                    source.seek(batch.start * row_bytes)
-                    target.write(source.read(batch.count * row_bytes))
-        return np.memmap(self.folder / "all", self.dtype, "c", shape=(total, *shape))
+                content = self._content_of(done[number])
+                crc = zlib.crc32(content, crc)
+                if target is not None:
+                    target.write(content)
+        rows = self.folder / ("rows-0" if in_order else "all")
+        return np.memmap(rows, self.dtype, "c", shape=(total, *shape)), crc
+
+    def _content_of(self, batch: DoneBatch) -> bytes:
+        row_bytes = self._row_bytes(batch.shape)
+        path = self.folder / f"rows-{batch.process}"
+        with path.open("rb") as source:
+            source.seek(batch.start * row_bytes)
+            content = source.read(batch.count * row_bytes)
+        if len(content) < batch.count * row_bytes or zlib.crc32(content) != batch.crc:
+            raise FeatureError(
+                f"{path}: the rows of batch {batch.number} are not those that were computed; "
+                "something else wrote this file. Give --no-resume to start anew"
+            )
+        return content
 
     def _row_bytes(self, shape: Sequence[int]) -> int:
         return int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
@@ -190,8 +217,12 @@ class FeatureStore:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _lines(log: Path) -> Iterator[tuple[bytes, DoneBatch, int]]:
-    """Each line of a log with what it says and the sum of its rows, to the first line that is not whole."""
+def _log_of(rows: Path) -> Path:
+    return rows.with_name(rows.name.replace("rows", "log"))
+
+
+def _lines(log: Path) -> Iterator[tuple[bytes, DoneBatch]]:
+    """Each line of a log with what it says, to the first line that is not whole."""
     rows = 0
     with log.open("rb") as file:
         for line in file:
@@ -200,13 +231,14 @@ def _lines(log: Path) -> Iterator[tuple[bytes, DoneBatch, int]]:
                 errors = {int(position): str(reason) for position, reason in entry["errors"]}
                 process = int(log.name.removeprefix("log-"))
                 count = entry["rows"] - rows
-                batch = DoneBatch(entry["batch"], process, rows, count, tuple(entry["shape"]), errors)
+                shape, crc = tuple(entry["shape"]), entry["crc"]
+                batch = DoneBatch(entry["batch"], process, rows, count, shape, errors, crc)
             except (ValueError, TypeError, KeyError):
                 return
             if not line.endswith(b"\n"):
                 return
             rows = entry["rows"]
-            yield line, batch, entry["crc"]
+            yield line, batch
 
 
 def _append(file: int, content: memoryview) -> None:

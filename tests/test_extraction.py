@@ -285,6 +285,39 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(folder, sent, code):
     assert (folder / "features.pt").read_bytes() == (folder / "expected" / "features.pt").read_bytes()
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_stopped_inside_its_first_batch_goes_on_and_gives_the_same_bytes(folder, processes):
+    big = ["--layer", "layer1", "--pool", "none", "--batch-size", "8"]  # the rows of a batch are larger than the limit
+    extract("demo", "photos", *big, "--output", "expected/features.pt", cwd=make(folder, "expected"))
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *launcher * (processes > 1), "-m", "resnet_tools", "extract-features", "demo", "photos"]
+    failed = subprocess.run([*command, *big], cwd=folder, preexec_fn=limit, capture_output=True, timeout=120)
+    assert failed.returncode == 1
+    unfinished = folder / ".features.pt.unfinished"
+    assert (unfinished / "rows-0").stat().st_size == 100_000
+    assert not (unfinished / "log-0").exists()
+    subprocess.run([*command, *big], cwd=folder, check=True, capture_output=True, timeout=120)
+    assert (folder / "features.pt").read_bytes() == (folder / "expected" / "features.pt").read_bytes()
+
+
+def test_sigterm_while_an_image_is_decoded_stops_the_run_and_leaves_no_error_in_it(folder):
+    code = (
+        "import os, signal, sys; from resnet_tools.data import image; from resnet_tools.__main__ import main; "
+        "decode, count = image._decode, iter(range(99)); "
+        "image._decode = lambda *a: (os.kill(os.getpid(), signal.SIGTERM) if next(count) == 5 else 0, decode(*a))[1]; "
+        "main()"
+    )
+    options = ["--workers", "0", "--batch-size", "4"]
+    command = [sys.executable, "-c", code, "extract-features", "demo", "photos", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 143
+    assert "the same command goes on" in done.stderr
+    assert "damaged" not in done.stderr
+    extract("demo", "photos", *options, cwd=folder)
+    assert saved(folder / "features.pt")["errors"] == []
+
+
 def make(folder: Path, name: str) -> Path:
     (folder / name).mkdir()
     return folder
@@ -345,6 +378,19 @@ def test_a_killed_run_over_shards_goes_on_and_gives_the_same_bytes(folder):
     for name in names:
         assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
     assert len(np.load(folder / "part-00002.npy")) == 0
+
+
+@pytest.mark.parametrize("name", ["part-00000.npy", "part-00000.paths.txt"])
+def test_a_finished_shard_that_changed_is_computed_again(folder, name):
+    options = ["--batch-size", "1", "--shard-size", "10", "--output"]
+    extract("demo", "photos", *options, "whole/part.npy", cwd=make(folder, "whole"))
+    with started(folder, *options[2:], "part.npy") as process:
+        while not (folder / ".part-00000.npy.done").exists():
+            time.sleep(0.01)
+        process.kill()
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"?")
+    extract("demo", "photos", *options, "part.npy", cwd=folder)
+    assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
 
 def test_two_processes_write_the_same_file_as_one(folder):

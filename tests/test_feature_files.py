@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -19,7 +20,11 @@ PATHS = [f"photo {number}.jpg" for number in range(7)]
 
 def features(dtype: str, *shape: int) -> Features:
     rows = np.arange(7 * np.prod(shape), dtype=dtype).reshape(7, *shape)
-    return Features(rows, PATHS, [("bad.jpg", "empty file")], {"layer": "flatten"})
+    return Features(rows, PATHS, [("bad.jpg", "empty file")], {"layer": "flatten"}, crc32(rows.tobytes()))
+
+
+def without_provenance(rows: np.ndarray, paths: list[str]) -> Features:
+    return Features(rows, paths, [], {}, crc32(rows.tobytes()))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -40,7 +45,7 @@ def test_names_that_are_no_text_stay_different_in_parquet(tmp_path):
     import pyarrow.parquet
 
     rows = np.zeros((2, 1), np.float32)
-    write_features(Features(rows, ["\udce9.png", "\udcea.png"], [], {}), tmp_path / "features.parquet")
+    write_features(without_provenance(rows, ["\udce9.png", "\udcea.png"]), tmp_path / "features.parquet")
     table = pyarrow.parquet.read_table(tmp_path / "features.parquet")
     assert table["path"].to_pylist() == ["\\xe9.png", "\\xea.png"]
 
@@ -65,7 +70,7 @@ def test_a_feature_that_16_bits_cannot_hold_is_an_error_and_never_infinite():
 @pytest.mark.parametrize("short_bytes", [1, 100])
 def test_a_disk_that_is_full_is_an_error_and_the_earlier_files_stay(tmp_path, ending, short_bytes):
     path = tmp_path / f"features{ending}"
-    many = Features(np.random.default_rng(0).random((999, 7), np.float32), [str(n) for n in range(999)], [], {})
+    many = without_provenance(np.random.default_rng(0).random((999, 7), np.float32), [str(n) for n in range(999)])
     write_features(many, path)
     size = path.stat().st_size
     write_features(features("float32", 3), path)
@@ -80,10 +85,28 @@ def test_a_disk_that_is_full_is_an_error_and_the_earlier_files_stay(tmp_path, en
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == earlier
 
 
+@pytest.mark.parametrize("ending", feature_files.WRITERS)
+@pytest.mark.parametrize("fault", ["cut", "another value"])
+def test_a_file_that_does_not_read_back_as_computed_never_takes_its_place(tmp_path, monkeypatch, ending, fault):
+    write = feature_files.WRITERS[ending]
+
+    def faulty(features: Features, path: Path) -> None:
+        if fault == "another value":
+            features.rows[3, 1] += 1
+        write(features, path)
+        if fault == "cut":
+            path.write_bytes(path.read_bytes()[:-30])
+
+    monkeypatch.setitem(feature_files.WRITERS, ending, faulty)
+    with pytest.raises(FeatureError, match="does not read back as it was computed"):
+        write_features(features("float32", 3), tmp_path / f"features{ending}")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("shape", [(7, 3), (7, 2, 3), (0,), (0, 3)])
 def test_an_array_is_what_numpy_reads(tmp_path, shape):
     rows = np.arange(np.prod(shape), dtype=np.float16).reshape(shape)
-    write_features(Features(rows, PATHS[: len(rows)], [], {}), tmp_path / "features.npy")
+    write_features(without_provenance(rows, PATHS[: len(rows)]), tmp_path / "features.npy")
     found = np.load(tmp_path / "features.npy")
     np.testing.assert_array_equal(found, rows)
     assert (found.dtype, found.shape) == (rows.dtype, shape)

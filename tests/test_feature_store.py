@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,8 +63,46 @@ def test_only_whole_batches_are_found_again_and_the_rest_is_cut_off(tmp_path, da
         for number in range(left, 6):
             store.add(number, batch_rows(number), {1: "bad"})
         done = store.done()
-        np.testing.assert_array_equal(store.collect(done), np.concatenate([batch_rows(n) for n in range(6)]))
+        rows, crc = store.collect(done)
+        np.testing.assert_array_equal(rows, np.concatenate([batch_rows(n) for n in range(6)]))
+        assert crc == zlib.crc32(rows.tobytes())
         assert all(batch.errors == {1: "bad"} for batch in done.values())
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_rows_without_a_log_are_never_taken_for_rows_of_what_comes_next(tmp_path, process):
+    output = tmp_path / "features.pt"
+    with FeatureStore(output, FLOAT) as store:
+        store.begin(JOB, resume=True)
+    (tmp_path / ".features.pt.unfinished" / f"rows-{process}").write_bytes(b"stopped inside the first batch")
+    with FeatureStore(output, FLOAT) as first, FeatureStore(output, FLOAT, process) as store:
+        first.begin(JOB, resume=True)
+        assert store.open() == {}
+        store.add(0, batch_rows(0), {})
+        np.testing.assert_array_equal(store.collect(store.done())[0], batch_rows(0))
+
+
+def test_rows_that_came_after_the_beginning_are_cut_off_before_the_first_batch(tmp_path):
+    output = tmp_path / "features.pt"
+    with FeatureStore(output, FLOAT) as store:
+        store.begin(JOB, resume=True)
+        store.open()
+        (tmp_path / ".features.pt.unfinished" / "rows-0").write_bytes(b"of a process that ended late")
+        store.add(0, batch_rows(0), {})
+        np.testing.assert_array_equal(store.collect(store.done())[0], batch_rows(0))
+
+
+@pytest.mark.parametrize("damage", [lambda rows: bytes(60) + rows[60:], lambda rows: rows[:-1]])
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 0)])  # collected from where they are, and put in order
+def test_rows_that_changed_since_they_were_logged_are_not_collected(tmp_path, damage, numbers):
+    with FeatureStore(tmp_path / "features.pt", FLOAT) as store:
+        store.begin(JOB, resume=True)
+        store.open()
+        for number in numbers:
+            store.add(number, batch_rows(number), {})
+        edit("rows-0", damage)(tmp_path / ".features.pt.unfinished")
+        with pytest.raises(FeatureError, match="not those that were computed"):
+            store.collect(store.done())
 
 
 def test_batches_of_several_processes_are_collected_in_order(tmp_path):
@@ -75,7 +114,8 @@ def test_batches_of_several_processes_are_collected_in_order(tmp_path):
             for number in numbers:
                 store.add(number, batch_rows(number), {})
             store.flush()
-        rows = first.collect(first.done())
+        rows, crc = first.collect(first.done())
+        assert crc == zlib.crc32(rows.tobytes())
         np.testing.assert_array_equal(rows[:, 0], np.repeat([1, 2, 3, 4], 3))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-TERMINATED = 143  # as a shell reports a process that SIGTERM ended
+from resnet_tools.errors import Terminated
 
 
 @contextmanager
@@ -21,12 +21,12 @@ def terminable(message: str) -> Iterator[None]:
     """SIGTERM ends the work as Ctrl-C does: at once, with what is done kept; `message` says so on stderr."""
 
     def stop(*_: Any) -> None:
-        raise click.exceptions.Exit(TERMINATED)
+        raise Terminated
 
     earlier = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except (KeyboardInterrupt, click.exceptions.Exit):
+    except (KeyboardInterrupt, Terminated):
         click.echo(message, err=True)
         raise
     finally:
