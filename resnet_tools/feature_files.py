@@ -112,7 +112,7 @@ def _check_written(partial: Path, path: Path, expected: int) -> None:
     if crc != expected:
         raise FeatureError(
             f"{path}: what was written does not read back as it was computed ({reason}), so it is not kept. The disk "
-            "or the memory of this machine may be faulty. What was computed is kept; the same command goes on from there"
+            "or the memory of this machine may be faulty. What was computed is kept; the same command goes on"
         )
 
 
