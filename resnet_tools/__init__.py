@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_tools.checkpoint import Checkpoint, load_model, save_model
+    from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_model, save_model
     from resnet_tools.data.transforms import Preprocessing, preprocess
     from resnet_tools.nets.architecture import Architecture
     from resnet_tools.nets.resnet import build_resnet
@@ -22,6 +22,7 @@ __all__ = [
     "Checkpoint",
     "Preprocessing",
     "build_resnet",
+    "load_checkpoint",
     "load_model",
     "preprocess",
     "read_t7",
@@ -31,13 +32,14 @@ __all__ = [
 
 _ROOMS = {
     "Architecture": "nets.architecture",
-    "Checkpoint": "checkpoint",
+    "Checkpoint": "checkpoints.checkpoint",
     "Preprocessing": "data.transforms",
     "build_resnet": "nets.resnet",
-    "load_model": "checkpoint",
+    "load_checkpoint": "checkpoints.checkpoint",
+    "load_model": "checkpoints.checkpoint",
     "preprocess": "data.transforms",
     "read_t7": "torch7.t7",
-    "save_model": "checkpoint",
+    "save_model": "checkpoints.checkpoint",
     "save_t7": "torch7.t7_writer",
 }
 

@@ -57,9 +57,9 @@ def error_counts(logits: Tensor, targets: Tensor, loss: float = 0.0) -> ErrorCou
     return counts_of_ranks(ranks_of(logits, targets), logits.shape[1], loss)
 
 
-def counts_of_ranks(ranks: Tensor, classes: int, loss: float = 0.0) -> ErrorCounts:
+def counts_of_ranks(ranks: Tensor, num_classes: int, loss: float = 0.0) -> ErrorCounts:
     """The counts of images whose truth is at `ranks` (N,) among that many classes; `loss` is their mean."""
-    wrong = torch.stack([ranks >= 1, ranks >= min(TOP_K, classes)]).sum(1).tolist()
+    wrong = torch.stack([ranks >= 1, ranks >= min(TOP_K, num_classes)]).sum(1).tolist()
     return ErrorCounts(len(ranks), wrong[0], wrong[1], loss * len(ranks))
 
 

@@ -23,8 +23,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from resnet_tools.compute.inference import Batch
     from resnet_tools.data.transforms import Preprocessing
-    from resnet_tools.inference import Batch
 
 PLAIN_TORCHVISION = """
 import sys, torch, torchvision
@@ -74,13 +74,13 @@ with torch.inference_mode():
 
 PEAK = """
 import sys
-import resnet_tools.checkpoint as checkpoint
+import resnet_tools.checkpoints.checkpoint as checkpoint
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
-checkpoint.load_model()
+checkpoint.load_checkpoint()
 open("/proc/self/clear_refs", "w").write("5")  # the peak so far is forgotten
 before = peak()
-model = checkpoint.load_model(sys.argv[1])
+model = checkpoint.load_checkpoint(sys.argv[1])
 print((peak() - before) * 1024)
 """
 
@@ -99,7 +99,7 @@ def median_step(step):
 
 OUR_STEP = """
 import sys, torch
-from resnet_tools.inference import keep_freed_memory
+from resnet_tools.compute.device import keep_freed_memory
 from resnet_tools.nets.resnet import build_resnet
 from resnet_tools.training.recipe import recipe
 from resnet_tools.training.step import Machine, Stepper
@@ -185,7 +185,7 @@ def bench_help(_: Path) -> Iterator[Row]:
 
 
 def bench_t7(folder: Path) -> Iterator[Row]:
-    from resnet_tools import load_model, read_t7
+    from resnet_tools import load_checkpoint, read_t7
 
     for name in ("resnet-50", "published-resnet-200"):
         path = t7_file(folder, name)
@@ -193,7 +193,7 @@ def bench_t7(folder: Path) -> Iterator[Row]:
         baseline = partial(np.fromfile, path, np.uint8)
         yield row(f"parse {label} : np.fromfile", partial(read_t7, path), baseline, 0.5, 9)
         yield row(f"parse and load the weights of {label} : np.fromfile", partial(load_weights, path), baseline, 1.3, 9)
-        yield row("the same and build the net : np.fromfile", partial(load_model, path), baseline, 1.3, 9)
+        yield row("the same and build the net : np.fromfile", partial(load_checkpoint, path), baseline, 1.3, 9)
         yield peak_memory(path, label)
 
 
@@ -208,10 +208,10 @@ def load_weights(path: Path) -> object:
 
 
 def peak_memory(path: Path, label: str) -> Row:
-    from resnet_tools import load_model
+    from resnet_tools import load_checkpoint
 
     done = subprocess.run([sys.executable, "-c", PEAK, path], check=True, capture_output=True, text=True)
-    weights = sum(tensor.nbytes for tensor in load_model(path).model.state_dict().values())
+    weights = sum(tensor.nbytes for tensor in load_checkpoint(path).model.state_dict().values())
     peak = int(done.stdout)
     return Row(f"peak memory of loading {label} : weights", peak / weights, 1.2, f"{peak / 1e6:,.0f} MB")
 
@@ -316,18 +316,18 @@ def reported(code: str, *arguments: str) -> float:
 def bench_features(folder: Path) -> Iterator[Row]:
     import torch
 
-    from resnet_tools import load_model
+    from resnet_tools import load_checkpoint
+    from resnet_tools.compute.inference import Loading, loaded_batches, prepare
     from resnet_tools.data.transforms import preprocess
-    from resnet_tools.extraction import Extraction
-    from resnet_tools.features import FeatureKind, features_of
-    from resnet_tools.inference import Loading, loaded_batches, prepare
+    from resnet_tools.features.extract import Extraction
+    from resnet_tools.features.layers import FeatureKind, features_of
 
     paths = [str(path) for path in photos(folder, 500)]
     kind = FeatureKind()
     images = torch.stack([preprocess(path) for path in paths[:32]])
     small = Path(__file__).parents[1] / "tests" / "data" / "models" / "variant_nn_buffers.t7"
     for name, file in (("resnet-50", t7_file(folder, "resnet-50")), ("a CIFAR resnet-8", small)):
-        checkpoint = load_model(file)
+        checkpoint = load_checkpoint(file)
         model = prepare(checkpoint.model, torch.device("cpu"))
         loading = Loading(checkpoint.preprocessing, 32)
         job = Extraction(model, kind, loading, {"model": name}, resume=False)
@@ -349,14 +349,14 @@ def bench_features(folder: Path) -> Iterator[Row]:
 def bench_evaluate(folder: Path) -> Iterator[Row]:
     import torch
 
-    from resnet_tools import load_model
+    from resnet_tools import load_checkpoint
+    from resnet_tools.compute.inference import Loading, logits_of, prepare
     from resnet_tools.data.samples import Samples
     from resnet_tools.data.transforms import preprocess, ten_crops
-    from resnet_tools.evaluation import evaluate
-    from resnet_tools.inference import Loading, logits_of, prepare
+    from resnet_tools.evaluation.evaluate import evaluate
 
     paths = [str(path) for path in photos(folder, 304)]
-    checkpoint = load_model(t7_file(folder, "resnet-50"))
+    checkpoint = load_checkpoint(t7_file(folder, "resnet-50"))
     model = prepare(checkpoint.model, torch.device("cpu"))
     for ten_crop, count in ((False, 304), (True, 32)):
         cut = ten_crops if ten_crop else preprocess
@@ -429,8 +429,8 @@ def peak_of(*arguments: object) -> int:
 def t7_file(folder: Path, name: str) -> Path:
     """A checkpoint of full width in the structure of the published files, without gradients."""
     from resnet_tools.nets.catalog import named_architecture
-    from tests.lua_nets import lua_net
-    from tests.t7_writer import write_flattened
+    from tests.support.lua_nets import lua_net
+    from tests.support.t7_writer import write_flattened
 
     path = folder / f"{name}.t7"
     if not path.exists():
@@ -441,11 +441,11 @@ def t7_file(folder: Path, name: str) -> Path:
 def state_file(folder: Path) -> Path:
     import torch
 
-    from resnet_tools import load_model
+    from resnet_tools import load_checkpoint
 
     path = folder / "resnet-50.pth"
     if not path.exists():
-        torch.save(load_model(t7_file(folder, "resnet-50")).model.state_dict(), path)
+        torch.save(load_checkpoint(t7_file(folder, "resnet-50")).model.state_dict(), path)
     return path
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_tools.metrics import ErrorCounts, error_counts, ranks_of
-from tests.golden import DATA
+from tests.support.golden import DATA
 
 SCORES = json.loads((DATA / "train" / "compute_score.json").read_text())
 

@@ -10,14 +10,14 @@ import sys
 import pytest
 
 from resnet_tools.cli import COMMANDS
-from tests.readme import README, with_help
+from tests.support.readme import README, with_help
 
 ROOT = README.parent
 TEXT = README.read_text()
 
 
 def test_help_texts_are_those_of_the_commands():
-    assert with_help(TEXT) == TEXT, "run: python -m tests.readme"
+    assert with_help(TEXT) == TEXT, "run: python -m tests.support.readme"
     assert re.findall(r"<!-- help: ([\w-]+) -->", TEXT) == list(COMMANDS)
 
 

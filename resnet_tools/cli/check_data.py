@@ -6,8 +6,8 @@ import json
 
 import click
 
-from resnet_tools.cli.common import quick_imports
-from resnet_tools.cli.running import progress_bar
+from resnet_tools.cli.shared.options import quick_imports
+from resnet_tools.cli.shared.running import progress_bar
 
 
 @click.command(epilog="Example: resnet check-data photos", short_help="Find what is wrong with a folder of images.")

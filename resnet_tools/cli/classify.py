@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from resnet_tools.cli.common import (
+from resnet_tools.cli.shared.options import (
     MODEL_HELP,
     Inference,
     check_files,
@@ -22,8 +22,8 @@ from resnet_tools.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from resnet_tools.compute.inference import Prediction
     from resnet_tools.errors import ImageError
-    from resnet_tools.inference import Prediction
 
 
 @click.command(
@@ -56,14 +56,15 @@ def command(
         raise click.UsageError("--json and --csv exclude each other")
     paths = check_files(model, images)
     with quick_imports():
-        from resnet_tools.checkpoint import load_model
-        from resnet_tools.data.labels import class_names, read_labels
-        from resnet_tools.inference import classify, find_device, prepare
+        from resnet_tools.checkpoints.checkpoint import load_checkpoint
+        from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.inference import classify, prepare
+        from resnet_tools.data.labels import output_names, read_labels
     given_names = None if labels is None else read_labels(labels)
     found_device = find_device(inference.device)
     with warnings_as_lines():
-        checkpoint = load_model(model)
-    names = class_names(given_names or checkpoint.classes, checkpoint.architecture.classes)
+        checkpoint = load_checkpoint(model)
+    names = output_names(given_names or checkpoint.class_names, checkpoint.architecture.num_classes)
     net = prepare(checkpoint.model, found_device, inference.precision)
     loading = inference.loading(checkpoint.preprocessing)
     write = (_json_writer if as_json else _csv_writer if as_csv else _text_writer)(names)
@@ -93,7 +94,7 @@ def _print_all(
 def _text_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
     def write(prediction: Prediction) -> None:
         lines = [f"Classes for\t{prediction.path}"]
-        for position, probability in zip(prediction.classes, prediction.probabilities, strict=True):
+        for position, probability in zip(prediction.indices, prediction.probabilities, strict=True):
             lines.append(f"{probability:.14g}\t{names[position]}")
         click.echo("\n".join([*lines, ""]))
 
@@ -104,7 +105,7 @@ def _json_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
     def write(prediction: Prediction) -> None:
         best = [
             {"index": position, "label": names[position], "probability": probability if isfinite(probability) else None}
-            for position, probability in zip(prediction.classes, prediction.probabilities, strict=True)
+            for position, probability in zip(prediction.indices, prediction.probabilities, strict=True)
         ]
         click.echo(json.dumps({"path": prediction.path, "classes": best}))
 
@@ -116,7 +117,7 @@ def _csv_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
     rows.writerow(["path", "rank", "index", "label", "probability"])
 
     def write(prediction: Prediction) -> None:
-        for rank, position in enumerate(prediction.classes, 1):
+        for rank, position in enumerate(prediction.indices, 1):
             probability = f"{prediction.probabilities[rank - 1]:.9g}"
             rows.writerow([prediction.path, rank, position, names[position], probability])
 

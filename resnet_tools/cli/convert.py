@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from resnet_tools.cli.common import quick_imports, warnings_as_lines
-from resnet_tools.cli.running import terminable
+from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.running import terminable
 
 
 @click.command(
@@ -29,7 +29,9 @@ from resnet_tools.cli.running import terminable
 )
 @click.option("--fold-batch-norm", is_flag=True, help="Into the convolutions before them; for .onnx.")
 @click.option("--strip", is_flag=True, help="Leave out of a .pt what training keeps in it: recipe, epoch.")
-@click.option("--classes", type=click.Path(exists=True, dir_okay=False), help="A file with one class name a line.")
+@click.option(
+    "--classes", "class_names", type=click.Path(exists=True, dir_okay=False), help="A file with one class name a line."
+)
 @click.option("--tolerance", type=click.FloatRange(0), help="Of the largest logit; each format has its own.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def command(
@@ -40,7 +42,7 @@ def command(
     dtype: str,
     fold_batch_norm: bool,
     strip: bool,
-    classes: str | None,
+    class_names: str | None,
     tolerance: float | None,
     force: bool,
 ) -> None:
@@ -50,8 +52,8 @@ def command(
     the package. OUT is read back, both nets run on fixed images, and OUT stays only if their outputs agree.
     """
     with quick_imports():
+        from resnet_tools.checkpoints.convert import Target, convert
         from resnet_tools.data.labels import read_labels
-        from resnet_tools.export import Target, convert
     wanted = Target(
         target,
         layout=layout,  # type: ignore[arg-type]
@@ -60,9 +62,9 @@ def command(
         fold=fold_batch_norm,
         strip=strip,
     )
-    names = None if classes is None else read_labels(classes)
+    names = None if class_names is None else read_labels(class_names)
     with warnings_as_lines(), terminable("Stopped. Nothing is written."):
-        done = convert(source, wanted, classes=names, tolerance=tolerance, force=force)
+        done = convert(source, wanted, class_names=names, tolerance=tolerance, force=force)
     for note in done.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")

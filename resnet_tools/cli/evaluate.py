@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_tools.cli.common import (
+from resnet_tools.cli.shared.options import (
     Inference,
     check_models,
     inference_options,
     quick_imports,
     warnings_as_lines,
 )
-from resnet_tools.cli.running import progress_bar, terminable
+from resnet_tools.cli.shared.running import progress_bar, terminable
 
 if TYPE_CHECKING:
-    from resnet_tools.checkpoint import Checkpoint
+    from resnet_tools.checkpoints.checkpoint import Checkpoint
+    from resnet_tools.compute.inference import Loading
     from resnet_tools.data.samples import Samples
-    from resnet_tools.evaluation import Evaluation
-    from resnet_tools.inference import Loading
+    from resnet_tools.evaluation.evaluate import Evaluation
     from resnet_tools.nets.resnet import ResNet
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -95,11 +95,12 @@ def command(
         raise click.UsageError("--json and --csv exclude each other")
     check_models(models)
     with quick_imports():
+        from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.inference import prepare
+        from resnet_tools.compute.processes import joined_processes, own_device
         from resnet_tools.data.labelled import Outputs, labelled_samples
         from resnet_tools.data.labels import read_labels
-        from resnet_tools.evaluation import evaluate
-        from resnet_tools.inference import find_device, prepare
-        from resnet_tools.processes import joined_processes, own_device
+        from resnet_tools.evaluation.evaluate import evaluate
     names = None if class_names is None else read_labels(class_names)
     ready = partial(prepare, device=find_device(own_device(inference.device)), precision=inference.precision)
     conditions = {
@@ -110,7 +111,7 @@ def command(
     }
 
     def samples_of(checkpoint: Checkpoint) -> Samples:
-        outputs = Outputs(checkpoint.architecture.classes, names or checkpoint.classes)
+        outputs = Outputs(checkpoint.architecture.num_classes, names or checkpoint.class_names)
         return labelled_samples(folder, outputs, split=split, labels=labels, synsets=synsets)
 
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
@@ -140,13 +141,13 @@ def _evaluated(
     conditions: dict[str, Any],
 ) -> dict[str, Any]:
     """The facts of one model; its report is written to the folder `report`."""
-    from resnet_tools.checkpoint import load_model
-    from resnet_tools.report.files import begin_report, write_report
-    from resnet_tools.report.summary import summary
+    from resnet_tools.checkpoints.checkpoint import load_checkpoint
+    from resnet_tools.evaluation.report.files import begin_report, write_report
+    from resnet_tools.evaluation.report.summary import summary
 
     if report is not None:
         begin_report(report)
-    checkpoint = load_model(model)
+    checkpoint = load_checkpoint(model)
     samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
     evaluation = run(ready(checkpoint.model), samples, loading)
     facts = summary(evaluation, checkpoint.architecture, loading, {"model": model, **conditions})
@@ -170,7 +171,7 @@ def _print_all(rows: Iterable[dict[str, Any]], form: str, first: bool) -> None:
 
 def _lines(row: dict[str, Any]) -> str:
     """The last line of the original, and below it the published errors with the difference."""
-    from resnet_tools.training.lines import results_line
+    from resnet_tools.history.lines import results_line
 
     lines = [results_line(row["top1_error"], row["top5_error"])]
     if row["published"]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from resnet_tools.cli.common import (
+from resnet_tools.cli.shared.options import (
     BATCH_SIZE,
     MODEL_HELP,
     Inference,
@@ -21,7 +21,7 @@ from resnet_tools.cli.common import (
     quick_imports,
     warnings_as_lines,
 )
-from resnet_tools.cli.running import progress_bar, terminable
+from resnet_tools.cli.shared.running import progress_bar, terminable
 
 STOPPED = "Stopped. What is done is kept; the same command goes on from here."
 
@@ -96,14 +96,15 @@ def command(
         raise click.UsageError("no images: give files, folders, --dir or --from-file")
     paths = check_files(model, arguments)
     with quick_imports():
-        from resnet_tools.checkpoint import load_model, model_path
-        from resnet_tools.extraction import Extraction, provenance_of
-        from resnet_tools.features import FeatureKind, layer_shapes, may_fold
-        from resnet_tools.inference import find_device, prepare
-        from resnet_tools.processes import joined_processes, own_device
+        from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+        from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.inference import prepare
+        from resnet_tools.compute.processes import joined_processes, own_device
+        from resnet_tools.features.extract import Extraction, provenance_of
+        from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
-        checkpoint = load_model(model)
+        checkpoint = load_checkpoint(model)
     loading = inference.loading(checkpoint.preprocessing)
     layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
     if list_layers:

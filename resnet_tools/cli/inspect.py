@@ -6,7 +6,7 @@ import json
 
 import click
 
-from resnet_tools.cli.common import quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
 
 
 @click.command(epilog="Example: resnet inspect resnet-50.t7", short_help="Show what a file is and the net in it.")
@@ -18,7 +18,7 @@ def command(file: str, as_json: bool) -> None:
     It shows the tree also when the architecture is not recognised.
     """
     with quick_imports():
-        from resnet_tools.inspection import inspect_file, report_text
+        from resnet_tools.checkpoints.inspect import inspect_file, report_text
     with warnings_as_lines():
         report = inspect_file(file)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else report_text(report))

@@ -28,8 +28,8 @@ ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
     help="The ending says the format: .png .svg",
 )
 def command(runs: tuple[Path, ...], output: Path) -> int:
-    from resnet_tools.plotting import check_plotting, plot_histories
-    from resnet_tools.training_log import read_run
+    from resnet_tools.history.plotting import check_plotting, plot_histories
+    from resnet_tools.history.training_log import read_run
 
     check_plotting(output)
     histories = [read_run(run) for run in runs]

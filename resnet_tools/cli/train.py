@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_tools.cli.common import changed_preprocessing, quick_imports, warnings_as_lines
-from resnet_tools.cli.option_groups import GroupedCommand
+from resnet_tools.cli.shared.option_groups import GroupedCommand
+from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
 from resnet_tools.cli.train_options import NOT_WITH_RESUME, RECIPE_FIELDS, train_options
 from resnet_tools.cli.train_reports import list_skipped, reports, stop_flag, stopped
 
 if TYPE_CHECKING:
     import torch
 
+    from resnet_tools.compute.processes import Processes
     from resnet_tools.data.samples import Samples
-    from resnet_tools.processes import Processes
     from resnet_tools.training.run import Data
     from resnet_tools.training.start import Start
     from resnet_tools.training.step import Machine
@@ -44,9 +44,9 @@ def command(**options: Any) -> int:
     if options["n_gpu"] > 1 and "LOCAL_RANK" not in os.environ:
         return _run_on_gpus(options["n_gpu"], options["device"])
     with quick_imports():
-        from resnet_tools.datasets import read_dataset
-        from resnet_tools.inference import find_device
-        from resnet_tools.processes import joined_processes, own_device
+        from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.processes import joined_processes, own_device
+        from resnet_tools.data.datasets import read_dataset
         from resnet_tools.training.start import dataset_of
     device = find_device(own_device(options["device"]))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -88,12 +88,11 @@ def _listed(names: list[str]) -> str:
 
 def _run_on_gpus(count: int, device: str) -> int:
     """This command in `count` processes, a GPU each; or on the CPU, if that was asked for."""
-    import torch
-
+    from resnet_tools.compute.device import gpu_count
+    from resnet_tools.compute.processes import run_processes
     from resnet_tools.errors import TrainingError
-    from resnet_tools.processes import run_processes
 
-    found = torch.cuda.device_count()
+    found = gpu_count()
     if device != "cpu" and found < count:
         raise TrainingError(f"--n-gpu {count}: this machine has {found}; give fewer, or --device cpu")
     return run_processes([sys.executable, "-m", "resnet_tools", *sys.argv[1:]], count)
@@ -101,7 +100,7 @@ def _run_on_gpus(count: int, device: str) -> int:
 
 def _look_over(train: Samples, val: Samples, options: dict[str, Any], processes: Processes) -> None:
     """Check the data set before the training, in the first process. Raises: DataError with all that is wrong."""
-    from resnet_tools.cli.running import progress_bar
+    from resnet_tools.cli.shared.running import progress_bar
     from resnet_tools.data.checking import check_samples
     from resnet_tools.errors import DataError
 
@@ -140,13 +139,14 @@ def _start(options: dict[str, Any], train: Samples) -> Start:
 
 
 def _machine(options: dict[str, Any], start: Start, device: torch.device, processes: Processes) -> Machine:
-    from resnet_tools.training.hardware import configure, find_precision
+    from resnet_tools.compute.device import configure, find_precision
     from resnet_tools.training.step import Machine
 
-    configure(device, options["cudnn"], start.state.recipe)
+    original = start.state.recipe.name == "original"  # computes in full float32, as the original
+    configure(device, options["cudnn"], allow_tf32=not original)
     return Machine(
         device,
-        find_precision(options["precision"], start.state.recipe, device),
+        find_precision(options["precision"], device, automatic=not original),
         processes,
         options["sync_bn"],
         options["compile"],
@@ -155,7 +155,7 @@ def _machine(options: dict[str, Any], start: Start, device: torch.device, proces
 
 
 def _data(options: dict[str, Any], start: Start, train: Samples, val: Samples, machine: Machine) -> Data:
-    from resnet_tools.inference import Loading
+    from resnet_tools.compute.inference import Loading
     from resnet_tools.training.run import Data
     from resnet_tools.training.setup import image_loader
 
@@ -177,9 +177,9 @@ def _workers(options: dict[str, Any], start: Start, machine: Machine) -> int:
 def _test(options: dict[str, Any], start: Start, data: Data, machine: Machine) -> int:
     import torch
 
-    from resnet_tools.cli.running import progress_bar
+    from resnet_tools.cli.shared.running import progress_bar
+    from resnet_tools.history import lines
     from resnet_tools.metrics import ErrorCounts
-    from resnet_tools.training import lines
     from resnet_tools.training.validation import validate
 
     first, counts = machine.processes.rank == 0, ErrorCounts()

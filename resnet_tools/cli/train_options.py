@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from resnet_tools.cli.common import SIDE_PX
-from resnet_tools.cli.option_groups import group
+from resnet_tools.cli.shared.option_groups import group
+from resnet_tools.cli.shared.options import SIDE_PX
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 COUNT = click.IntRange(1)

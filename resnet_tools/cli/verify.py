@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from resnet_tools.cli.common import check_files, check_models, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.options import check_files, check_models, quick_imports, warnings_as_lines
 
 
 @click.command(
@@ -29,8 +29,8 @@ def command(first: str, second: str, images: tuple[str, ...], tolerance: float |
     check_models([first, second])
     paths = check_files(first, images)
     with quick_imports():
-        from resnet_tools.checkpoint import model_path
-        from resnet_tools.verification import compare_files, tolerance_for
+        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.verify import compare_files, tolerance_for
     both = model_path(first), model_path(second)
     with warnings_as_lines():
         comparison = compare_files(*both, paths)

@@ -38,7 +38,7 @@ class DataReport:
     """What was found. `counts`: split -> images of each class. `shared`: pairs of the same image in val and in train;
     `repeated`: in train and earlier in train. `small`: images with a side below 32 pixels."""
 
-    classes: list[str]
+    class_names: list[str]
     counts: dict[str, list[int]]
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -49,8 +49,9 @@ class DataReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; counts by the names of the classes."""
-        counts = {split: dict(zip(self.classes, numbers, strict=True)) for split, numbers in self.counts.items()}
-        return {**asdict(self), "counts": counts}
+        counts = {split: dict(zip(self.class_names, numbers, strict=True)) for split, numbers in self.counts.items()}
+        values = asdict(self)
+        return {"classes": values.pop("class_names"), **values, "counts": counts}
 
 
 def find_splits(path: str) -> tuple[Samples, Samples, DataReport]:
@@ -58,10 +59,12 @@ def find_splits(path: str) -> tuple[Samples, Samples, DataReport]:
     found = DataReport([], {})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found.classes = _attempt(partial(find_classes, path), found, [])
-        nothing = Samples([], [], found.classes)
+        found.class_names = _attempt(partial(find_classes, path), found, [])
+        nothing = Samples([], [], found.class_names)
         train, val = (
-            _attempt(partial(find_folder, path, split, found.classes), found, nothing) if found.classes else nothing
+            _attempt(partial(find_folder, path, split, found.class_names), found, nothing)
+            if found.class_names
+            else nothing
             for split in ("train", "val")
         )
     found.warnings = [str(warning.message) for warning in caught]
@@ -91,10 +94,10 @@ def check_samples(
     20,000: enough to be quick with a million files.
     """
     counts = {
-        split: np.bincount(np.asarray(samples.targets, int), minlength=len(samples.classes)).tolist()
+        split: np.bincount(np.asarray(samples.targets, int), minlength=len(samples.class_names)).tolist()
         for split, samples in (("train", train), ("val", val))
     }
-    report = DataReport(list(train.classes), counts)
+    report = DataReport(list(train.class_names), counts)
     if found:
         report.errors, report.warnings = list(found.errors), list(found.warnings)
     _check_balance(report)
@@ -116,7 +119,7 @@ def check_samples(
 
 
 def _check_balance(report: DataReport) -> None:
-    pairs = [(count, name) for name, count in zip(report.classes, report.counts["train"], strict=True) if count]
+    pairs = [(count, name) for name, count in zip(report.class_names, report.counts["train"], strict=True) if count]
     if pairs and max(pairs)[0] > MAX_IMBALANCE * min(pairs)[0]:
         (most, largest), (fewest, smallest) = max(pairs), min(pairs)
         report.warnings.append(
@@ -220,7 +223,8 @@ def report_text(report: DataReport) -> str:
         lines += [f"{kind}: {message}" for message in messages]
     lines.append("\t".join(["class", *report.counts]))
     lines += [
-        "\t".join([name, *map(str, row)]) for name, *row in zip(report.classes, *report.counts.values(), strict=True)
+        "\t".join([name, *map(str, row)])
+        for name, *row in zip(report.class_names, *report.counts.values(), strict=True)
     ]
     lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in report.counts.values())]))
     return "\n".join(lines)

@@ -135,18 +135,18 @@ def _samples(name: str, form: Form, files: dict[str, bytes], where: str) -> tupl
     missing = [file for file in (*form.train, form.val) if file not in files]
     if missing:
         raise DataError(f"{where}: {', '.join(missing)} missing; get the archive again from {SOURCE}")
-    classes: Sequence[str] = cifar_labels(name)
+    class_names: Sequence[str] = cifar_labels(name)
     file = form.names
     try:
         if file in files:
-            classes = _class_names(files[file], form, len(classes))
+            class_names = _class_names(files[file], form, len(class_names))
         batches = {}
         for file in (*form.train, form.val):
-            batches[file] = checked_batch(*_batch(files[file], form), len(classes))
+            batches[file] = checked_batch(*_batch(files[file], form), len(class_names))
     except ValueError as error:
         raise DataError(f"{where}: {file}: {error}; get the archive again from {SOURCE}") from error
-    train = joined_samples([batches[file] for file in form.train], classes)
-    return train, joined_samples([batches[form.val]], classes)
+    train = joined_samples([batches[file] for file in form.train], class_names)
+    return train, joined_samples([batches[form.val]], class_names)
 
 
 def _batch(data: bytes, form: Form) -> tuple[Any, Any]:
@@ -171,7 +171,7 @@ def _class_names(data: bytes, form: Form, count: int) -> tuple[str, ...]:
 Batch = tuple[NDArray[np.uint8], list[int]]
 
 
-def checked_batch(pixels: Any, labels: Any, classes: int) -> Batch:
+def checked_batch(pixels: Any, labels: Any, num_classes: int) -> Batch:
     """Images (N, 3, 32, 32) and N labels from 0, as they were found in a file. Raises ValueError if they are not."""
     is_array = isinstance(pixels, np.ndarray) and pixels.ndim > 1
     if not is_array or pixels.dtype != np.uint8 or pixels[:1].size != IMAGE_BYTES:
@@ -180,13 +180,13 @@ def checked_batch(pixels: Any, labels: Any, classes: int) -> Batch:
     if not isinstance(labels, list) or len(labels) != len(pixels):
         found = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
         raise ValueError(f"expected {len(pixels)} labels, one an image, found {found}")
-    wrong = [label for label in labels if type(label) is not int or not 0 <= label < classes]
+    wrong = [label for label in labels if type(label) is not int or not 0 <= label < num_classes]
     if wrong:
-        raise ValueError(f"expected the numbers of {classes} classes, found {wrong[0]!r:.60}")
+        raise ValueError(f"expected the numbers of {num_classes} classes, found {wrong[0]!r:.60}")
     return pixels.reshape(-1, 3, 32, 32), labels
 
 
-def joined_samples(batches: Sequence[Batch], classes: Sequence[str]) -> Samples:
+def joined_samples(batches: Sequence[Batch], class_names: Sequence[str]) -> Samples:
     images = np.concatenate([pixels for pixels, _ in batches])
     targets = [target for _, labels in batches for target in labels]
-    return Samples(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), targets, list(classes))
+    return Samples(np.ascontiguousarray(images.transpose(0, 2, 3, 1)), targets, list(class_names))

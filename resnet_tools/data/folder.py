@@ -23,29 +23,29 @@ OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation", "test", "t
 SHOWN = 5  # names in a message
 
 
-def find_folder(path: str, split: str, classes: Sequence[str] | None = None) -> Samples:
+def find_folder(path: str, split: str, class_names: Sequence[str] | None = None) -> Samples:
     """The images below PATH/SPLIT and their classes, numbered as in `classes` (as in train/ if None).
 
     Warns of classes without images in val/. Raises DataError that says what is missing, and what was found instead.
     """
-    if classes is None:
-        classes = find_classes(path)
+    if class_names is None:
+        class_names = find_classes(path)
     folder = _split_folder(path, split)
     try:
         found = {_name(inside): inside for inside in subfolders(folder)}
-        images = [images_below(found[name]) if name in found else [] for name in classes]
+        images = [images_below(found[name]) if name in found else [] for name in class_names]
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from error
-    _check_names(folder, set(found), classes)
-    empty = [name for name, paths in zip(classes, images, strict=True) if not paths]
-    if len(empty) == len(classes):
+    _check_names(folder, set(found), class_names)
+    empty = [name for name, paths in zip(class_names, images, strict=True) if not paths]
+    if len(empty) == len(class_names):
         raise DataError(f"{folder}: holds no images ({' '.join(IMAGE_ENDINGS)}); {LAYOUT}")
     if empty and split == "train":
         raise DataError(f"{folder}: without an image: {listed(empty)}; add images, or remove the empty folders")
     if empty:
-        warnings.warn(f"{folder}: of {len(classes)} classes, without an image here: {listed(empty)}", stacklevel=2)
+        warnings.warn(f"{folder}: of {len(class_names)} classes, without an image here: {listed(empty)}", stacklevel=2)
     targets = [target for target, paths in enumerate(images) for _ in paths]
-    return Samples([path for paths in images for path in paths], targets, list(classes))
+    return Samples([path for paths in images for path in paths], targets, list(class_names))
 
 
 def find_classes(path: str) -> list[str]:
@@ -82,11 +82,11 @@ def _content(folder: str) -> str:
     return f"Found {files} files and no folders" if files else "Found nothing in it"
 
 
-def _check_names(folder: str, found: set[str], classes: Sequence[str]) -> None:
-    unknown = sorted(found.difference(classes), key=os.fsencode)
+def _check_names(folder: str, found: set[str], class_names: Sequence[str]) -> None:
+    unknown = sorted(found.difference(class_names), key=os.fsencode)
     if unknown:
         raise DataError(
-            f"{folder}: of unknown classes: {listed(unknown)}; train/ has {len(classes)}: {listed(classes)}. "
+            f"{folder}: of unknown classes: {listed(unknown)}; train/ has {len(class_names)}: {listed(class_names)}. "
             "Add them to train/, or remove them here"
         )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from resnet_tools.data.files import images_below, subfolders
 from resnet_tools.data.folder import listed
 from resnet_tools.data.label_files import WORDNET_ID, is_number, labelled_files, read_synsets
-from resnet_tools.data.labels import class_names, imagenet_labels
+from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
 
@@ -86,7 +86,7 @@ def _numbered(
     found: Sequence[str], outputs: Outputs, trained: Sequence[str], where: Path
 ) -> tuple[dict[str, int], list[str]]:
     """The output of each class that was found, and the names of all outputs."""
-    names = class_names(outputs.names, outputs.count)
+    names = output_names(outputs.names, outputs.count)
     by_name = _by_name(names, found)
     if len(by_name) == len(found):
         _warn_of_missing(names, set(by_name.values()), where)
@@ -98,8 +98,8 @@ def _numbered(
         return _by_number(found, outputs.count, where), names
     if outputs.names is not None:
         raise DataError(_mismatch(found, names, by_name, where))
-    classes = _sorted_classes(found, outputs.count, trained, where)
-    return _by_place(found, classes, where), [*classes, *names[len(classes) :]]
+    class_names = _sorted_classes(found, outputs.count, trained, where)
+    return _by_place(found, class_names, where), [*class_names, *names[len(class_names) :]]
 
 
 def _by_name(names: Sequence[str], found: Sequence[str]) -> dict[str, int]:
@@ -112,8 +112,8 @@ def _by_name(names: Sequence[str], found: Sequence[str]) -> dict[str, int]:
     return {name: places[name][0] for name in found if len(places.get(name, ())) == 1}
 
 
-def _by_place(found: Sequence[str], classes: Sequence[str], where: Path) -> dict[str, int]:
-    places = {name: number for number, name in enumerate(classes)}
+def _by_place(found: Sequence[str], class_names: Sequence[str], where: Path) -> dict[str, int]:
+    places = {name: number for number, name in enumerate(class_names)}
     unknown = [name for name in found if name not in places]
     if unknown:
         raise DataError(f"{where}: the classes {listed(unknown)} are not among those of train/ or --synsets")

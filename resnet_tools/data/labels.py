@@ -15,17 +15,17 @@ from pathlib import Path
 from resnet_tools.errors import ResnetToolsError
 
 
-def class_names(classes: Sequence[str] | None, n: int) -> list[str]:
+def output_names(class_names: Sequence[str] | None, n: int) -> list[str]:
     """The names of a net's `n` outputs in order: the given ones, else ImageNet's for 1000 outputs, else numbers.
 
     Numbers count from 1, as Lua does: "class 1", "class 2", ...
 
     Raises ResnetToolsError when names are given and there are not `n` of them.
     """
-    if classes:
-        if len(classes) != n:
-            raise ResnetToolsError(f"the net has {n} classes, but {len(classes)} class names are given")
-        return list(classes)
+    if class_names:
+        if len(class_names) != n:
+            raise ResnetToolsError(f"the net has {n} classes, but {len(class_names)} class names are given")
+        return list(class_names)
     if n == len(imagenet_labels()):
         return list(imagenet_labels())
     return [f"class {number}" for number in range(1, n + 1)]

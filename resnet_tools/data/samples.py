@@ -16,12 +16,12 @@ Source = str | NDArray[np.uint8]  # the path of an image, or its pixels (H, W, 3
 class Samples:
     """N labelled images. `images[k]` is a path, or pixels (H, W, 3) uint8; `targets[k]` its class, from 0.
 
-    `classes`: the K names in the order of the net's outputs. `images` may be one array (N, H, W, 3).
+    `class_names`: the K names in the order of the net's outputs. `images` may be one array (N, H, W, 3).
     """
 
     images: Sequence[str] | NDArray[Any]
     targets: Sequence[int]
-    classes: Sequence[str]
+    class_names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -55,7 +55,7 @@ class Architecture:
     pooling: Pooling = "average"
     bn_eps: float = 1e-5
     bn_momentum: float = 0.1
-    classes: int = 1000
+    num_classes: int = 1000
 
     @property
     def depth(self) -> int:
@@ -87,11 +87,12 @@ class Architecture:
             batch_norms += [c.inputs if self.pre_activation else c.outputs for c in shape.convolutions[first:]]
         biases = sum(conv.outputs for conv in convolutions) if self.conv_bias else 0
         weights = sum(c.outputs * c.inputs // c.groups * c.kernel**2 for c in convolutions)
-        return weights + biases + 2 * sum(batch_norms) + (self.feature_length + 1) * self.classes
+        return weights + biases + 2 * sum(batch_norms) + (self.feature_length + 1) * self.num_classes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for JSON and checkpoints; `from_dict` reads it back."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+        values = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+        return {FILE_KEYS.get(key, key): value for key, value in values.items()}
 
     @staticmethod
     def from_dict(values: object) -> Architecture:
@@ -186,21 +187,21 @@ def _shortcut_kind(architecture: Architecture, inputs: int, outputs: int) -> Sho
     return "zero-padded" if inputs != outputs else "identity"
 
 
+FILE_KEYS = {"num_classes": "classes"}  # fields that have another name in files and JSON output
 _MAX_BLOCKS, _MAX_WIDTH, _MAX_CLASSES = 10_000, 1 << 20, 1 << 24
 
 
 def _checked_architecture(values: object) -> Architecture:
     if not isinstance(values, Mapping):
         raise CheckpointError(f"the architecture is a {type(values).__name__}; expected a table of its fields")
-    hints = get_type_hints(Architecture)
-    unknown = sorted(str(key) for key in set(values) - set(hints))
+    known = {FILE_KEYS.get(field.name, field.name): field for field in dataclasses.fields(Architecture)}
+    unknown = sorted(str(key) for key in set(values) - set(known))
     if unknown:
         raise CheckpointError(f"the architecture has the unknown fields {', '.join(unknown)}")
-    required = [f.name for f in dataclasses.fields(Architecture) if f.default is dataclasses.MISSING]
-    missing = [name for name in required if name not in values]
+    missing = [key for key, f in known.items() if f.default is dataclasses.MISSING and key not in values]
     if missing:
         raise CheckpointError(f"the architecture lacks the fields {', '.join(missing)}")
-    fields: dict[str, Any] = {str(k): tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    fields: dict[str, Any] = {known[k].name: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return check_architecture(Architecture(**fields))
 
 
@@ -235,8 +236,8 @@ def _check_ranges(net: Architecture) -> None:
     widths = (*net.widths, *net.inner_widths, net.stem_width)
     if any(not 1 <= n <= _MAX_WIDTH for n in widths):
         raise CheckpointError(f"the architecture's widths {list(widths)} are not all in 1 to {_MAX_WIDTH}")
-    if not 1 <= net.classes <= _MAX_CLASSES:
-        raise CheckpointError(f"the architecture has {net.classes} classes; expected 1 to {_MAX_CLASSES}")
+    if not 1 <= net.num_classes <= _MAX_CLASSES:
+        raise CheckpointError(f"the architecture has {net.num_classes} classes; expected 1 to {_MAX_CLASSES}")
     grouped = [
         n for shape in block_shapes(net) for c in shape.convolutions for n in (c.inputs, c.outputs) if c.groups > 1
     ]

@@ -32,7 +32,7 @@ def architecture(
     dataset: str = "imagenet",
     net_type: str = "resnet",
     shortcut_type: ShortcutType | None = None,
-    classes: int | None = None,
+    num_classes: int | None = None,
 ) -> Architecture:
     """What the original builds for `-depth -dataset -netType -shortcutType` (its defaults are ours).
 
@@ -47,11 +47,11 @@ def architecture(
         if depth not in STAGES_BY_DEPTH:
             raise ResnetToolsError(f"depth {depth} is not one of {', '.join(map(str, STAGES_BY_DEPTH))}")
         block, stages = STAGES_BY_DEPTH[depth]
-        net = _standard(block, stages, shortcut_type or "B", net_type, classes or 1000)
+        net = _standard(block, stages, shortcut_type or "B", net_type, num_classes or 1000)
     elif dataset in CIFAR_CLASSES:
         if depth < 8 or (depth - 2) % 6:
             raise ResnetToolsError(f"depth {depth} is not 6 n + 2 (8, 14, 20, 32, 44, 56, 110, 1202, ...)")
-        net = _cifar((depth - 2) // 6, shortcut_type or "A", net_type, classes or CIFAR_CLASSES[dataset])
+        net = _cifar((depth - 2) // 6, shortcut_type or "A", net_type, num_classes or CIFAR_CLASSES[dataset])
     else:
         raise ResnetToolsError(f"data set {dataset!r} is unknown; it is imagenet, cifar10 or cifar100")
     if net.shortcut_type == "A" and net.block == "bottleneck":
@@ -62,7 +62,7 @@ def architecture(
 
 
 def _standard(
-    block: Block, stages: tuple[int, ...], shortcut_type: ShortcutType, net_type: str, classes: int
+    block: Block, stages: tuple[int, ...], shortcut_type: ShortcutType, net_type: str, num_classes: int
 ) -> Architecture:
     inner = tuple(64 * 2**i for i in range(len(stages)))
     return Architecture(
@@ -74,11 +74,11 @@ def _standard(
         order="pre-activation" if net_type == "preresnet" else "post-activation",
         shortcut_type=shortcut_type,
         shortcut_batch_norm=net_type == "resnet",
-        classes=classes,
+        num_classes=num_classes,
     )
 
 
-def _cifar(blocks: int, shortcut_type: ShortcutType, net_type: str, classes: int) -> Architecture:
+def _cifar(blocks: int, shortcut_type: ShortcutType, net_type: str, num_classes: int) -> Architecture:
     return Architecture(
         block="basic",
         stages=(blocks,) * 3,
@@ -90,7 +90,7 @@ def _cifar(blocks: int, shortcut_type: ShortcutType, net_type: str, classes: int
         stem_batch_norm=net_type == "resnet",
         shortcut_type=shortcut_type,
         shortcut_batch_norm=net_type == "resnet",
-        classes=classes,
+        num_classes=num_classes,
     )
 
 
@@ -206,7 +206,7 @@ def architecture_name(net: Architecture) -> str | None:
     """The name of this architecture whatever its number of classes, or None if it has none."""
     plain = replace(net, bn_eps=1e-5, bn_momentum=0.1)
     for name, named in _NAMED.items():
-        if plain == replace(named, classes=net.classes):
+        if plain == replace(named, num_classes=net.num_classes):
             return name
     return None
 
@@ -223,7 +223,7 @@ def describe(net: Architecture) -> str:
         f"shortcut type {net.shortcut_type} ({kind[net.shortcut_type]}"
         + (")" if net.shortcut_type == "A" else f", {'with' if net.shortcut_batch_norm else 'without'} batch norm)"),
         f"{'7 x 7' if net.stem == 'imagenet' else '3 x 3'} stem of width {net.stem_width}",
-        f"{net.classes} classes",
+        f"{net.num_classes} classes",
     ]
     parts += [f"{net.groups} groups"] if net.groups > 1 else []
     parts += ["convolution biases"] if net.conv_bias else []

@@ -39,13 +39,13 @@ def build_resnet(
     dataset: str | None = None,
     net_type: str | None = None,
     shortcut_type: ShortcutType | None = None,
-    classes: int | None = None,
+    num_classes: int | None = None,
 ) -> ResNet:
     """A new net, initialised as the original does, in training mode.
 
     net: an `Architecture` or a name such as `resnet-50`, `preresnet-200` or `published-resnet-50`; without it the other
     options describe the net as the original's do (defaults: depth 34, imagenet, resnet, shortcut type B, A for CIFAR).
-    classes: the number of outputs, in both cases.
+    num_classes: the number of outputs, in both cases.
     Raises: ResnetToolsError if there is no such net, or options contradict a net that is given.
     Source: models/resnet.lua of facebook/fb.resnet.torch.
     """
@@ -57,7 +57,7 @@ def build_resnet(
         raise ResnetToolsError(f"{', '.join(given)} cannot be combined with a net that is given; leave out one of them")
     else:
         found = named_architecture(net) if isinstance(net, str) else net
-    model = ResNet(check_architecture(found if classes is None else replace(found, classes=classes)))
+    model = ResNet(check_architecture(found if num_classes is None else replace(found, num_classes=num_classes)))
     initialise(model)
     return model
 
@@ -87,7 +87,7 @@ class ResNet(nn.Module):
         self.norm_relu = nn.ReLU(inplace=True) if architecture.pre_activation else nn.Identity()
         window_px = POOL_WINDOW_PX[architecture.stem]
         self.avgpool = nn.AdaptiveAvgPool2d(1) if architecture.pooling == "average" else SumPool(window_px**2)
-        self.fc = nn.Linear(last, architecture.classes)
+        self.fc = nn.Linear(last, architecture.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K) logits."""

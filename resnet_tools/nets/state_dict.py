@@ -42,7 +42,7 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
         stem="imagenet" if stem[2] == 7 else "cifar",
         shortcut_type="B" if any("downsample" in key for key in shapes) else "A",
         groups=max(1, inner[0] // max(1, second[1])),
-        classes=_shape(shapes, "fc.weight", 2)[0],
+        num_classes=_shape(shapes, "fc.weight", 2)[0],
     )
 
 

@@ -72,7 +72,7 @@ def _guess(net: Net) -> Architecture:
         pooling=_pooling(net.head),
         bn_eps=_fraction(batch_norms[0], "eps", 1e-5) if batch_norms else 1e-5,
         bn_momentum=_fraction(batch_norms[0], "momentum", 0.1) if batch_norms else 0.1,
-        classes=_classes(net),
+        num_classes=_classes(net),
     )
 
 

@@ -26,10 +26,10 @@ _ADVICE = {
     "empty": "the file is empty: is the download complete?",
     "html": "this is a web page (HTML or XML), not a model: the download failed and saved the server's answer; "
     "open it in a text editor to see why, then download again",
-    "zip": "this is a zip archive, as PyTorch checkpoints are: load_model reads PyTorch checkpoints",
+    "zip": "this is a zip archive, as PyTorch checkpoints are: load_checkpoint reads PyTorch checkpoints",
     "gzip": "this is a gzip archive: unpack it first (gunzip)",
-    "safetensors": "this is a safetensors file: load_model reads safetensors",
-    "pickle": "this is a Python pickle, perhaps an old PyTorch checkpoint: load_model reads PyTorch checkpoints",
+    "safetensors": "this is a safetensors file: load_checkpoint reads safetensors",
+    "pickle": "this is a Python pickle, perhaps an old PyTorch checkpoint: load_checkpoint reads PyTorch checkpoints",
     "image": "this is an image, not a model",
     "compressed": "this is a compressed archive: unpack it first",
     "hdf5": "this is an HDF5 file, not a Lua Torch file",

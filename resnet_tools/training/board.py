@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tools.errors import TrainingError
-from resnet_tools.history import Epoch
+from resnet_tools.history.history import Epoch
 
 
 def tensorboard_writer(folder: Path) -> Callable[[Epoch], None]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from resnet_tools.compute.device import release_cached_memory
 from resnet_tools.errors import MemoryShortage
 from resnet_tools.nets.resnet import ResidualBlock, ResNet
 from resnet_tools.training.optimizer import batch_norms
@@ -61,8 +62,7 @@ def largest_that_fits(try_batch: Callable[[int], object], images: int) -> int:
     """The largest half, quarter, ... of `images` with which `try_batch` does not run out of memory; 0 if none."""
     while images > 1:
         images //= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_cached_memory()
         try:
             try_batch(images)
         except MemoryShortage:

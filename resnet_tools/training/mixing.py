@@ -17,21 +17,21 @@ from resnet_tools.training.recipe import Recipe
 _LOCK = threading.Lock()  # torchvision draws from torch's one generator
 
 
-def mixed(images: Tensor, targets: Tensor, recipe: Recipe, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+def mixed(images: Tensor, targets: Tensor, recipe: Recipe, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
     """(N, 3, H, W), (N,) -> images mixed in pairs, and the share of each class, (N, K); or the same without mixing.
 
     `recipe.mixup` and `recipe.cutmix` are the alphas of their Beta distributions; if both are given, either is chosen
     for each batch with probability 1/2.
     """
-    if len(images) < 2 or classes < 2 or recipe.mixup + recipe.cutmix == 0:
+    if len(images) < 2 or num_classes < 2 or recipe.mixup + recipe.cutmix == 0:
         return images, targets
     from torchvision.transforms import v2
 
     choices: list[v2.Transform] = []
     if recipe.mixup:
-        choices.append(v2.MixUp(alpha=recipe.mixup, num_classes=classes))
+        choices.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
     if recipe.cutmix:
-        choices.append(v2.CutMix(alpha=recipe.cutmix, num_classes=classes))
+        choices.append(v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes))
     with seeded(seed):
         mixed_images, shares = v2.RandomChoice(choices)(images, targets)
     return mixed_images, shares

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from resnet_tools.checkpoint import Checkpoint
+from resnet_tools.checkpoints.checkpoint import Checkpoint
+from resnet_tools.compute.inference import Loading
+from resnet_tools.compute.processes import Processes, broadcast_buffers
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import ImageError, MemoryShortage, TrainingError
-from resnet_tools.history import Epoch
-from resnet_tools.inference import Loading
+from resnet_tools.history import lines
+from resnet_tools.history.history import Epoch
 from resnet_tools.metrics import ErrorCounts
-from resnet_tools.processes import Processes
-from resnet_tools.training import lines
 from resnet_tools.training.batches import (
     BatchLoader,
     Load,
@@ -37,7 +37,7 @@ from resnet_tools.training.optimizer import set_lr
 from resnet_tools.training.recipe import lr_factor
 from resnet_tools.training.saving import RunState, save_run
 from resnet_tools.training.step import Stepper, check_loss
-from resnet_tools.training.validation import share_buffers, validate
+from resnet_tools.training.validation import validate
 
 ASKED_EVERY = 10  # batches after which processes ask each other whether to stop or save
 
@@ -219,7 +219,7 @@ class Run:
 
     def _validate_epoch(self, epoch: int) -> None:
         state, model, machine = self.state, self.stepper.evaluated, self.stepper.machine
-        share_buffers(model, self._processes)
+        broadcast_buffers(model, self._processes)
         counts, skipped = ErrorCounts(), state.skipped if self.skip_unreadable else None
         shared_batches = len(self.data.val) // (self.data.loading.batch_size * self._processes.count)
         batches = validate(model, self.data.val, self.data.loading, machine, epoch, skipped=skipped)

@@ -1,6 +1,6 @@
 """The files of a run, named as the original names its own, in the folder of `--save`.
 
-model_E.pt      the net after epoch E, for `load_model`: weights, classes, architecture, preprocessing, recipe
+model_E.pt      the net after epoch E, for `load_checkpoint`: weights, classes, architecture, preprocessing, recipe
 optimState_E.pt what else the next epoch needs: `RunState`, momentum, loss scaler, random state; with a weight average,
                 which is then what model_E.pt holds, also the weights themselves
 history.csv     a row of figures for each epoch
@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
-from resnet_tools.checkpoint import Checkpoint, load_model, save_model
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_model
+from resnet_tools.checkpoints.tensor_files import torch_load, torch_save
 from resnet_tools.errors import CheckpointError, TrainingError
-from resnet_tools.history import Epoch, write_history
+from resnet_tools.history.history import Epoch, write_history
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.tensor_files import torch_load, torch_save
 from resnet_tools.training.lua_run import files_beside
 from resnet_tools.training.optimizer import momentum_of, set_momentum
 from resnet_tools.training.recipe import ORIGINAL_EPOCHS, Recipe
@@ -111,7 +111,7 @@ def load_run(folder: Path) -> tuple[Checkpoint, RunState, dict[str, Any]]:
     Raises: CheckpointError, TrainingError naming the file that is missing or of another kind.
     """
     model_file, _ = _latest_files(folder)
-    return load_model(model_file), *load_state(folder)
+    return load_checkpoint(model_file), *load_state(folder)
 
 
 def load_state(folder: Path) -> tuple[RunState, dict[str, Any]]:

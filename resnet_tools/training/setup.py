@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_tools.checkpoint import Checkpoint, load_model
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from resnet_tools.data.augment import LIGHT, NO_AUGMENTATION, ORIGINAL_CIFAR, ORIGINAL_IMAGENET, Augmentation, augmented
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
@@ -41,12 +41,12 @@ class NetOptions:
     padded_classes: bool = False  # more outputs than classes are a warning and no error, as in the original
 
 
-def starting_net(options: NetOptions, dataset: str, classes: Sequence[str], seed: int) -> Checkpoint:
+def starting_net(options: NetOptions, dataset: str, class_names: Sequence[str], seed: int) -> Checkpoint:
     """The net before the first step: a new one, or that of `retrain`, with a new classifier if asked for.
 
     Raises: CheckpointError and its like for a file, TrainingError if net and classes of the data do not fit.
     """
-    count = _output_count(options, len(classes))
+    count = _output_count(options, len(class_names))
     if options.retrain is None:
         with seeded(seed):
             net = build_resnet(
@@ -54,26 +54,26 @@ def starting_net(options: NetOptions, dataset: str, classes: Sequence[str], seed
                 dataset=dataset,
                 net_type=options.net_type,
                 shortcut_type=options.shortcut_type,
-                classes=count,
+                num_classes=count,
             )
-        return Checkpoint(net, net.architecture, _padded(classes, count), PREPROCESSINGS[dataset], "new")
-    checkpoint = load_model(options.retrain)
+        return Checkpoint(net, net.architecture, _padded(class_names, count), PREPROCESSINGS[dataset], "new")
+    checkpoint = load_checkpoint(options.retrain)
     check_stem(checkpoint, dataset, options.retrain)
     if options.reset_classifier:
         with seeded(seed):
             reset_classifier(checkpoint.model, count)
-        return replace(checkpoint, architecture=checkpoint.model.architecture, classes=_padded(classes, count))
-    return replace(checkpoint, classes=kept_classes(checkpoint, classes, options))
+        return replace(checkpoint, architecture=checkpoint.model.architecture, class_names=_padded(class_names, count))
+    return replace(checkpoint, class_names=kept_classes(checkpoint, class_names, options))
 
 
-def reset_classifier(model: ResNet, classes: int) -> None:
+def reset_classifier(model: ResNet, num_classes: int) -> None:
     """Replace the last layer, in place, by a new one with `classes` outputs; the rest stays.
 
     Source: models/init.lua of facebook/fb.resnet.torch (-resetClassifier).
     """
-    model.fc = nn.Linear(model.architecture.feature_length, classes)
+    model.fc = nn.Linear(model.architecture.feature_length, num_classes)
     initialise_classifier(model.fc)
-    model.architecture = replace(model.architecture, classes=classes)
+    model.architecture = replace(model.architecture, num_classes=num_classes)
 
 
 def _output_count(options: NetOptions, found: int) -> int:
@@ -87,8 +87,8 @@ def _output_count(options: NetOptions, found: int) -> int:
     return wanted
 
 
-def _padded(classes: Sequence[str], count: int) -> list[str]:
-    return [*classes, *(f"class {number}" for number in range(len(classes) + 1, count + 1))]
+def _padded(class_names: Sequence[str], count: int) -> list[str]:
+    return [*class_names, *(f"class {number}" for number in range(len(class_names) + 1, count + 1))]
 
 
 def check_stem(checkpoint: Checkpoint, dataset: str, path: str) -> None:
@@ -100,30 +100,30 @@ def check_stem(checkpoint: Checkpoint, dataset: str, path: str) -> None:
         )
 
 
-def kept_classes(checkpoint: Checkpoint, classes: Sequence[str], options: NetOptions) -> list[str]:
+def kept_classes(checkpoint: Checkpoint, class_names: Sequence[str], options: NetOptions) -> list[str]:
     """The names for the net's own outputs. Raises: TrainingError unless they are the data's classes."""
-    outputs = checkpoint.architecture.classes
+    outputs = checkpoint.architecture.num_classes
     if options.n_classes not in (None, outputs):
         raise TrainingError(
             f"{options.retrain} has {outputs} outputs, not {options.n_classes}; give --reset-classifier"
         )
-    known = checkpoint.classes
-    if known is not None and list(known[: len(classes)]) != list(classes):
-        new = sorted(set(classes) - set(known)) or list(classes)
+    known = checkpoint.class_names
+    if known is not None and list(known[: len(class_names)]) != list(class_names):
+        new = sorted(set(class_names) - set(known)) or list(class_names)
         raise TrainingError(
             f"the data's classes are not those of {options.retrain}: {', '.join(new[:NAMES_SHOWN])}"
             f"{', ...' if len(new) > NAMES_SHOWN else ''}; give --reset-classifier to train a new classifier"
         )
-    if outputs < len(classes):
+    if outputs < len(class_names):
         raise TrainingError(
-            f"{options.retrain} has {outputs} outputs and the data {len(classes)} classes; give --reset-classifier"
+            f"{options.retrain} has {outputs} outputs and the data {len(class_names)} classes; give --reset-classifier"
         )
-    if outputs > len(classes):
-        text = f"{options.retrain} has {outputs} outputs and the data only {len(classes)} classes"
+    if outputs > len(class_names):
+        text = f"{options.retrain} has {outputs} outputs and the data only {len(class_names)} classes"
         if known is None and not options.padded_classes:
             raise TrainingError(f"{text}; give --reset-classifier")
         warnings.warn(f"{text}: the others stand for no class", stacklevel=4)
-    return list(known) if known is not None else _padded(classes, outputs)
+    return list(known) if known is not None else _padded(class_names, outputs)
 
 
 def augmentation(name: AugmentationName, dataset: str) -> Augmentation:
@@ -165,7 +165,7 @@ def _trivial_view(
 
 def digest_of(samples: Samples) -> str:
     """What the samples are: a hash of names and targets."""
-    digest = hashlib.sha256(repr(list(samples.classes)).encode("utf-8", "surrogateescape"))
+    digest = hashlib.sha256(repr(list(samples.class_names)).encode("utf-8", "surrogateescape"))
     for k in range(len(samples)):
         name = os.path.basename(samples.name(k)).encode("utf-8", "surrogateescape")
         digest.update(b"%d %s\0" % (samples.targets[k], name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resnet_tools.checkpoint import Checkpoint, load_model
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import TrainingError
 from resnet_tools.metrics import ErrorCounts
@@ -47,7 +47,7 @@ def new_start(
     """A run from its beginning, `first_epoch` from 1; `optim_state` is a file whose momentum it starts with."""
     name: RecipeName = wishes.recipe or default_recipe(fine_tuning=net.reset_classifier)
     made, seed = recipe(name, dataset, **wishes.changes), wishes.seed or 0
-    checkpoint = starting_net(net, dataset, train.classes, seed)
+    checkpoint = starting_net(net, dataset, train.class_names, seed)
     momentum = _momentum(Path(optim_state), net.retrain) if optim_state else {}
     state = RunState(made, dataset, seed, digest_of(train), epoch=first_epoch - 1)
     begin = _begin_with(momentum)
@@ -73,13 +73,15 @@ def resumed_start(folder: Path, wishes: Wishes, dataset: str | None, train: Samp
             f"{folder}: holds neither latest.pt nor the original's latest.t7; give the --save folder of the run"
         )
     latest = lua_run.read_latest(folder)
-    checkpoint = load_model(latest.model_file)
+    checkpoint = load_checkpoint(latest.model_file)
     check_stem(checkpoint, dataset or "imagenet", str(latest.model_file))
-    classes = kept_classes(checkpoint, train.classes, NetOptions(retrain=str(latest.model_file), padded_classes=True))
+    class_names = kept_classes(
+        checkpoint, train.class_names, NetOptions(retrain=str(latest.model_file), padded_classes=True)
+    )
     momentum = lua_run.lua_momentum(latest.optim_file, latest.model_file)
     made = recipe(wishes.recipe or "original", dataset or "imagenet", **wishes.changes)
     state = RunState(made, dataset or "imagenet", wishes.seed or 0, digest_of(train), epoch=latest.epoch)
-    named = Checkpoint(checkpoint.model, checkpoint.architecture, classes, checkpoint.preprocessing, "t7")
+    named = Checkpoint(checkpoint.model, checkpoint.architecture, class_names, checkpoint.preprocessing, "t7")
     return Start(named, state, _begin_with(momentum), _resume_lines(folder / lua_run.LATEST, latest.model_file))
 
 
@@ -91,7 +93,9 @@ def _resumed(folder: Path, wishes: Wishes, dataset: str | None, train: Samples) 
     if state.batches_done:
         for name in ("batch_size", "accumulate"):
             _check_same(folder, name.replace("_", "-"), getattr(state.recipe, name), wishes.changes.get(name))
-    if checkpoint.classes is not None and list(checkpoint.classes[: len(train.classes)]) != list(train.classes):
+    if checkpoint.class_names is not None and list(checkpoint.class_names[: len(train.class_names)]) != list(
+        train.class_names
+    ):
         raise TrainingError(f"{folder}: the run has other classes than the data; give the data that it began with")
     state.recipe = changed(state.recipe, **wishes.changes)
     digest = digest_of(train)
@@ -112,7 +116,7 @@ def _first_lines(net: NetOptions, checkpoint: Checkpoint) -> tuple[str, ...]:
     if net.retrain is None:
         return (f"=> Creating model: {describe(checkpoint.architecture)}",)
     lines = (f"Loading model from file: {net.retrain}",)
-    outputs = checkpoint.architecture.classes
+    outputs = checkpoint.architecture.num_classes
     return (*lines, f" => Replacing classifier with {outputs}-way classifier") if net.reset_classifier else lines
 
 

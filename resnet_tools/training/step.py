@@ -11,24 +11,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from resnet_tools.compute.device import Precision
+from resnet_tools.compute.inference import memory_errors
+from resnet_tools.compute.processes import ALONE, Processes, lost_processes
 from resnet_tools.errors import TrainingError
-from resnet_tools.inference import memory_errors
 from resnet_tools.metrics import ErrorCounts, error_counts
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.processes import ALONE, Processes, lost_processes
 from resnet_tools.training.average import WeightAverage
 from resnet_tools.training.memory import checkpoint_activations
 from resnet_tools.training.mixing import mixed
 from resnet_tools.training.optimizer import batch_norms, frozen_parts, make_optimizer
 from resnet_tools.training.recipe import Recipe
 
-Precision = Literal["single", "double", "half", "bf16"]
 MIN_INPUTS = 16
 AUTOCAST = {"half": torch.float16, "bf16": torch.bfloat16}
 
@@ -84,7 +84,7 @@ class Stepper:
         device, dtype = self.machine.device, self.model.conv1.weight.dtype
         images = images.to(device, non_blocking=True).to(dtype).contiguous(memory_format=self.layout)
         labels = targets.to(device, non_blocking=True)
-        images, soft = mixed(images, labels, self.recipe, self.model.architecture.classes, seed)
+        images, soft = mixed(images, labels, self.recipe, self.model.architecture.num_classes, seed)
         with self._gradients_shared(last), self._single_image(len(images)):
             with self.machine.autocast():
                 logits = self.trained(images)  # (N, K)

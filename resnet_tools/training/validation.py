@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from resnet_tools.compute.inference import Batch, Loading, logits_of, own_batches
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import ImageError
-from resnet_tools.inference import Batch, Loading, logits_of, own_batches
+from resnet_tools.history import lines
 from resnet_tools.metrics import ErrorCounts, error_counts
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.processes import Processes, lost_processes
-from resnet_tools.training import lines
 from resnet_tools.training.step import Machine
 
 
@@ -70,11 +69,3 @@ def _counts(model: ResNet, images: Tensor | None, targets: Tensor, machine: Mach
     with machine.autocast():
         logits = logits_of(model, images)  # (N, K), of ten crops their mean
     return error_counts(logits, targets, float(cross_entropy(logits, targets)))
-
-
-def share_buffers(model: ResNet, processes: Processes) -> None:
-    """Give every process the running statistics of process 0, which are those that are saved."""
-    if processes.count > 1:
-        with lost_processes():
-            for buffer in model.buffers():
-                torch.distributed.broadcast(buffer, 0)

@@ -1,0 +1,231 @@
+"""Path <-> model, classes and preprocessing, for every format, told apart by content and never by the name.
+
+- `.t7`: Lua Torch; holds no class names and no preprocessing.
+- `.pt`: ours, one dict for `torch.load` with weights_only=True: {"format": "resnet_tools", "version", "architecture",
+  "classes", "preprocessing", "state_dict"}.
+- `.safetensors`: the weights, with the same description as JSON in the metadata under "resnet_tools"; without it, a
+  state dict of torchvision.
+- `.pth`: a state dict of torchvision's resnets, also inside {"state_dict": ...} or {"model": ...}, with or without the
+  prefix "module." of nn.DataParallel.
+
+Class names that a file does not hold are read from `NAME.classes.txt` beside it, one a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resnet_tools.checkpoints.tensor_files import (
+    checked_state,
+    format_of,
+    read_safetensors,
+    torch_load,
+    torch_write,
+    write_safetensors,
+)
+from resnet_tools.data.labels import read_labels
+from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
+from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.resnet import ResNet
+from resnet_tools.nets.state_dict import architecture_of, load_resnet
+from resnet_tools.torch7.modules import classes_in, module_tree
+from resnet_tools.torch7.recognise import recognise_and_bind
+from resnet_tools.torch7.t7 import read_t7
+from resnet_tools.torch7.weights import state_dict
+from resnet_tools.writing import written_whole
+
+FORMAT, VERSION = "resnet_tools", 1
+DEMO = "demo"
+NOT_A_RESNET = (RecognitionError, ModuleError)
+DEMO_PATH = Path(__file__).parents[1] / "assets" / "fashion-resnet-18.t7"
+MAX_CLASS_NAME = 10_000  # characters; ImageNet's longest has 121
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A net with what it needs to be used.
+
+    `model`: on the CPU in eval mode, (N, 3, H, W) float32 -> (N, K) logits; `model.forward_features` gives (N, D).
+    `class_names`: K names in the order of the outputs, or None. `format`: t7, pt, safetensors or pth.
+    """
+
+    model: ResNet
+    architecture: Architecture
+    class_names: list[str] | None
+    preprocessing: Preprocessing
+    format: str
+
+
+def load_checkpoint(path: str | os.PathLike[str] = DEMO) -> Checkpoint:
+    """The net in a file of any of the formats above; without a path, or with `demo`, the small net of the package.
+
+    Raises: T7Error, ModuleError, RecognitionError or CheckpointError; the message begins with the path.
+    """
+    found = model_path(path)
+    try:
+        checkpoint = _LOADERS[format_of(found)](found)
+    except ResnetToolsError as error:
+        text = str(error)
+        advice = f". `resnet inspect {found}` shows the net" if isinstance(error, NOT_A_RESNET) else ""
+        raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
+    if checkpoint.class_names is None:
+        checkpoint = replace(checkpoint, class_names=_classes_beside(found, checkpoint.architecture.num_classes))
+    return checkpoint
+
+
+load_model = load_checkpoint
+
+
+def model_path(path: str | os.PathLike[str]) -> Path:
+    """The file itself; `demo` names the net of the package unless there is a file of that name."""
+    name = os.fsdecode(path)
+    return DEMO_PATH if name == DEMO and not os.path.exists(name) else Path(name)
+
+
+def default_preprocessing(architecture: Architecture) -> Preprocessing:
+    """What a net without a description was trained with, judged by its stem and its number of classes."""
+    if architecture.stem == "imagenet":
+        return IMAGENET
+    return CIFAR100 if architecture.num_classes == 100 else CIFAR10
+
+
+def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a checkpoint as `.pt` or `.safetensors`, by the ending of `path`; a whole file replaces an earlier one.
+
+    extra: plain values that a .pt also holds, such as the recipe of its training; they do not change what is loaded.
+    Raises: CheckpointError if the ending is another or the file cannot be written.
+    """
+    target = Path(path)
+    if target.suffix not in (".pt", ".safetensors"):
+        raise CheckpointError(f"{target}: the ending {target.suffix!r} names no format; it is .pt or .safetensors")
+    try:
+        with written_whole(target) as partial:
+            write_model(checkpoint, partial, extra)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{target}: cannot be written: {error}") from error
+
+
+def write_model(checkpoint: Checkpoint, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a `.pt` or `.safetensors` where it belongs, and leave what is there when that fails.
+
+    Raises: OSError, or RuntimeError from `torch.save`.
+    """
+    state = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
+    described = description(checkpoint)
+    if path.suffix == ".pt":
+        torch_write(dict(extra or {}) | described | {"state_dict": state}, path)
+    else:
+        write_safetensors(state, path, {FORMAT: json.dumps(described)})
+
+
+def extra_content(path: Path) -> dict[str, Any]:
+    """What a `.pt` of ours holds beside the net, its classes and its preprocessing."""
+    content = torch_load(path)
+    own = {"format", "version", "architecture", "classes", "preprocessing", "state_dict"}
+    return {key: value for key, value in content.items() if key not in own}
+
+
+def _load_t7(path: Path) -> Checkpoint:
+    value = read_t7(path)
+    architecture, bound = recognise_and_bind(module_tree(value))
+    model = load_resnet(architecture, state_dict(bound, architecture))
+    class_names = classes_in(value, architecture.num_classes)
+    return Checkpoint(model, architecture, class_names, default_preprocessing(architecture), "t7")
+
+
+def _load_pt(path: Path) -> Checkpoint:
+    content = torch_load(path)
+    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+        return _described(content, content.get("state_dict"), "pt")
+    if isinstance(content, Mapping) and "modelFile" in content:
+        name = str(content["modelFile"])
+        raise CheckpointError(f"it says where a training stands and holds no net; that is in {name!r:.80} beside it")
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    return _plain(content, "pth")
+
+
+def _load_safetensors(path: Path) -> Checkpoint:
+    state, metadata = read_safetensors(path)
+    if FORMAT not in metadata:
+        return _plain(state, "safetensors")
+    try:
+        description = json.loads(metadata[FORMAT])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"the metadata {FORMAT!r} is not JSON ({error})") from error
+    return _described(description, state, "safetensors")
+
+
+_LOADERS = {"t7": _load_t7, "pt": _load_pt, "safetensors": _load_safetensors}
+
+
+def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
+    """A checkpoint of ours: the description is checked, then the weights against it."""
+    if not isinstance(description, Mapping):
+        raise CheckpointError(f"the description is a {type(description).__name__}; expected a table")
+    if description.get("version") is True or description.get("version") != VERSION:
+        found = description.get("version")
+        raise CheckpointError(f"it has version {found!r:.40} of our format; this program reads version {VERSION}")
+    architecture = Architecture.from_dict(description.get("architecture"))
+    class_names = _checked_classes(description.get("classes"), architecture.num_classes)
+    try:
+        preprocessing = Preprocessing.from_dict(description.get("preprocessing", {}))
+    except ValueError as error:
+        raise CheckpointError(f"its preprocessing is not possible: {error}") from error
+    model = load_resnet(architecture, checked_state(state))
+    return Checkpoint(model, architecture, class_names, preprocessing, file_format)
+
+
+def _plain(content: Any, file_format: str) -> Checkpoint:
+    state = checked_state(content)
+    architecture = architecture_of(state)
+    return Checkpoint(
+        load_resnet(architecture, state), architecture, None, default_preprocessing(architecture), file_format
+    )
+
+
+def _checked_classes(class_names: Any, count: int) -> list[str] | None:
+    if class_names is None:
+        return None
+    named = isinstance(class_names, list) and all(isinstance(c, str) and len(c) <= MAX_CLASS_NAME for c in class_names)
+    if not named or len(class_names) != count:
+        raise CheckpointError(f"its class names are not {count} strings, one for each output of the net")
+    return list(class_names)
+
+
+def names_beside(path: Path) -> Path:
+    """Where the class names are that a file does not hold."""
+    return path.with_name(f"{path.stem}.classes.txt")
+
+
+def _classes_beside(path: Path, count: int) -> list[str] | None:
+    beside = names_beside(path)
+    if not beside.is_file():
+        return None
+    class_names = read_labels(beside)
+    if len(class_names) != count:
+        warnings.warn(
+            f"{beside} is ignored: it has {len(class_names)} lines; expected one for each of the {count} outputs",
+            stacklevel=3,
+        )
+        return None
+    return class_names
+
+
+def description(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a file says of a net beside its weights, in plain values."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": checkpoint.architecture.to_dict(),
+        "classes": checkpoint.class_names,
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+    }

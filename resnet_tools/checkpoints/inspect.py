@@ -1,0 +1,205 @@
+"""Path -> what a file is: its kind, its tensors, the module tree and the net that is recognised in it.
+
+Whatever fails on the way to a net is told as the report's `problem`; what could be read is shown all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
+from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.catalog import architecture_name, describe
+from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
+from resnet_tools.torch7.modules import Module, module_tree
+from resnet_tools.torch7.outline import CONV
+from resnet_tools.torch7.printing import module_text
+from resnet_tools.torch7.recognise import recognise
+from resnet_tools.torch7.sniff import HEAD_BYTES, is_ascii_t7
+from resnet_tools.torch7.t7 import read_t7
+
+MAX_LISTED = 40  # keys of a table that is not a net
+KINDS = {"pt": "PyTorch file", "safetensors": "safetensors file"}
+
+
+@dataclass(frozen=True)
+class TensorSummary:
+    """All tensors of one type: how many, their elements, and the bytes of their storages, shared ones counted once."""
+
+    type: str
+    count: int
+    elements: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `resnet inspect` shows. `problem` says why there is no architecture; `text` is the tree, or the keys.
+
+    `zero_biases` are numbers that the original counts as parameters and that are left out.
+    """
+
+    path: str
+    kind: str
+    file_bytes: int
+    tensors: list[TensorSummary]
+    text: str
+    architecture: Architecture | None = None
+    parameters: int | None = None
+    zero_biases: int = 0
+    problem: str | None = None
+    class_names: list[str] | None = None
+    modules: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        net = self.architecture
+        values = asdict(self)
+        values["classes"] = values.pop("class_names")
+        return values | {
+            "architecture": None if net is None else net.to_dict(),
+            "name": None if net is None else architecture_name(net),
+            "description": None if net is None else describe(net),
+        }
+
+
+def inspect_file(path: str | os.PathLike[str]) -> Report:
+    """Everything that can be told of a file, even if no net is recognised in it.
+
+    Raises: ResnetToolsError if the file cannot be read at all.
+    """
+    found = model_path(path)
+    file_format = format_of(found)
+    return _inspect_t7(found) if file_format == "t7" else _inspect_state(found, KINDS[file_format])
+
+
+def _inspect_state(path: Path, kind: str) -> Report:
+    tensors = tensors_in(path)
+    text = "\n".join(f"{key}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
+    report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_state(tensors), text)
+    try:
+        checkpoint = load_checkpoint(path)
+    except ResnetToolsError as error:
+        return replace(report, problem=str(error))
+    net = checkpoint.architecture
+    return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
+
+
+def _summaries_of_state(tensors: Mapping[str, torch.Tensor]) -> list[TensorSummary]:
+    summaries = []
+    for name, count in Counter(str(t.dtype) for t in tensors.values()).most_common():
+        own = [t for t in tensors.values() if str(t.dtype) == name]
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in own}
+        summaries.append(TensorSummary(name, count, sum(t.numel() for t in own), sum(storages.values())))
+    return summaries
+
+
+def _inspect_t7(path: Path) -> Report:
+    value = read_t7(path)
+    with path.open("rb") as file:
+        mode = "ascii" if is_ascii_t7(file.read(HEAD_BYTES)) else "binary"
+    kind = f"Lua Torch file ({mode})"
+    report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_t7(value), _value_text(value))
+    try:
+        tree = module_tree(value)
+        report = replace(report, modules=[_module_dict(module) for module in tree.walk()], text=module_text(tree))
+        net = recognise(tree)
+        class_names = load_checkpoint(path).class_names
+    except (RecognitionError, ModuleError) as error:
+        return replace(report, problem=str(error))
+    biases = 0 if net.conv_bias else sum(m.tensors["bias"].size for m in tree.walk() if _has_bias(m))
+    return replace(report, architecture=net, parameters=net.parameters, zero_biases=biases, class_names=class_names)
+
+
+def _has_bias(module: Module) -> bool:
+    return module.kind == CONV and "bias" in module.tensors
+
+
+def _module_dict(module: Module) -> dict[str, Any]:
+    tensors = {
+        name: {"type": getattr(t, "torch_type", None) or str(t.dtype), "size": list(t.shape)}
+        for name, t in module.tensors.items()
+    }
+    return {"path": module.path, "class": module.class_name, "fields": dict(module.fields), "tensors": tensors}
+
+
+def _summaries_of_t7(value: object) -> list[TensorSummary]:
+    tensors = [item for item in _every_value(value) if isinstance(item, T7Tensor)]
+    summaries = []
+    for name, count in Counter(str(t.torch_type) for t in tensors).most_common():
+        own = [t for t in tensors if str(t.torch_type) == name]
+        storages = {id(t.storage): t.storage.nbytes for t in own if t.storage is not None}
+        summaries.append(TensorSummary(name, count, sum(t.size for t in own), sum(storages.values())))
+    return summaries
+
+
+def _every_value(root: object) -> Iterator[object]:
+    """Each table, object, tensor and function once, however they refer to each other."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        item = waiting.pop()
+        if not isinstance(item, (LuaTable, LuaObject, LuaFunction, np.ndarray)) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        yield item
+        if isinstance(item, LuaObject):
+            waiting.append(item.fields)
+        elif isinstance(item, LuaFunction):
+            waiting.append(item.upvalues)
+        elif isinstance(item, LuaTable):
+            waiting += [*item.keys(), *item.values()]
+
+
+def _value_text(value: object) -> str:
+    table = value.fields if isinstance(value, LuaObject) else value
+    if not isinstance(table, LuaTable):
+        return _short(value)
+    lines = [f"{_short(key)}: {_short(item)}" for _, (key, item) in zip(range(MAX_LISTED), table.items(), strict=False)]
+    return "\n".join([_short(value), *lines, *(["..."] if len(table) > MAX_LISTED else [])])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (T7Tensor, T7Storage)):
+        return f"{value.torch_type} of size {_size(value.shape)}"
+    if isinstance(value, LuaTable):
+        return f"table of {len(value)}"
+    if isinstance(value, LuaObject):
+        return value.class_name
+    if isinstance(value, LuaFunction):
+        return "function (not run)"
+    if isinstance(value, bytes):
+        return repr(value.decode(errors="backslashreplace"))[:80]
+    if value is None:
+        return "nil"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def report_text(report: Report) -> str:
+    """The report for people."""
+    lines = [f"{report.path}: {report.kind}, {report.file_bytes:,} bytes"]
+    if report.architecture is not None:
+        lines.append(f"Architecture: {describe(report.architecture)}")
+        dropped = f", and {report.zero_biases:,} convolution biases that are zero" if report.zero_biases else ""
+        lines.append(f"Parameters: {report.parameters:,}{dropped}")
+    elif report.problem is not None:
+        lines.append(f"Architecture: not recognised: {report.problem}")
+    if report.class_names is not None:
+        lines.append(f"Classes: {', '.join(report.class_names[:10])}{', ...' if len(report.class_names) > 10 else ''}")
+    for summary in report.tensors:
+        stored = f"{summary.stored_bytes:,} bytes stored"
+        lines.append(f"Tensors: {summary.count:,} {summary.type}, {summary.elements:,} elements, {stored}")
+    return "\n".join([*lines, "", report.text])

@@ -1,0 +1,137 @@
+"""Two nets on the same images -> how far their logits are apart.
+
+A net is anything that maps (N, 3, H, W) float32 to (N, K) logits: that of a checkpoint of any format, or an .onnx file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from resnet_tools.checkpoints.checkpoint import load_checkpoint
+from resnet_tools.checkpoints.onnx_files import ENDING as ONNX
+from resnet_tools.checkpoints.onnx_files import OnnxNet
+from resnet_tools.compute.inference import logits_of
+from resnet_tools.data.transforms import IMAGENET, Preprocessing, preprocess
+from resnet_tools.errors import ExportError
+from resnet_tools.nets.resnet import ResNet
+
+Net = Callable[[Tensor], Tensor]
+
+TOLERANCE = 1e-4  # of the largest logit
+ONNX_TOLERANCE = 1e-3  # onnxruntime adds in another order: 1e-6 is usual, 1e-4 in 152 layers of random weights
+SMALL_PX = 48  # a side of the fixed images; a net of 200 layers takes half a second for all of them
+PHOTOS = Path(__file__).parents[1] / "assets" / "images"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The largest absolute difference between two nets' logits, on how many images, and the largest logit."""
+
+    difference: float
+    largest_logit: float
+    images: int
+    same_class: int
+
+    @property
+    def relative(self) -> float:
+        return self.difference / self.largest_logit if self.largest_logit else math.inf if self.difference else 0.0
+
+    def within(self, tolerance: float) -> bool:
+        """False also for logits that are not numbers."""
+        return self.relative <= tolerance
+
+    def __str__(self) -> str:
+        return (
+            f"largest difference {self.difference:.3g}, which is {self.relative:.3g} of the largest logit "
+            f"{self.largest_logit:.4g}; the same best class for {self.same_class} of {self.images} images"
+        )
+
+
+def net_in(path: Path) -> tuple[Net, Preprocessing]:
+    """The net in a file of any format, and how its images are prepared. Raises: ResnetToolsError."""
+    if path.suffix == ONNX:
+        net = OnnxNet(path)
+        return net, net.preprocessing or IMAGENET
+    checkpoint = load_checkpoint(path)
+    return net_of(checkpoint.model), checkpoint.preprocessing
+
+
+def net_of(model: ResNet) -> Net:
+    return partial(logits_of, model)
+
+
+@torch.inference_mode()
+def run_plain(model: nn.Module, images: Tensor) -> Tensor:
+    """The logits of any module, also of another library."""
+    logits: Tensor = model(images)
+    return logits
+
+
+def fixed_images(preprocessing: Preprocessing) -> list[Tensor]:
+    """Three random images of two shapes, and the photos of the package, prepared for the net but small."""
+    side_px = min(SMALL_PX, preprocessing.crop_px)
+    resize_px = round(preprocessing.resize_px * side_px / preprocessing.crop_px)
+    small = replace(preprocessing, resize_px=resize_px, crop_px=side_px)
+    random = torch.Generator().manual_seed(0)
+    square = torch.randn(2, 3, side_px, side_px, generator=random)
+    wide = torch.randn(1, 3, side_px, side_px + side_px // 2, generator=random)
+    return [torch.cat([square, photos(sorted(PHOTOS.glob("*.png")), small)]), wide]
+
+
+def photos(paths: Sequence[str | Path], preprocessing: Preprocessing) -> Tensor:
+    """(N, 3, crop, crop). Raises: ImageError for the first that cannot be read."""
+    return torch.stack([preprocess(path, preprocessing) for path in paths])
+
+
+def logits_on(net: Net, batches: Sequence[Tensor]) -> Tensor:
+    """(N, K) for the N images of all batches, which are small: on one thread.
+
+    On several, the threads of a deep net would wait for each other at each layer, and on a busy machine for long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return torch.cat([net(batch) for batch in batches])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def compare(expected: Tensor, found: Tensor) -> Comparison:
+    """Raises: ExportError if the nets differ in their number of classes."""
+    if expected.shape != found.shape:
+        raise ExportError(f"the nets have {expected.shape[1]} and {found.shape[1]} classes; they cannot be compared")
+    return Comparison(
+        difference=float((expected.double() - found.double()).abs().max()),
+        largest_logit=float(expected.double().abs().max()),
+        images=len(expected),
+        same_class=int((expected.argmax(1) == found.argmax(1)).sum()),
+    )
+
+
+def tolerance_for(*paths: Path) -> float:
+    return ONNX_TOLERANCE if any(path.suffix == ONNX for path in paths) else TOLERANCE
+
+
+def compare_files(first: Path, second: Path, images: Sequence[str] = ()) -> Comparison:
+    """The nets of two files on these images, as the first prepares them, or on the fixed ones.
+
+    Raises: ResnetToolsError if a net or an image cannot be read, or the nets differ in their number of classes.
+    """
+    net, preprocessing = net_in(first)
+    batches = fixed_images(preprocessing) if not images else None
+    expected = _logits(net, preprocessing, batches, images)
+    del net  # one net at a time is in memory
+    return compare(expected, _logits(net_in(second)[0], preprocessing, batches, images))
+
+
+def _logits(net: Net, preprocessing: Preprocessing, batches: Sequence[Tensor] | None, images: Sequence[str]) -> Tensor:
+    if batches is not None:
+        return logits_on(net, batches)
+    return torch.cat([net(photos([path], preprocessing)) for path in images])

@@ -1,0 +1,157 @@
+"""Images -> logits and the classes they stand for, as fast as the machine allows and in bounded memory.
+
+Shapes: N images, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resnet_tools.compute.device import keep_freed_memory
+from resnet_tools.compute.processes import Processes
+from resnet_tools.data.loading import load_ahead
+from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
+from resnet_tools.errors import ImageError, MemoryShortage
+from resnet_tools.nets.resnet import ResNet, fold_batch_norm
+
+Average = Literal["outputs", "softmax"]
+DTYPES = {"single": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
+LOADED_AHEAD_BATCHES = 2
+SMALL_NET_PARAMETERS = 1_000_000  # below, images take longer to decode than to classify
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of one image, the best first: positions in the net's output (from 0) and probabilities."""
+
+    path: str
+    indices: list[int]
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How files become batches; `workers` threads decode."""
+
+    preprocessing: Preprocessing
+    batch_size: int = 8
+    ten_crop: bool = False
+    exif: bool = False
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`errors` has an entry a path, None for a good image; `images` are the good ones, (N, [10,] 3, H, W), or None."""
+
+    paths: list[str]
+    errors: list[ImageError | None]
+    images: Tensor | None
+
+
+def prepare(model: ResNet, device: torch.device, precision: str = "single", *, fold: bool = True) -> ResNet:
+    """The model made ready for inference, in place: batch norm folded (with `fold`), channels last, on `device`.
+
+    precision: `single`, `bf16` or `half`; the last two compute in 16 bits, which changes logits by about 1 %.
+    """
+    if device.type == "cpu":
+        keep_freed_memory()
+        if sum(parameter.numel() for parameter in model.parameters()) < SMALL_NET_PARAMETERS:
+            torch.set_num_threads(1)  # the threads of so small a net wait for each other and for those that decode
+    model.eval()
+    if fold:
+        fold_batch_norm(model)
+    return model.to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def logits_of(model: ResNet, images: Tensor, average: Average = "outputs") -> Tensor:
+    """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of its crops.
+
+    average: of ten crops, the raw `outputs`, as the original does, or their `softmax`: then the logarithm of the mean.
+    Raises: MemoryShortage.
+    """
+    with memory_errors(len(images)):
+        logits: Tensor = model(to_model(model, images.flatten(0, -4))).float().cpu()  # (N, K) or (10 N, K)
+    crops = logits.view(len(images), -1, logits.shape[1])  # (N, 1 or 10, K)
+    if average == "softmax":
+        return crops.log_softmax(2).logsumexp(1) - math.log(crops.shape[1])
+    return crops.mean(1)
+
+
+def to_model(model: ResNet, images: Tensor) -> Tensor:
+    """The images on the device of the model, in its type and layout."""
+    weight = model.conv1.weight
+    return images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
+
+
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Turns torch's two errors for too little memory into one that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError on a GPU is one too
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise MemoryShortage(
+            f"not enough memory for {batch_size} images at once; lower --batch-size, or --crop-size"
+        ) from error
+
+
+def classify(
+    paths: Sequence[str], model: ResNet, loading: Loading, *, top_k: int = 5
+) -> Iterator[Prediction | tuple[str, ImageError]]:
+    """The `top_k` best classes (or all, if there are fewer) of each image, in the order of `paths`.
+
+    An image that cannot be read gives its path and the error in its place; the others go on.
+    """
+    for batch in loaded_batches(paths, loading):
+        best = _best(logits_of(model, batch.images), top_k) if batch.images is not None else iter(())
+        for path, error in zip(batch.paths, batch.errors, strict=True):
+            yield Prediction(path, *next(best)) if error is None else (path, error)
+
+
+def loaded_batches(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:
+    """The images of `sources`, paths or pixels, `loading.batch_size` at a time, decoded ahead in bounded memory."""
+    load = partial(
+        ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing, exif=loading.exif
+    )
+    ahead = LOADED_AHEAD_BATCHES * loading.batch_size
+    items = load_ahead(sources, load, workers=loading.workers, ahead=ahead)
+    while chunk := list(islice(items, loading.batch_size)):
+        images = [item for _, item in chunk if isinstance(item, Tensor)]
+        errors = [item if isinstance(item, ImageError) else None for _, item in chunk]
+        yield Batch([path for path, _ in chunk], errors, torch.stack(images) if images else None)
+
+
+def own_batches(
+    sources: Sequence[Any] | NDArray[Any], loading: Loading, processes: Processes
+) -> Iterator[tuple[int, Batch]]:
+    """The batches of this process with the position of their first source.
+
+    Batches are cut by position alone and batch k is the work of process k modulo their number: they hold the same
+    whatever that number is, and every source is in one of them.
+    """
+    size = loading.batch_size
+    starts = range(processes.rank * size, len(sources), processes.count * size)
+    own = [source for start in starts for source in sources[start : start + size]]
+    # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
+    yield from zip(starts, loaded_batches(own, loading), strict=True)
+
+
+def _best(logits: Tensor, top_k: int) -> Iterator[tuple[list[int], list[float]]]:
+    """Per row the best classes and their probabilities; equal ones in the order of the outputs."""
+    probabilities = torch.softmax(logits, 1)
+    values, indices = probabilities.sort(stable=True, dim=1, descending=True)
+    k = min(top_k, logits.shape[1])
+    yield from zip(indices[:, :k].tolist(), values[:, :k].tolist(), strict=True)

@@ -1,0 +1,69 @@
+"""Mistakes -> one picture of the images with what they are and what the net took them for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from resnet_tools.data.image import load_image
+from resnet_tools.errors import ImageError
+from resnet_tools.evaluation.report.tables import Mistake
+from resnet_tools.history.plotting import drawable
+
+MOST, COLUMNS = 24, 6
+PICTURE_PX, MARGIN_PX, LINE_PX, FONT_PX = 176, 12, 18, 14
+TRUTH, PREDICTION, FILE = "#1a1a1a", "#b3261e", "#6b6b6b"
+Font = ImageFont.FreeTypeFont
+
+
+def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], font_file: str) -> Image.Image:
+    """The first mistakes, row by row: picture, truth, prediction with its probability, file.
+
+    short_names: what classes are called here.
+    """
+    shown = mistakes[:MOST]
+    columns = min(COLUMNS, len(shown))
+    width, height = PICTURE_PX + MARGIN_PX, PICTURE_PX + 3 * LINE_PX + 2 * MARGIN_PX
+    rows = -(-len(shown) // columns)
+    sheet = Image.new("RGB", (columns * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file, FONT_PX)
+    for number, mistake in enumerate(shown):
+        x, y = MARGIN_PX + number % columns * width, MARGIN_PX + number // columns * height
+        sheet.paste(_thumbnail(mistake.path), (x, y))
+        folder, name = os.path.split(mistake.path)
+        lines = (
+            (short_names[mistake.truth], "", TRUTH),
+            (f"→ {short_names[mistake.prediction]}", f" {100 * mistake.probability:.1f} %", PREDICTION),
+            (os.path.join(os.path.basename(folder), name), "", FILE),
+        )
+        for line, (text, end, color) in enumerate(lines):
+            place = (x, y + PICTURE_PX + 4 + line * LINE_PX)
+            draw.text(place, _fitting(drawable(text), end, font), fill=color, font=font)
+    return sheet
+
+
+def _thumbnail(path: str) -> Image.Image:
+    """The picture in the middle of a square; small ones are enlarged, with their pixels as they are."""
+    square = Image.new("RGB", (PICTURE_PX, PICTURE_PX), "#ececec")
+    try:
+        pixels = load_image(path)
+    except ImageError:  # it could be read a moment ago
+        return square
+    image = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+    scale = PICTURE_PX / max(image.size)
+    kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
+    image = image.resize([max(1, round(side * scale)) for side in image.size], kind)
+    square.paste(image, ((PICTURE_PX - image.width) // 2, (PICTURE_PX - image.height) // 2))
+    return square
+
+
+def _fitting(text: str, end: str, font: Font) -> str:
+    """The text, cut where it would not fit, and its end, which is never cut."""
+    if font.getlength(text + end) <= PICTURE_PX:
+        return text + end
+    while text and font.getlength(f"{text}…{end}") > PICTURE_PX:
+        text = text[:-1]
+    return f"{text.rstrip()}…{end}"

@@ -1,0 +1,96 @@
+"""An evaluation -> the files of a report.
+
+- `summary.json`: what was evaluated, how, and the error rates.
+- `per_class.csv`: class, images, top-1 and top-5 error in percent, most confused with, how often; in the net's order.
+- `confusion.csv`: a row for each true class and a column for each prediction, in images.
+- `mistakes.csv`: path, truth, prediction, probability; the most confident first.
+- `confusion.png`: in percent, classes that are taken for each other side by side; of many classes the worst ones.
+- `mistakes.png`: the most confident mistakes, if there are any.
+- `index.html`: all of it on one page that needs no other file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_tools.data.labels import short_names
+from resnet_tools.errors import DataError
+from resnet_tools.evaluation.evaluate import Evaluation
+from resnet_tools.evaluation.report.contact_sheet import contact_sheet
+from resnet_tools.evaluation.report.page import html_page
+from resnet_tools.evaluation.report.tables import Counts, class_errors, confusion_matrix, mistakes, shown_classes
+from resnet_tools.history.plotting import check_plotting, font_file, plot_confusion
+from resnet_tools.writing import written_whole
+
+ALL_CLASSES, WORST_CLASSES = 100, 50  # up to so many are all drawn, else so many
+OTHER = "(other)"
+
+
+def begin_report(folder: Path) -> None:
+    """Make the folder. Raises: DataError or ResnetToolsError if a report could not be written, before work is done."""
+    check_plotting()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: no folder for a report can be made there ({error.strerror})") from error
+
+
+def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
+    """Write all files into `folder`. facts: see `summary`. Raises: DataError if they cannot be written."""
+    matrix, per_class, wrong = confusion_matrix(evaluation), class_errors(evaluation), mistakes(evaluation)
+    names = evaluation.samples.class_names
+    short = short_names(names)
+    try:
+        _write(folder / "summary.json", json.dumps(facts, indent=1))
+        columns = ("class", "images", "top1_error", "top5_error", "most_confused_with", "confused_images")
+        rows = ((c.name, c.images, c.top1, c.top5, c.confused_with, c.confused_images) for c in per_class)
+        _write_csv(folder / "per_class.csv", columns, rows)
+        counted = ((name, *cells) for name, cells in zip(names, matrix.tolist(), strict=True))
+        _write_csv(folder / "confusion.csv", ("truth \\ prediction", *names), counted)
+        listed = ((m.path, m.truth, m.prediction, f"{m.probability:.9g}") for m in wrong)
+        _write_csv(folder / "mistakes.csv", ("path", "truth", "prediction", "probability"), listed)
+        shown = _draw_confusion(matrix, short, folder / "confusion.png")
+        (folder / "mistakes.png").unlink(missing_ok=True)  # of an earlier report
+        if wrong:
+            with written_whole(folder / "mistakes.png") as partial:
+                contact_sheet(wrong, dict(zip(names, short, strict=True)), font_file()).save(partial)
+        pictures = {name: (folder / name).read_bytes() for name in ("confusion.png", "mistakes.png")[: 1 + bool(wrong)]}
+        _write(folder / "index.html", html_page(facts, per_class, matrix, wrong, shown, pictures))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename2 or error.filename or folder}: the report cannot be written: {error.strerror}"
+        ) from error
+
+
+def _draw_confusion(matrix: Counts, names: Sequence[str], path: Path) -> int:
+    """The number of classes that are drawn."""
+    most = ALL_CLASSES if np.count_nonzero(matrix.sum(0) + matrix.sum(1)) <= ALL_CLASSES else WORST_CLASSES
+    shown = shown_classes(matrix, most)
+    cells = matrix[np.ix_(shown, shown)]
+    images = matrix[shown].sum(1, keepdims=True)
+    others = images - cells.sum(1, keepdims=True)
+    columns = [names[k] for k in shown]
+    if most == WORST_CLASSES:
+        cells, columns = np.hstack([cells, others]), [*columns, OTHER]
+    plot_confusion(100 * cells / np.maximum(1, images), [names[k] for k in shown], columns, path)
+    return len(shown)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    _write(path, text.getvalue())
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as partial:
+        partial.write_bytes(text.encode(errors="surrogateescape"))

@@ -1,0 +1,55 @@
+"""An evaluation -> its error rates, how they were measured and what was published, as plain values for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from resnet_tools import __version__
+from resnet_tools.compute.inference import Loading
+from resnet_tools.evaluation.evaluate import Evaluation
+from resnet_tools.metrics import TOP_K
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.catalog import describe, published_errors
+
+
+def summary(
+    evaluation: Evaluation, architecture: Architecture, loading: Loading, conditions: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Errors in percent of the images that could be read. `published`: those of the same architecture, or None.
+
+    conditions: what else is to be said of how it was measured; it stands first.
+    """
+    counts, samples = evaluation.counts, evaluation.samples
+    return {
+        **conditions,
+        "images": counts.images,
+        "classes": len(samples.class_names),
+        "top1_error": counts.top1,
+        "top5_error": counts.top5,
+        "top5_k": min(TOP_K, len(samples.class_names)),
+        "loss": counts.loss if isfinite(counts.loss) else None,
+        "published": _published(evaluation, architecture, loading),
+        "unreadable": [{"path": samples.name(k), "reason": reason} for k, reason in sorted(evaluation.errors.items())],
+        "architecture": describe(architecture),
+        "preprocessing": loading.preprocessing.to_dict(),
+        "ten_crop": loading.ten_crop,
+        "average": evaluation.average if loading.ten_crop else None,
+        "exif_orientation": loading.exif,
+        "batch_size": loading.batch_size,
+        "version": __version__,
+    }
+
+
+def _published(evaluation: Evaluation, architecture: Architecture, loading: Loading) -> dict[str, float] | None:
+    sizes = loading.preprocessing
+    errors = published_errors(
+        architecture,
+        len(evaluation.samples),
+        resize_px=sizes.resize_px,
+        crop_px=sizes.crop_px,
+        ten_crop=loading.ten_crop,
+    )
+    as_published = evaluation.average == "outputs"  # ten crops were
+    return {"top1_error": errors[0], "top5_error": errors[1]} if errors and as_published else None

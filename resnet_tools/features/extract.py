@@ -1,0 +1,225 @@
+"""Files and a net -> one row of features a file, resumable, on one process or many.
+
+Files are cut into batches by their position alone, so a batch holds the same files whether the work was interrupted or
+split among processes, and the output is the same to the last bit. Batch k is the work of process k modulo their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from resnet_tools import __version__
+from resnet_tools.compute.inference import Batch, Loading, loaded_batches
+from resnet_tools.compute.processes import ALONE, Processes
+from resnet_tools.errors import FeatureError, ImageError
+from resnet_tools.features.files import Features, check_format, file_sums, stored_dtype, write_features
+from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes
+from resnet_tools.features.store import DoneBatch, FeatureStore
+from resnet_tools.nets.resnet import ResNet
+from resnet_tools.writing import written_whole
+
+Array = np.ndarray[Any, Any]
+OnError = Literal["skip", "fail", "zero"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """One job: `provenance` is what the output says of its making, and what a resumed job must share."""
+
+    model: ResNet
+    kind: FeatureKind
+    loading: Loading
+    provenance: dict[str, Any]
+    on_error: OnError = "skip"
+    resume: bool = True
+    processes: Processes = ALONE
+
+    def run(
+        self, paths: Sequence[str], output: Path, shard_size: int | None, progress: Callable[[int, list[str]], None]
+    ) -> list[Path]:
+        """Write the features of `paths` to `output`, or to numbered shards and an index of them; the files written.
+
+        progress: called with the number of files done and messages on unreadable ones.
+        Raises: FeatureError (nothing to write, disk full, another job's leftovers), ImageError with on_error=fail.
+        """
+        check_format(output, paths)
+        if len(set(self.processes.gather(self._digest(paths)))) > 1:
+            raise FeatureError(
+                "the processes of this job differ in their files or options; give all the same, and a list as a file: "
+                "what comes on stdin reaches only one of them"
+            )
+        if shard_size is None:
+            self._run_part(paths, output, progress)
+            return [output]
+        parts = [paths[start : start + shard_size] for start in range(0, len(paths), shard_size)]
+        shards = [output.with_name(f"{output.stem}-{n:05d}{output.suffix}") for n in range(len(parts))]
+        if not self.resume and self.processes.rank == 0:
+            _remove_marks(shards)
+        for part, shard in zip(parts, shards, strict=True):
+            self._run_part(part, shard, progress, finished=self._digest(part))
+        index = output.with_name(f"{output.stem}.index.json")
+        if self.processes.rank == 0:
+            self._write_index(index, parts, shards)
+        return [*shards, index]
+
+    def _run_part(
+        self,
+        paths: Sequence[str],
+        output: Path,
+        progress: Callable[[int, list[str]], None],
+        finished: str | None = None,
+    ) -> None:
+        # Only the first looks, and decides for all: others may see a shared disk late.
+        looks = self.processes.rank == 0 and self.resume and finished is not None
+        if self.processes.gather(looks and _read_mark(output) == {"job": finished, **file_sums(output)})[0]:
+            progress(len(paths), [])
+            return
+        with FeatureStore(output, stored_dtype(output, self.kind.dtype), self.processes.rank) as store:
+            if self.processes.rank == 0:
+                store.begin(self._job(paths), resume=self.resume)
+            self.processes.wait()
+            self._compute(paths, store, store.open(), progress)
+            store.flush()
+            self.processes.wait()
+            if self.processes.rank == 0:
+                self._finish(paths, store, output, may_be_empty=finished is not None)
+                if finished is not None:
+                    with written_whole(_mark_of(output)) as partial:
+                        partial.write_text(json.dumps({"job": finished, **file_sums(output)}))
+                store.remove()  # only now: a stop before it must not lose the shard
+            self.processes.wait()
+
+    def _job(self, paths: Sequence[str]) -> dict[str, Any]:
+        listed = hashlib.sha256()
+        for path in paths:
+            listed.update(os.fsencode(path) + b"\0")
+        return {**self.provenance, "on_error": self.on_error, "files": len(paths), "file_list": listed.hexdigest()}
+
+    def _digest(self, paths: Sequence[str]) -> str:
+        return hashlib.sha256(json.dumps(self._job(paths), sort_keys=True).encode()).hexdigest()
+
+    def _compute(
+        self,
+        paths: Sequence[str],
+        store: FeatureStore,
+        done: dict[int, DoneBatch],
+        progress: Callable[[int, list[str]], None],
+    ) -> None:
+        size, rank = self.loading.batch_size, self.processes.rank
+        mine = range(rank, -(-len(paths) // size), self.processes.count)
+        waiting = [number for number in mine if number not in done]
+        progress(sum(len(paths[n * size : (n + 1) * size]) for n in mine if n in done), [])
+        files = [path for number in waiting for path in paths[number * size : (number + 1) * size]]
+        # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
+        for number, batch in zip(waiting, loaded_batches(files, self.loading), strict=True):
+            rows, errors = self._rows(batch)
+            store.add(number, rows, errors)
+            progress(len(batch.paths), [str(error) for error in batch.errors if error is not None])
+
+    def _rows(self, batch: Batch) -> tuple[Array, dict[int, str]]:
+        errors = {position: str(error) for position, error in enumerate(batch.errors) if error is not None}
+        if errors and self.on_error == "fail":
+            raise ImageError(f"{next(iter(errors.values()))}. What is done so far is kept (--on-error fail)")
+        if batch.images is None:
+            return self._zeros(len(batch.paths) if self.on_error == "zero" else 0), errors
+        rows = features_of(self.model, batch.images, self.kind).numpy()
+        if self.kind.dtype == "float16":
+            rows = _halved(rows)
+        if not errors or self.on_error == "skip":
+            return rows, errors
+        padded = self._zeros(len(batch.paths))
+        padded[[position for position in range(len(batch.paths)) if position not in errors]] = rows
+        return padded, errors
+
+    def _zeros(self, count: int) -> Array:
+        return np.zeros((count, *self._row_shape), self.kind.dtype)
+
+    @cached_property
+    def _row_shape(self) -> tuple[int, ...]:
+        shape = layer_shapes(self.model, self.loading.preprocessing.crop_px)[self.kind.layer]
+        return shape[:1] if self.kind.pool == "avg" else shape
+
+    def _finish(self, paths: Sequence[str], store: FeatureStore, output: Path, *, may_be_empty: bool) -> None:
+        done = store.done()
+        rows, crc = store.collect(done)
+        size = self.loading.batch_size
+        kept, errors = [], []
+        for number in sorted(done):
+            for position, path in enumerate(paths[number * size : (number + 1) * size]):
+                reason = done[number].errors.get(position)
+                if reason is not None:
+                    errors.append((path, reason))
+                if reason is None or self.on_error == "zero":
+                    kept.append(path)
+        if len(errors) == len(paths) and not may_be_empty:
+            store.remove()
+            raise FeatureError(f"none of the {len(paths)} images could be read; {output} is not written")
+        if len(kept) != len(rows):
+            raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start anew")
+        write_features(Features(rows, kept, errors, self.provenance, crc), output)
+
+    def _write_index(self, index: Path, parts: Sequence[Sequence[str]], shards: Sequence[Path]) -> None:
+        content = {
+            "shards": [{"file": s.name, "files": len(p)} for s, p in zip(shards, parts, strict=True)],
+            **self.provenance,
+        }
+        with written_whole(index) as partial:
+            partial.write_text(json.dumps(content, indent=1))
+        _remove_marks(shards)
+
+
+def _mark_of(shard: Path) -> Path:
+    """The file that says of which job a shard is a finished part, and the sums of its files."""
+    return shard.with_name(f".{shard.name}.done")
+
+
+def _read_mark(shard: Path) -> Any:
+    try:
+        return json.loads(_mark_of(shard).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _remove_marks(shards: Sequence[Path]) -> None:
+    for shard in shards:
+        _mark_of(shard).unlink(missing_ok=True)
+
+
+def _halved(rows: Array) -> Array:
+    largest = np.abs(rows).max(initial=0)
+    if largest > np.finfo(np.float16).max:
+        raise FeatureError(f"a feature of size {largest:.6g} does not fit into --dtype float16; use float32")
+    return rows.astype(np.float16)
+
+
+def provenance_of(model_path: Path, net: ResNet, kind: FeatureKind, loading: Loading, precision: str) -> dict[str, Any]:
+    """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version."""
+    return {
+        "model": os.fspath(model_path),
+        "model_sha256": _sha256_of(model_path),
+        "architecture": net.architecture.to_dict(),
+        **asdict(kind),
+        "preprocessing": loading.preprocessing.to_dict(),
+        "ten_crop": loading.ten_crop,
+        "exif_orientation": loading.exif,
+        "precision": precision,
+        "batch_size": loading.batch_size,
+        "version": __version__,
+    }
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

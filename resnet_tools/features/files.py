@@ -1,0 +1,246 @@
+"""Features, paths and where they come from -> a file, in the format that its ending names.
+
+Every writer gets `Features`, whose rows lie in a file and are streamed, so memory does not grow with their number; it
+writes to a path beside the output. What was written is read back, and takes its place only if its rows have the sum
+that they had when they were computed.
+
+- `.pt`: {"features": (N, ...) tensor, "image_list": N paths, "errors": [[path, reason], ...], **provenance};
+  it is read with torch.load and weights_only=True.
+- `.npy`: the array; the paths one a line in `NAME.paths.txt` beside it.
+- `.npz`: features, image_list (bytes) and provenance (JSON).
+- `.safetensors`: the tensor `features`; paths, errors and provenance as JSON in the metadata.
+- `.parquet`: columns path (text: bytes that are not UTF-8 as \\xHH) and features (a list of floats a row); the rest as
+  JSON in the schema's metadata, with the `shape` of a row.
+- `.t7`: the table {features = FloatTensor N x D, image_list = {paths}} of the original program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from resnet_tools.checkpoints.tensor_files import torch_load, torch_write, write_safetensors
+from resnet_tools.errors import FeatureError
+from resnet_tools.torch7.lua import LuaTable
+from resnet_tools.torch7.t7 import read_t7
+from resnet_tools.torch7.t7_writer import save_t7
+from resnet_tools.writing import written_whole
+
+Array = np.ndarray[Any, Any]
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Features:
+    """`rows`: (N, ...) float32 or float16, row k of file `paths[k]`; `errors`: path and reason of what was left out.
+
+    `crc`: the CRC-32 of the bytes of all rows as they were computed.
+    """
+
+    rows: Array
+    paths: list[str]
+    errors: list[tuple[str, str]]
+    provenance: dict[str, Any]
+    crc: int
+
+
+def check_format(path: Path, names: Sequence[str]) -> None:
+    """Raises: FeatureError if the ending names no format, its package is not installed, or it cannot hold a name."""
+    if path.suffix not in WRITERS:
+        raise FeatureError(f"{path}: the ending {path.suffix!r} names no format; it is one of {', '.join(WRITERS)}")
+    if path.suffix == ".parquet":
+        _pyarrow()
+    if path.suffix == ".npy":
+        for name in names:
+            if "\n" in name:
+                raise FeatureError(f"{name!r} holds a newline, which .paths.txt cannot hold; use .npz or .pt")
+
+
+def stored_dtype(path: Path, asked: str) -> np.dtype[Any]:
+    """What rows are kept as until they are written: Torch7 has no 16-bit floats, so .t7 gets them as 32 bits."""
+    return np.dtype("float32" if path.suffix == ".t7" else asked)
+
+
+def write_features(features: Features, path: Path) -> None:
+    """Write a whole file in place of an earlier one.
+
+    Raises: FeatureError, or T7Error for .t7, if it cannot be written; the earlier file is untouched then.
+    """
+    try:
+        with ExitStack() as files:
+            if path.suffix == ".npy":
+                beside = files.enter_context(written_whole(path.with_suffix(".paths.txt")))
+                beside.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in features.paths))
+            partial = files.enter_context(written_whole(path))
+            WRITERS[path.suffix](features, partial)
+            _check_written(partial, path, features.crc)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise FeatureError(f"{path}: cannot be written: {error}") from error
+
+
+def file_sums(path: Path) -> dict[str, int | None]:
+    """The CRC-32 of each file that `write_features` makes of a path, by name; None for one that is not there."""
+    files = [path, path.with_suffix(".paths.txt")] if path.suffix == ".npy" else [path]
+    return {file.name: _crc_of_file(file) if file.is_file() else None for file in files}
+
+
+def _crc_of_file(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _check_written(partial: Path, path: Path, expected: int) -> None:
+    try:
+        crc, reason = 0, "its rows differ"
+        for rows in READERS[path.suffix](partial):
+            crc = zlib.crc32(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"", crc)
+    except Exception as error:  # whatever a format's reader makes of a file that is not what its writer wrote
+        crc, reason = -1, f"{type(error).__name__}: {error}"
+    if crc != expected:
+        raise FeatureError(
+            f"{path}: what was written does not read back as it was computed ({reason}), so it is not kept. The disk "
+            "or the memory of this machine may be faulty. What was computed is kept; the same command goes on"
+        )
+
+
+def _write_pt(features: Features, path: Path) -> None:
+    content = {
+        "features": torch.from_numpy(features.rows),
+        "image_list": features.paths,
+        "errors": [list(error) for error in features.errors],
+        **features.provenance,
+    }
+    torch_write(content, path)
+
+
+def _write_npy(features: Features, path: Path) -> None:
+    header = np.lib.format.header_data_from_array_1_0(features.rows)
+    with path.open("wb") as file:  # np.save takes a disk that becomes full with the last bytes for success
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(features.rows), ROWS_AT_ONCE):
+            file.write(features.rows[start : start + ROWS_AT_ONCE].tobytes())
+
+
+def _write_npz(features: Features, path: Path) -> None:
+    names = np.array([os.fsencode(name) for name in features.paths], np.bytes_)
+    with path.open("wb") as file:
+        np.savez(file, features=features.rows, image_list=names, provenance=np.array(_description(features)))
+
+
+def _write_safetensors(features: Features, path: Path) -> None:
+    metadata = {"image_list": json.dumps(features.paths), "resnet_tools": _description(features)}
+    write_safetensors({"features": torch.from_numpy(features.rows)}, path, metadata)
+
+
+def _write_parquet(features: Features, path: Path) -> None:
+    arrow, parquet = _pyarrow()
+    kind = arrow.float16() if features.rows.dtype == np.float16 else arrow.float32()
+    width = int(np.prod(features.rows.shape[1:]))
+    fields = [arrow.field("path", arrow.string()), arrow.field("features", arrow.list_(kind, width))]
+    schema = arrow.schema(fields, metadata={"resnet_tools": _description(features)})
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(features.paths), ROWS_AT_ONCE):
+            rows = features.rows[start : start + ROWS_AT_ONCE]
+            values = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), width)
+            paths = features.paths[start : start + ROWS_AT_ONCE]
+            names = arrow.array([os.fsencode(path).decode(errors="backslashreplace") for path in paths])
+            writer.write_table(arrow.Table.from_arrays([names, values], schema=schema))
+
+
+def _write_t7(features: Features, path: Path) -> None:
+    names = LuaTable(enumerate((os.fsencode(name) for name in features.paths), 1))
+    save_t7(LuaTable([(b"features", features.rows), (b"image_list", names)]), path)
+
+
+WRITERS: dict[str, Callable[[Features, Path], None]] = {
+    ".pt": _write_pt,
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+    ".safetensors": _write_safetensors,
+    ".parquet": _write_parquet,
+    ".t7": _write_t7,
+}
+
+
+def _slices(rows: Array) -> Iterator[Array]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
+
+
+def _read_pt(path: Path) -> Iterator[Array]:
+    return _slices(torch_load(path)["features"].numpy())
+
+
+def _read_npy(path: Path) -> Iterator[Array]:
+    with path.open("rb") as file:
+        yield from _npy_rows(file)
+
+
+def _read_npz(path: Path) -> Iterator[Array]:
+    with zipfile.ZipFile(path) as archive, archive.open("features.npy") as file:
+        yield from _npy_rows(file)
+
+
+def _npy_rows(file: IO[bytes]) -> Iterator[Array]:
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    while content := file.read(ROWS_AT_ONCE * row_bytes):
+        yield np.frombuffer(content, dtype).reshape(-1, *shape[1:])
+
+
+def _read_safetensors(path: Path) -> Iterator[Array]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        rows = file.get_slice("features")
+        for start in range(0, rows.get_shape()[0], ROWS_AT_ONCE):
+            yield rows[start : min(start + ROWS_AT_ONCE, rows.get_shape()[0])]
+
+
+def _read_parquet(path: Path) -> Iterator[Array]:
+    _, parquet = _pyarrow()
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=["features"]):
+            yield batch.column(0).flatten().to_numpy(zero_copy_only=False)
+
+
+def _read_t7(path: Path) -> Iterator[Array]:
+    table: Any = read_t7(path)
+    return _slices(table["features"])
+
+
+READERS: dict[str, Callable[[Path], Iterator[Array]]] = {
+    ".pt": _read_pt,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".parquet": _read_parquet,
+    ".t7": _read_t7,
+}
+
+
+def _description(features: Features) -> str:
+    return json.dumps(features.provenance | {"errors": features.errors, "shape": features.rows.shape[1:]})
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise FeatureError(".parquet needs pyarrow: pip install 'resnet_tools[parquet]'") from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,372 @@
+"""The commands as users run them: real processes, their output, their exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from tests.support.golden import DATA, GOLDEN, SHARED, needs_golden
+
+IMAGES = DEMO_PATH.parent / "images"
+BAG = str(IMAGES / "bag.png")
+
+
+def resnet(*arguments: object, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "resnet_tools", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False, **options)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def predictions(text: str) -> dict[str, list[tuple[float, str]]]:
+    """The original's output -> path -> (probability, label), best first."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    for line in text.splitlines():
+        first, _, second = line.rstrip("\t").partition("\t")
+        if first == "Classes for":
+            found[second] = current = []
+        elif first:
+            current.append((float(first), second))
+    return found
+
+
+def assert_same_predictions(found: str, expected: str, rtol: float = 1e-3) -> None:
+    ours, theirs = predictions(found), predictions(expected)
+    assert list(ours) == list(theirs)
+    for path in theirs:
+        assert [label for _, label in ours[path]] == [label for _, label in theirs[path]], path
+        np.testing.assert_allclose([p for p, _ in ours[path]], [p for p, _ in theirs[path]], rtol=rtol)
+
+
+def test_classify_prints_what_the_original_prints(tmp_path):
+    shutil.copytree(DEMO_PATH.parent, tmp_path / "demo")
+    names = sorted(f"images/{path.name}" for path in IMAGES.glob("*.png"))
+    done = resnet("classify", "fashion-resnet-18.t7", *names, cwd=tmp_path / "demo")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    expected = (DATA / "expected-classify.txt").read_text()
+    assert_same_predictions(done.stdout, expected)
+    assert [len(line.split("\t")) for line in done.stdout.splitlines()] == [
+        len(line.split("\t")) for line in expected.splitlines()
+    ]
+
+
+def runs_of_the_original() -> list[dict[str, object]]:
+    """Its captured runs of classify.lua, but those that need a file that the golden data does not hold."""
+    if not GOLDEN.is_dir():
+        return []
+    runs = json.loads((GOLDEN / "scripts" / "scripts.json").read_text())
+    return [r for r in runs if r["name"].startswith("classify_") and not ONLY_THERE & {Path(a).name for a in r["args"]}]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder like the one where the original ran."""
+    for folder in ("images", "models"):
+        (tmp_path / folder).symlink_to(GOLDEN / folder)
+    (tmp_path / "sub" / "dir").mkdir(parents=True)
+    shutil.copy(GOLDEN / "images" / "chelsea.png", tmp_path / "sub" / "dir" / "a name with spaces.png")
+    return tmp_path
+
+
+def labels_option(place: Path, model: str) -> list[str]:
+    """The original prints ImageNet's first labels for every net; ours does when it is told to."""
+    outputs = json.loads((place / model).with_suffix(".json").read_text())["classes"]
+    imagenet = json.loads((GOLDEN / "labels" / "imagenet.json").read_text())
+    (place / "labels.txt").write_text("".join(f"{label}\n" for label in imagenet[:outputs]))
+    return ["--labels", "labels.txt"]
+
+
+ONLY_THERE = {"truncated.t7", "empty.t7", "linear.t7", "table.t7"}
+# Exit code and a piece of the output where we differ from the original on purpose; the README names each.
+DIFFERENT = {
+    "classify_no_args": (2, "Missing argument"),
+    "classify_model_only": (2, "Missing argument"),
+    "classify_model_missing": (2, "models/nothing.t7: no such model file"),
+    "classify_image_missing": (2, "images/nothing.jpg"),
+    "classify_image_is_directory": (1, "Classes for\timages/chelsea.png"),  # a folder is searched for images
+    "classify_model_is_image": (1, "this is an image, not a model"),
+    "classify_model_is_text": (1, "plain text, not a model"),
+    "classify_image_text": (1, "Classes for\timages/coffee.jpg"),  # the others go on
+    "classify_image_bmp": (0, "Classes for\timages/photo.bmp"),
+    "classify_image_gif": (0, "Classes for\timages/photo.gif"),
+    "classify_image_gray_alpha": (0, "Classes for\timages/gray_alpha.png"),
+    "classify_image_empty": (1, "images/empty.jpg"),
+    "classify_image_truncated_png": (1, "images/truncated.png"),
+    "classify_3_classes": (0, "\tclass 2\n"),
+    "classify_data_parallel": (0, "Classes for\timages/chelsea.png"),
+    "classify_cifar_model": (0, "Classes for\timages/chelsea.png"),
+    "classify_resnet18_odd_images": (1, "images/truncated.jpg"),
+}
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    "run", [r for r in runs_of_the_original() if r["name"] not in DIFFERENT], ids=lambda run: run["name"]
+)
+def test_classify_gives_the_labels_and_probabilities_of_the_original(run, place):
+    done = resnet("classify", *run["args"], *labels_option(place, run["args"][0]), cwd=place)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_same_predictions(done.stdout, (GOLDEN / "scripts" / run["stdout"]).read_text())
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    "run", [r for r in runs_of_the_original() if r["name"] in DIFFERENT], ids=lambda run: run["name"]
+)
+def test_classify_does_better_where_the_original_fails(run, place):
+    done = resnet("classify", *run["args"], cwd=place)
+    code, text = DIFFERENT[run["name"]]
+    assert done.returncode == code
+    assert text in done.stdout + done.stderr
+
+
+@needs_golden
+def test_odd_images_have_the_originals_probabilities_but_for_those_it_garbles(place):
+    [run] = [r for r in runs_of_the_original() if r["name"] == "classify_resnet18_odd_images"]
+    ours = predictions(resnet("classify", *run["args"], cwd=place).stdout)
+    theirs = predictions((GOLDEN / "scripts" / run["stdout"]).read_text())
+    garbled = {"images/palette_trns.png", "images/cmyk.jpg"}
+    assert set(theirs) - set(ours) == {"images/truncated.jpg"}
+    for path in set(ours) - garbled:
+        assert [label for _, label in ours[path]] == [label for _, label in theirs[path]], path
+        np.testing.assert_allclose([p for p, _ in ours[path]], [p for p, _ in theirs[path]], rtol=1e-3)
+
+
+@needs_golden
+def test_the_demo_net_has_the_originals_logits_on_its_validation_images(tmp_path):
+    import zipfile
+
+    import torch
+
+    from resnet_tools import load_checkpoint, preprocess
+    from resnet_tools.compute.inference import logits_of, prepare
+
+    demo = SHARED / "demo"
+    with zipfile.ZipFile(demo / "fashion-val.zip") as archive:
+        archive.extractall(tmp_path)
+    names = (demo / "fashion-val.files.txt").read_text().splitlines()
+    expected = np.load(demo / "fashion-val.logits.npy")
+    chosen = range(0, len(names), 20)
+    images = torch.stack([preprocess(next(tmp_path.rglob(names[i].removeprefix("val/")))) for i in chosen])
+    found = logits_of(prepare(load_checkpoint().model, torch.device("cpu")), images)
+    assert np.abs(found.numpy() - expected[chosen]).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_json_and_csv_hold_the_same_as_the_text():
+    text = predictions(resnet("classify", "demo", BAG, "--top-k", 3).stdout)[BAG]
+    [row] = [json.loads(line) for line in resnet("classify", "demo", BAG, "--top-k", 3, "--json").stdout.splitlines()]
+    assert row["path"] == BAG
+    assert [c["label"] for c in row["classes"]] == [label for _, label in text]
+    np.testing.assert_allclose([c["probability"] for c in row["classes"]], [p for p, _ in text], rtol=1e-6)
+    rows = list(csv.DictReader(io.StringIO(resnet("classify", "demo", BAG, "--top-k", 3, "--csv").stdout)))
+    assert [r["label"] for r in rows] == [label for _, label in text]
+    assert [int(r["rank"]) for r in rows] == [1, 2, 3]
+    assert [int(r["index"]) for r in rows] == [c["index"] for c in row["classes"]]
+
+
+def test_labels_of_a_file_replace_the_checkpoints(tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"label {n}\n" for n in range(10)))
+    assert "\tlabel 1\n" in resnet("classify", "demo", BAG, "--labels", labels).stdout  # `bag` is the second class
+    labels.write_text("one\n")
+    done = resnet("classify", "demo", BAG, "--labels", labels)
+    assert done.returncode in (1, 2)
+    assert "10" in done.stderr
+
+
+def test_folders_and_globs_are_searched():
+    folder = predictions(resnet("classify", "demo", IMAGES, "--top-k", 1).stdout)
+    assert list(folder) == sorted(str(path) for path in IMAGES.glob("*.png"))
+    assert list(predictions(resnet("classify", "demo", f"{IMAGES}/s*.png").stdout)) == [
+        str(IMAGES / name) for name in ("sandal.png", "shirt.png", "sneaker.png")
+    ]
+
+
+def test_all_missing_files_are_reported_before_the_model_is_loaded(tmp_path):
+    done = resnet("classify", tmp_path / "no.t7", BAG, tmp_path / "a.jpg", tmp_path / "b.jpg")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    for name in ("no.t7", "a.jpg", "b.jpg"):
+        assert str(tmp_path / name) in done.stderr
+
+
+def test_an_unreadable_image_is_named_the_others_go_on_and_the_exit_code_is_1(tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(Path(BAG).read_bytes()[:100])
+    done = resnet("classify", "demo", BAG, bad, IMAGES / "coat.png")
+    assert done.returncode == 1
+    assert list(predictions(done.stdout)) == [BAG, str(IMAGES / "coat.png")]
+    assert f"Error: {bad}: " in done.stderr
+    assert "1 of 3 images could not be read." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--crop-size", "300"], "a crop of 300 x 300 does not fit"),
+        (["--top-k", "0"], "Invalid value for '--top-k'"),
+        (["--device", "tpu"], "device 'tpu' is"),
+        (["--device", "cuda:63"], "device 'cuda:63' is not there"),
+        (["--precision", "quad"], "'quad' is not one of"),
+        (["--colour"], "No such option"),
+        (["--json", "--csv"], "--json and --csv exclude each other"),
+        (["--batch-size", "1" + 30 * "0"], "Invalid value for '--batch-size'"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    done = resnet("classify", "demo", BAG, *options)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_closed_pipe_ends_it_quietly():
+    many = [BAG] * 200
+    command = [sys.executable, "-m", "resnet_tools", "classify", "demo", *many, "--batch-size", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"Classes for")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def test_an_interrupt_ends_it_without_a_traceback():
+    many = [BAG] * 2000
+    command = [sys.executable, "-m", "resnet_tools", "classify", "demo", *many, "--batch-size", "1"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells start background jobs without it
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"Classes for")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert errors.decode().strip().endswith("Interrupted.")
+
+
+def test_labels_are_utf_8_in_every_locale(tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"größe {n}\n" for n in range(10)), encoding="utf-8")
+    for form in ([], ["--csv"], ["--json"]):
+        command = [sys.executable, "-m", "resnet_tools", "classify", "demo", BAG, "--labels", labels, *form]
+        environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert ("größe" if form != ["--json"] else "gr\\u00f6\\u00dfe").encode() in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["classify", "demo", BAG], ["inspect", "demo"]])
+def test_a_closed_output_is_no_reason_for_a_traceback(arguments):
+    command = " ".join([sys.executable, "-m", "resnet_tools", *arguments, ">&-"])
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_behind_the_output_is_an_error():
+    command = [sys.executable, "-m", "resnet_tools", "classify", "demo", BAG]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_file_names_that_are_not_text_are_printed_as_they_are(tmp_path):
+    name = os.fsencode(tmp_path) + b"/b\xe4g.png"
+    shutil.copy(BAG, name)
+    command = [sys.executable.encode(), b"-m", b"resnet_tools", b"classify", b"demo", name]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"Classes for\t" + name + b"\n")
+
+
+def test_inspect_shows_the_tree_the_architecture_and_the_tensors():
+    done = resnet("inspect", DATA / "models" / "published_resnet50.t7")
+    assert done.returncode == 0
+    assert "Lua Torch file (binary), 646,043 bytes" in done.stdout
+    assert "bn-after-addition order" in done.stdout
+    assert "torch.CudaTensor" in done.stdout
+    assert "(1): cudnn.SpatialConvolution(3 -> 3, 7x7, 2,2, 3,3)\n" in done.stdout
+
+
+def test_inspect_as_json():
+    done = resnet("inspect", "demo", "--json")
+    report = json.loads(done.stdout)
+    assert report["architecture"]["stages"] == [2, 2, 2, 2]
+    assert report["parameters"] == sum(p.numel() for p in _demo_model().parameters())
+    assert report["classes"][1] == "bag"
+    assert report["modules"][0]["class"] == "nn.Sequential"
+
+
+def _demo_model():
+    from resnet_tools import load_checkpoint
+
+    return load_checkpoint().model
+
+
+def test_inspect_shows_the_tree_of_a_net_that_is_not_recognised():
+    done = resnet("inspect", DATA / "t7" / "nn_sequential.t7")
+    assert done.returncode == 0
+    assert "Architecture: not recognised: " in done.stdout
+    assert "nn.Sequential {" in done.stdout
+    assert "nn.Linear" in done.stdout
+
+
+@pytest.mark.parametrize("state", [{"a": 1.5}, {"layer1.0.conv1.weight": 2.0}])
+def test_inspect_shows_the_keys_of_a_state_dict_that_is_not_recognised(state, tmp_path):
+    import torch
+
+    path = tmp_path / "net.pth"
+    torch.save({"state_dict": {key: torch.full((2, 3), value).bfloat16() for key, value in state.items()}}, path)
+    done = resnet("inspect", path)
+    assert done.returncode == 0
+    assert "Architecture: not recognised: " in done.stdout
+    assert f"state_dict/{next(iter(state))}  2x3  torch.bfloat16" in done.stdout
+    assert "Tensors: 1 torch.bfloat16, 6 elements, 12 bytes stored" in done.stdout
+
+
+def test_inspect_counts_the_zero_biases_that_are_left_out():
+    path = DATA / "models" / "published_resnet18.t7"
+    expected = json.loads(path.with_suffix(".json").read_text())["parameter_count"]
+    report = json.loads(resnet("inspect", path, "--json").stdout)
+    assert report["parameters"] + report["zero_biases"] == expected
+
+
+def test_inspect_shows_what_a_table_holds():
+    done = resnet("inspect", DATA / "t7" / "tensors_all.t7")
+    assert done.returncode == 0
+    assert "there is no network in it" in done.stdout
+    assert "'Float': torch.FloatTensor of size 2x3" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["empty", "html_error_page", "truncated_02702", "zip", "garbage"])
+def test_inspect_says_what_is_wrong_with_a_file(name):
+    done = resnet("inspect", DATA / "t7" / "bad" / f"{name}.t7")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert f"{name}.t7" in done.stderr
+
+
+def test_both_ways_to_start_it_are_the_same():
+    script = Path(sys.executable).with_name("resnet")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == resnet("--version").stdout

@@ -1,0 +1,100 @@
+"""Images -> probabilities, equal to the original's whatever the batch, the threads and the layout in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_tools.checkpoints.checkpoint import load_checkpoint
+from resnet_tools.compute.device import find_device
+from resnet_tools.compute.inference import Loading, Prediction, classify, logits_of, prepare
+from resnet_tools.data.transforms import preprocess, ten_crops
+from resnet_tools.errors import ImageError, ResnetToolsError
+from tests.support.demo_images import PHOTOS
+from tests.support.golden import DATA, model_cases
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def demo():
+    checkpoint = load_checkpoint()
+    return prepare(checkpoint.model, CPU), checkpoint
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in model_cases(DATA / "models") if "first_upload" not in case.name],
+    ids=lambda case: case.name,
+)
+def test_the_prepared_net_still_gives_the_originals_logits(case):
+    model = prepare(load_checkpoint(case.path).model, CPU)
+    found, expected = logits_of(model, torch.from_numpy(case.input())), case.array("logits")
+    assert np.abs(found.numpy() - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_16_bit_precision_is_close(demo):
+    checkpoint = load_checkpoint()
+    model = prepare(checkpoint.model, CPU, "bf16")
+    images = torch.stack([preprocess(path) for path in PHOTOS])
+    found, expected = logits_of(model, images), logits_of(demo[0], images)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+def test_a_prediction_does_not_depend_on_its_batch_or_the_threads(demo):
+    model, checkpoint = demo
+    alone = [next(iter(classify([p], model, Loading(checkpoint.preprocessing, workers=0)))) for p in PHOTOS]
+    for batch_size, workers in ((1, 0), (2, 1), (3, 2), (100, 4)):
+        together = classify(PHOTOS, model, Loading(checkpoint.preprocessing, batch_size, workers=workers))
+        for found, expected in zip(together, alone, strict=True):
+            assert isinstance(found, Prediction)
+            assert (found.path, found.indices) == (expected.path, expected.indices)
+            np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-5)
+
+
+def test_ten_crops_are_averaged_before_the_softmax(demo):
+    model, checkpoint = demo
+    [found] = classify(PHOTOS[:1], model, Loading(checkpoint.preprocessing, ten_crop=True))
+    crops = ten_crops(PHOTOS[0], checkpoint.preprocessing)
+    expected = torch.softmax(logits_of(model, crops).mean(0), 0)
+    np.testing.assert_allclose(found.probabilities, expected.topk(5).values, rtol=1e-4)
+
+
+def test_an_unreadable_image_leaves_the_others_in_place(demo, tmp_path):
+    model, checkpoint = demo
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    first, failure, last = classify([PHOTOS[0], str(bad), PHOTOS[1]], model, Loading(checkpoint.preprocessing))
+    assert (first.path, last.path) == (PHOTOS[0], PHOTOS[1])
+    assert failure[0] == str(bad)
+    assert isinstance(failure[1], ImageError)
+    assert str(bad) in str(failure[1])
+
+
+def test_only_unreadable_images_give_only_errors(demo, tmp_path):
+    model, checkpoint = demo
+    results = list(classify([str(tmp_path / "none.jpg")] * 3, model, Loading(checkpoint.preprocessing, 2)))
+    assert all(isinstance(error, ImageError) for _, error in results)
+    assert len(results) == 3
+
+
+def test_there_are_no_more_classes_than_the_net_has(demo):
+    model, checkpoint = demo
+    [found] = classify(PHOTOS[:1], model, Loading(checkpoint.preprocessing), top_k=99)
+    assert sorted(found.indices) == list(range(10))
+    assert sum(found.probabilities) == pytest.approx(1, abs=1e-6)
+    assert found.probabilities == sorted(found.probabilities, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:x", ""])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(ResnetToolsError, match=f"device '{name}' is (unknown|not there)"):
+        find_device(name)
+
+
+def test_a_gpu_without_a_number_is_the_first(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [str(find_device(name)) for name in ("auto", "cuda", "cuda:1")] == ["cuda:0", "cuda:0", "cuda:1"]

@@ -1,0 +1,236 @@
+"""What is wrong with a data set is found before a net learns it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from resnet_tools.__main__ import run
+from resnet_tools.data import checking
+from resnet_tools.data.checking import check_samples, find_splits
+from resnet_tools.data.samples import Samples
+from tests.support.golden import DATA
+
+
+def write_image(path: Path, color: int, side_px: int = 40) -> str:
+    """A square of one color; another color gives another file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (side_px, side_px), (color, 255 - color, 100)).save(path)
+    return str(path)
+
+
+def dataset(top: Path) -> Path:
+    """Classes a and b with two different images each in train/ and one in val/."""
+    for number, name in enumerate(("train/a/0", "train/a/1", "train/b/0", "train/b/1", "val/a/0", "val/b/0")):
+        write_image(top / f"{name}.png", number)
+    return top
+
+
+def checked(folder: Path, **options: object) -> checking.DataReport:
+    train, val, found = find_splits(str(folder))
+    return check_samples(train, val, found=found, **options)
+
+
+def test_a_good_data_set_has_nothing_but_counts(tmp_path, capsys):
+    assert run(["check-data", str(dataset(tmp_path))]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out == "class\ttrain\tval\na\t2\t1\nb\t2\t1\nall\t4\t2\n"
+
+
+def test_json_holds_all_that_is_known(tmp_path, capsys):
+    dataset(tmp_path)
+    (tmp_path / "val/a/same.png").write_bytes((tmp_path / "train/a/1.png").read_bytes())
+    assert run(["check-data", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "classes": ["a", "b"],
+        "counts": {"train": {"a": 2, "b": 2}, "val": {"a": 2, "b": 1}},
+        "errors": [],
+        "warnings": [
+            f"1 images of val/ are also in train/: the validation error will be too low: "
+            f"{tmp_path}/val/a/same.png = {tmp_path}/train/a/1.png"
+        ],
+        "notes": [],
+        "shared": [[f"{tmp_path}/val/a/same.png", f"{tmp_path}/train/a/1.png"]],
+        "repeated": [],
+        "small": [],
+    }
+
+
+def test_images_that_cannot_be_decoded_are_errors_with_their_names(tmp_path):
+    dataset(tmp_path)
+    (tmp_path / "train/a/empty.jpg").touch()
+    (tmp_path / "val/b/text.jpg").write_text("<html>not found</html>")
+    (tmp_path / "val/b/cut.jpg").write_bytes((DATA / "images" / "truncated.jpg").read_bytes())
+    (tmp_path / "train/b/gone.png").symlink_to(tmp_path / "nowhere.png")
+    report = checked(tmp_path)
+    assert [error.partition(": ")[0] for error in report.errors] == [
+        *(f"{tmp_path}/{name}" for name in ("train/a/empty.jpg", "train/b/gone.png", "val/b/cut.jpg", "val/b/text.jpg"))
+    ]
+    assert "empty file" in report.errors[0]
+    assert "No such file" in report.errors[1]
+    assert "truncated" in report.errors[2]
+    assert "HTML" in report.errors[3]
+    assert report.counts == {"train": [3, 3], "val": [1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda top: (top / "val").rename(top / "valid"),
+            "Error: DATA: val/ is missing; expected PATH/train/CLASS/IMA",
+        ),
+        (lambda top: (top / "train").rename(top / "training"), "Error: DATA: train/ is missing"),
+        (lambda top: write_image(top / "val/c/0.png", 9), "Error: DATA/val: of unknown classes: c; train/ has 2: a, b"),
+        (lambda top: (top / "train/c").mkdir(), "Error: DATA/train: without an image: c; add images, or remove"),
+        (lambda top: (top / "train/a/2.png").write_bytes(b"x"), "Error: DATA/train/a/2.png: not an image"),
+    ],
+)
+def test_errors_end_with_exit_code_1(tmp_path, monkeypatch, capsys, change, message):
+    change(dataset(tmp_path / "DATA"))
+    monkeypatch.chdir(tmp_path)
+    assert run(["check-data", "DATA", "--quiet"]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_what_there_is_is_looked_at_although_val_is_missing(tmp_path):
+    dataset(tmp_path)
+    (tmp_path / "train/a/2.png").write_bytes(b"x")
+    (tmp_path / "val").rename(tmp_path / "test")
+    report = checked(tmp_path)
+    assert len(report.errors) == 2
+    assert report.counts == {"train": [3, 2], "val": [0, 0]}
+
+
+def test_a_class_that_val_lacks_is_a_warning(tmp_path):
+    dataset(tmp_path)
+    write_image(tmp_path / "train/c/0.png", 100)
+    report = checked(tmp_path)
+    assert report.errors == []
+    assert report.warnings == [f"{tmp_path}/val: of 3 classes, without an image here: c"]
+    assert run(["check-data", str(tmp_path)]) == 0
+
+
+def test_the_same_image_twice_is_a_note_and_in_two_classes_a_warning(tmp_path):
+    dataset(tmp_path)
+    for name in ("a/again", "b/other"):
+        (tmp_path / f"train/{name}.png").write_bytes((tmp_path / "train/a/0.png").read_bytes())
+    report = checked(tmp_path)
+    first = f"{tmp_path}/train/a/0.png"
+    again, other = f"{tmp_path}/train/a/again.png", f"{tmp_path}/train/b/other.png"
+    assert report.repeated == [(again, first), (other, first)]
+    assert report.warnings == [f"{other} and {first} are the same image in two classes"]
+    assert report.notes == [
+        f"2 images of train/ are there more than once: {again} = {first}, {other} = {first}",
+    ]
+
+
+def test_many_duplicates_are_counted_and_a_few_named(tmp_path):
+    dataset(tmp_path)
+    for number in range(9):
+        (tmp_path / f"val/a/same{number}.png").write_bytes((tmp_path / "train/a/0.png").read_bytes())
+    [warning] = checked(tmp_path).warnings
+    assert warning.startswith("9 images of val/ are also in train/")
+    assert warning.endswith("same4.png = " + f"{tmp_path}/train/a/0.png and 4 more")
+
+
+@pytest.mark.parametrize(("count", "warned"), [(20, False), (21, True)])
+def test_a_class_more_than_ten_times_as_large_as_another_is_a_warning(count, warned):
+    images = np.random.default_rng(0).integers(0, 256, (count + 2, 32, 32, 3), dtype=np.uint8)
+    train = Samples(images, [0] * count + [1, 1], ["many", "few"])
+    report = check_samples(train, Samples(images[:0], [], ["many", "few"]))
+    text = (
+        "classes of very different sizes: 21 training images of many, 2 of few; a net learns to prefer the large ones"
+    )
+    assert report.warnings == ([text] if warned else [])
+
+
+def test_small_images_are_noted(tmp_path):
+    dataset(tmp_path)
+    write_image(tmp_path / "val/a/small.png", 200, side_px=31)
+    report = checked(tmp_path)
+    assert report.small == [f"{tmp_path}/val/a/small.png"]
+    assert report.notes == [f"1 images have a side below 32 pixels and are enlarged: {tmp_path}/val/a/small.png"]
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_images_in_arrays_are_compared_too(decode):
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    train, val = Samples(images[:3], [0, 0, 0], ["a"]), Samples(images[2:], [0, 0], ["a"])
+    assert check_samples(train, val, decode=decode).shared == [("image 0", "image 2")]
+
+
+def test_without_decoding_only_files_of_the_same_size_are_read(tmp_path, monkeypatch):
+    train, val, _ = find_splits(str(sizes(tmp_path, train=[10, 20, 30], val=[20, 40])))
+    opened: list[str] = []
+    original = checking._look
+
+    def spy(source, *, decode):
+        opened.append(Path(source).name)
+        return original(source, decode=decode)
+
+    monkeypatch.setattr(checking, "_look", spy)
+    report = check_samples(train, val, decode=False, workers=0)
+    assert opened == ["1.png", "0.png"], "of 20 bytes: the second of train, the first of val"
+    assert report.shared == [(f"{tmp_path}/val/a/0.png", f"{tmp_path}/train/a/1.png")]
+    assert report.errors == []
+
+
+def sizes(top: Path, **splits: list[int]) -> Path:
+    """Files of as many zeros: equal where their sizes are."""
+    for split, numbers in splits.items():
+        (top / split / "a").mkdir(parents=True)
+        for number, size in enumerate(numbers):
+            (top / split / "a" / f"{number}.png").write_bytes(bytes(size))
+    return top
+
+
+def test_without_decoding_a_missing_file_is_still_an_error(tmp_path):
+    sizes(tmp_path, train=[10], val=[20])
+    (tmp_path / "val/a/gone.png").symlink_to(tmp_path / "nowhere")
+    assert checked(tmp_path, decode=False).errors == [f"{tmp_path}/val/a/gone.png: No such file or directory"]
+
+
+def test_of_very_many_files_of_equal_sizes_a_part_is_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(checking, "MAX_COMPARED", 8)
+    sizes(tmp_path, train=list(range(1, 13)), val=list(range(1, 13)))
+    report = checked(tmp_path, decode=False)
+    # 12 + 12 files are more than 8; of every second 6 + 6, of every fourth 3 + 3
+    assert len(report.shared) == 3
+    assert report.notes == ["one in 4 images of val/ was looked for in train/; `resnet check-data` looks for all"]
+
+
+def test_one_size_for_all_files_does_not_keep_the_quick_check_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(checking, "MAX_COMPARED", 8)
+    report = checked(sizes(tmp_path, train=[5] * 12, val=[5] * 3), decode=False)
+    assert len(report.shared) <= 3
+
+
+def test_progress_counts_every_image(tmp_path):
+    dataset(tmp_path)
+    (tmp_path / "train/a/2.png").write_bytes(b"x")
+    seen: list[int] = []
+    checked(tmp_path, progress=lambda files, messages: seen.append(files))
+    assert sum(seen) == 7
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 6), max_size=12), st.lists(st.integers(0, 6), max_size=12), st.integers(0, 3))
+def test_shared_and_repeated_are_what_comparing_all_pairs_finds(train_colors, val_colors, workers):
+    def samples(colors):
+        images = np.array([np.full((2, 2, 3), color, np.uint8) for color in colors]).reshape(-1, 2, 2, 3)
+        return Samples(images, [0] * len(colors), ["a"])
+
+    report = check_samples(samples(train_colors), samples(val_colors), workers=workers)
+    first = train_colors.index
+    shared = [(k, first(color)) for k, color in enumerate(val_colors) if color in train_colors]
+    repeated = [(k, first(color)) for k, color in enumerate(train_colors) if first(color) != k]
+    assert report.shared == [(f"image {one}", f"image {other}") for one, other in shared]
+    assert report.repeated == [(f"image {one}", f"image {other}") for one, other in repeated]

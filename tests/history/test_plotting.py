@@ -1,0 +1,137 @@
+"""`resnet plot`: three charts of every run, from histories and from the original's logs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_tools.__main__ import run
+from resnet_tools.errors import ResnetToolsError
+from resnet_tools.history.history import Epoch, write_history
+from resnet_tools.history.plotting import COLORS, plot_confusion, plot_histories
+from tests.support.golden import DATA
+
+FILES = DATA / "evaluation"
+SVG = "{http://www.w3.org/2000/svg}"
+HISTORY = [Epoch(k, 0.1, 2 / k, 80 / k, 30 / k, 2 / k, 70 / k, 20 / k, 5, 100) for k in range(1, 5)]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[str]:
+    """Two folders of trainings with the same name, and a log of the original."""
+    for parent in ("one", "two"):
+        (tmp_path / parent / "checkpoints").mkdir(parents=True)
+        write_history(HISTORY, tmp_path / parent / "checkpoints" / "history.csv")
+    return [*(str(tmp_path / parent / "checkpoints") for parent in ("one", "two")), str(FILES / "main_finetune.stdout")]
+
+
+def texts_of(svg: Path) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text())
+
+
+def test_runs_are_drawn_in_one_picture_with_a_legend(runs, tmp_path, capsys):
+    output = tmp_path / "curves.svg"
+    assert run(["plot", *runs, "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"saved charts to {output}\n"
+    texts = [text.strip() for text in texts_of(output)]
+    assert {"Validation error", "Training error", "Training loss", "epoch", "top-1", "top-5"} <= set(texts)
+    assert [text for text in texts if text.endswith(("checkpoints", "finetune"))] == [
+        "one/checkpoints",
+        "two/checkpoints",
+        "main_finetune",
+    ]
+    svg = output.read_text()
+    # Each of the first two runs: a line in the legend, and five in the charts (top-1 and top-5 twice, and the loss).
+    for color in COLORS[:3]:
+        assert len(re.findall(rf'<path d="[^"]*" (?:[a-z-]+="[^"]*" )*style="[^"]*stroke: {color}', svg)) >= 6
+
+
+def test_the_same_run_twice_has_a_number(runs, tmp_path):
+    assert run(["plot", runs[0], f"{runs[0]}/history.csv", "--output", str(tmp_path / "a.svg")]) == 0
+    texts = [text.strip() for text in texts_of(tmp_path / "a.svg")]
+    assert [text[-15:] for text in texts if "checkpoints" in text] == ["checkpoints (1)", "checkpoints (2)"]
+
+
+def test_a_png_is_written_by_default_and_again_with_the_same_bytes(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["plot", runs[0]]) == 0
+    first = (tmp_path / "training.png").read_bytes()
+    assert run(["plot", runs[0]]) == 0
+    assert (tmp_path / "training.png").read_bytes() == first
+    with Image.open(tmp_path / "training.png") as picture:
+        assert picture.width > 1000
+        assert len(set(picture.convert("RGB").getcolors(1 << 20))) > 50
+
+
+def test_charts_without_figures_say_so(tmp_path):
+    plot_histories({"_name with $x$": [Epoch(1, val_top1=50.0)]}, tmp_path / "a.svg")
+    texts = [text.strip() for text in texts_of(tmp_path / "a.svg")]
+    assert texts.count("no data") == 2
+    assert "_name with $x$" in texts
+
+
+def test_names_that_no_svg_may_hold_are_drawn_with_marks(tmp_path):
+    plot_histories({"a\x01\n\0<b>\udcff\u2028c": HISTORY}, tmp_path / "a.svg")
+    assert "a? ?<b>? c" in [text.text.strip() for text in ElementTree.parse(tmp_path / "a.svg").iter(f"{SVG}text")]
+
+
+def test_a_run_of_one_epoch_has_a_mark_for_each_error_and_whole_epochs(tmp_path):
+    plot_histories({"run": [Epoch(1, val_top1=50.0, val_top5=20.0)]}, tmp_path / "a.svg")
+    svg = (tmp_path / "a.svg").read_text()
+    marks = re.findall(rf'<use xlink:href="[^"]*"[^>]* style="([^"]*)stroke: {COLORS[0]}', svg)
+    assert marks == [f"fill: {COLORS[0]}; ", "fill-opacity: 0; "]
+    assert texts_of(tmp_path / "a.svg")[:2] == ["1", "epoch"]
+
+
+def test_many_runs_have_colours_of_their_own(tmp_path):
+    plot_histories({f"run {number}": HISTORY for number in range(20)}, tmp_path / "a.svg")
+    found = re.findall(r"stroke: (#[0-9a-f]{6})", (tmp_path / "a.svg").read_text())
+    assert len({color for color in found if found.count(color) >= 6}) >= 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nothing"], 2, "'nothing' does not exist"),
+        ([], 2, "Missing argument 'RUN...'"),
+        ([str(FILES / "main_finetune.stdout"), "--output", "a.gif"], 1, "names no format; it is .png or .svg"),
+        (
+            [str(FILES / "main_finetune.stdout"), "--output", "no/folder.png"],
+            1,
+            "no/folder.png: cannot be written: No such file or directory\n",
+        ),
+        ([str(FILES / "README.md")], 1, "README.md: holds no figures of an epoch"),
+        ([str(FILES)], 1, "history.csv: is not there"),
+    ],
+)
+def test_bad_input_is_named(arguments, code, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["plot", *arguments]) == code
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_matplotlib_it_says_what_to_install(runs, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    assert run(["plot", runs[0]]) == 1
+    assert "pip install 'resnet_tools[plot]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("classes", [1, 3, 20, 40, 100])
+def test_a_confusion_grows_with_its_classes_and_names_them_all(classes, tmp_path):
+    names = [f"class {number} with a name that is long" for number in range(classes)]
+    shares = np.eye(classes) * 80 + 20 * np.eye(classes, k=1)
+    plot_confusion(shares, names, names, tmp_path / "a.svg")
+    texts = texts_of(tmp_path / "a.svg")
+    assert sum(text.startswith("class ") and text.endswith("…") for text in texts) == 2 * classes
+    assert texts.count("80") == (classes if classes <= 25 else 0)
+
+
+def test_a_picture_that_cannot_be_written_is_an_error_of_ours(tmp_path):
+    with pytest.raises(ResnetToolsError, match="cannot be written"):
+        plot_confusion(np.eye(2), ["a", "b"], ["a", "b"], tmp_path / "no" / "a.png")

@@ -1,0 +1,7 @@
+"""A few small images that come with the package."""
+
+from __future__ import annotations
+
+from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+
+PHOTOS = [str(path) for path in sorted((DEMO_PATH.parent / "images").glob("*.png"))]
