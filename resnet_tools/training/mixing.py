@@ -18,10 +18,10 @@ _LOCK = threading.Lock()  # torchvision draws from torch's one generator
 
 
 def mixed(images: Tensor, targets: Tensor, recipe: Recipe, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(N, 3, H, W), (N,) -> images mixed in pairs, and the share of each class, (N, K); or the same without mixing.
+    """(N, 3, H, W), (N,) -> images mixed in pairs, and the share of each class, (N, K); unchanged without mixing.
 
-    `recipe.mixup` and `recipe.cutmix` are the alphas of their Beta distributions; if both are given, either is chosen
-    for each batch with probability 1/2.
+    `recipe.mixup` and `recipe.cutmix` are the alphas of their Beta distributions; if both are above 0, one of them is
+    chosen for each batch with probability 1/2.
     """
     if len(images) < 2 or num_classes < 2 or recipe.mixup + recipe.cutmix == 0:
         return images, targets
@@ -39,7 +39,7 @@ def mixed(images: Tensor, targets: Tensor, recipe: Recipe, num_classes: int, see
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's generator on the CPU starts at `seed` inside, and goes on as if nothing had been drawn outside."""
+    """Inside the block torch's CPU generator starts from `seed`; afterwards it continues as if nothing was drawn."""
     with _LOCK:
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)

@@ -50,7 +50,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) ->
     try:
         _write(folder / "summary.json", json.dumps(facts, indent=1))
         columns = ("class", "images", "top1_error", "top5_error", "most_confused_with", "confused_images")
-        rows = ((c.name, c.images, c.top1, c.top5, c.confused_with, c.confused_images) for c in per_class)
+        rows = ((c.name, c.images, c.top1_error, c.top5_error, c.confused_with, c.confused_images) for c in per_class)
         _write_csv(folder / "per_class.csv", columns, rows)
         counted = ((name, *cells) for name, cells in zip(names, matrix.tolist(), strict=True))
         _write_csv(folder / "confusion.csv", ("truth \\ prediction", *names), counted)

@@ -94,13 +94,23 @@ def _conditions(facts: Mapping[str, Any]) -> str:
 def _class_table(per_class: Sequence[ClassErrors]) -> str:
     known = [c for c in per_class if c.images]
     rows = [
-        (c.name, c.images, c.top1, c.top5, f"{c.confused_with} ({c.confused_images})" if c.confused_images else "")
-        for c in sorted(known, key=lambda c: (-(c.top1 or 0), -c.images))
+        (
+            c.name,
+            c.images,
+            c.top1_error,
+            c.top5_error,
+            f"{c.confused_with} ({c.confused_images})" if c.confused_images else "",
+        )
+        for c in sorted(known, key=lambda c: (-(c.top1_error or 0), -c.images))
     ]
     columns = ("class", "images", "top-1 error, %", "top-5 error, %", "most confused with (images)")
     unused = len(per_class) - len(known)
     note = f'<p class="note">{unused} of the net\'s {len(per_class)} classes have no images.</p>' if unused else ""
     return _table(columns, rows, "per_class.csv") + note
+
+
+def _most_confused(errors: ClassErrors) -> str:
+    return f"{errors.confused_with} ({errors.confused_images})" if errors.confused_images else ""
 
 
 def _confusion_table(per_class: Sequence[ClassErrors], matrix: Counts) -> str:
