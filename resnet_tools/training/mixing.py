@@ -14,6 +14,8 @@ from torch import Tensor
 
 from resnet_tools.training.recipe import Recipe
 
+# torch draws from Beta distributions in float32, where an alpha beyond these is 0 or infinite, and refused.
+MIN_ALPHA, MAX_ALPHA = 1e-30, 1e30
 _LOCK = threading.Lock()  # torchvision draws from torch's one generator
 
 
@@ -29,12 +31,16 @@ def mixed(images: Tensor, targets: Tensor, recipe: Recipe, num_classes: int, see
 
     choices: list[v2.Transform] = []
     if recipe.mixup:
-        choices.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
+        choices.append(v2.MixUp(alpha=_drawable(recipe.mixup), num_classes=num_classes))
     if recipe.cutmix:
-        choices.append(v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes))
+        choices.append(v2.CutMix(alpha=_drawable(recipe.cutmix), num_classes=num_classes))
     with seeded(seed):
         mixed_images, shares = v2.RandomChoice(choices)(images, targets)
     return mixed_images, shares
+
+
+def _drawable(alpha: float) -> float:
+    return min(max(alpha, MIN_ALPHA), MAX_ALPHA)
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,3 +36,10 @@ def test_seeded_draws_leave_no_trace():
     with seeded(1):
         torch.rand(100)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("alpha", [1e-320, 1e-45, 1e-9, 1e6, 1e38, 1e300, math.inf])
+def test_alphas_that_float32_cannot_hold_are_no_error(alpha):
+    images, targets = torch.rand(4, 3, 8, 8), torch.arange(4)
+    _, shares = mixed(images, targets, make_recipe("original", "imagenet", mixup=alpha, cutmix=alpha), 4, 1)
+    assert torch.allclose(shares.sum(1), torch.ones(4))
