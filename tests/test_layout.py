@@ -52,7 +52,7 @@ INSIDE = {
         "recipe",
         "run_files",
     ],
-    "evaluation": ["report", "evaluate"],
+    "evaluation": ["error_tables", "report", "evaluate", "options"],
     "features": ["extract", "files", "store", "layers"],
     "checkpoints": ["inspect", "convert", "verify", "onnx_files", "layouts", "checkpoint", "tensor_files"],
     "compute": ["inference", "device", "processes"],

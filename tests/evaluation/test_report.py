@@ -190,7 +190,7 @@ def test_a_report_without_mistakes_has_no_contact_sheet_even_if_an_earlier_one_h
     assert (tmp_path / "mistakes.png").exists()
     _, page = report(tmp_path, evaluation([(0, 0, 0, 0.5)], ["a", "b"]))
     assert not (tmp_path / "mistakes.png").exists()
-    assert "None: every image has its class first." in page.text
+    assert "None: every image was classified correctly." in page.text
     assert "1 of the net's 2 classes have no images." in page.text
 
 
