@@ -37,7 +37,7 @@ DATA: tuple[Decorator, ...] = (
 )  # fmt: skip
 MODEL: tuple[Decorator, ...] = (
     model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
-    model("--reset-classifier", is_flag=True, help="Replace the last layer by a new one: fine-tuning."),
+    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, to fine-tune."),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
     model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
     model("--depth", type=COUNT, help="Depth of a new net: 18, 34, 50, 101, ...  [default: 34]"),
@@ -66,7 +66,7 @@ RECIPE: tuple[Decorator, ...] = (
     recipe("--decay-norm/--no-decay-norm", default=None, help="Apply weight decay to batch norms and biases too."),
     recipe(
         "--augment", "augmentation", type=click.Choice(["original", "light", "trivial", "none"]),
-        help="Random crops and colors; larger crops; larger crops with TrivialAugment; none.",
+        help="original: random crops and colors; light: larger crops; trivial: larger crops and TrivialAugment.",
     ),
     recipe("--label-smoothing", type=SHARE, help="Share of each label that is spread over all classes."),
     recipe("--mixup", type=NOT_NEGATIVE, help="Alpha of mixup; 0: off."),
@@ -82,7 +82,7 @@ RUN: tuple[Decorator, ...] = (
     run("--overwrite", is_flag=True, help="Replace the run in the folder of --save."),
     run(
         "--keep", type=click.IntRange(0),
-        help="Keep the files of this many epochs; 0: all.  [default: 2, or 0 with --recipe original]",
+        help="Number of most recent epochs whose files are kept; 0: all.  [default: 2, or 0 with --recipe original]",
     ),
     run("--save-every", type=POSITIVE, metavar="MINUTES", help="Also save within epochs, at this interval."),
     run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Start with the momentum in this file."),
@@ -91,7 +91,7 @@ RUN: tuple[Decorator, ...] = (
     run("--ten-crop", is_flag=True, help="Validate on ten crops of each image."),
     run(
         "--log-every", type=COUNT,
-        help="Print a line every this many batches.  [default: 10, or 1 with --recipe original]",
+        help="Number of batches per printed line.  [default: 10, or 1 with --recipe original]",
     ),
     run("--tensorboard", is_flag=True, help="Also write the figures for TensorBoard."),
     run("--quiet", is_flag=True, help="Show no progress bar."),
@@ -105,8 +105,8 @@ SPEED: tuple[Decorator, ...] = (
     ),
     speed(
         "--precision", type=click.Choice(["single", "double", "half", "bf16"]),
-        help="Floating-point format; half and bf16 are mixed precision.  [default: the fastest on a GPU that trains as "
-        "well, single on a CPU or with --recipe original]",
+        help="Floating-point format; half and bf16 are mixed precision.  [default: bf16 on a GPU, or half if it has no "
+        "bf16; single on a CPU or with --recipe original]",
     ),
     speed(
         "--cudnn", type=click.Choice(["fastest", "default", "deterministic"]), default="fastest", show_default=True,

@@ -125,7 +125,7 @@ def event_printer(options: TrainOptions, *, first: bool) -> Callable[[Event], No
 def _print_line(text: str) -> None:
     try:
         click.echo(text)
-    except BrokenPipeError:  # the reader of stdout has gone, but training goes on
+    except BrokenPipeError:  # the reader of stdout has gone, but training continues
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

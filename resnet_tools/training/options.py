@@ -80,7 +80,7 @@ class TrainOptions:
 
     @property
     def save_folder(self) -> Path:
-        """A resumed run goes on in its own folder."""
+        """Unless --save says otherwise, a resumed run continues in its own folder."""
         return Path(self.save or self.resume or DEFAULT_FOLDER)
 
     @property
