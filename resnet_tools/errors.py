@@ -62,8 +62,8 @@ class TrainingError(ResnetToolsError):
     """Training cannot begin, go on or resume; the message says what to change."""
 
 
-class MemoryShortage(ResnetToolsError):
-    """The memory of the device does not suffice for so many images at once."""
+class DeviceMemoryError(ResnetToolsError):
+    """The device does not have enough memory for so many images at once."""
 
 
 class ExportError(ResnetToolsError):

@@ -1,4 +1,4 @@
-"""Logits and targets -> how many images are wrong, counted so that counts of parts add up to the count of the whole.
+"""Logits and targets -> how many predictions are wrong; the counts of batches add up to those of the whole set.
 
 Shapes: N images, K classes. Error rates are in percent, as the original reports them.
 Source: fb.resnet.torch 985e569, train.lua (computeScore); there k of top-5 must not exceed the number of classes.
@@ -16,41 +16,41 @@ TOP_K = 5
 
 @dataclass(frozen=True)
 class ErrorCounts:
-    """Of `images` images: how many have the truth not first, or not among the five best; the sum of their losses."""
+    """Counts over `images` images: where the true class is not first, where it is not in the top 5; summed losses."""
 
     images: int = 0
-    top1_errors: int = 0
-    top5_errors: int = 0
+    top1_wrong: int = 0
+    top5_wrong: int = 0
     loss_sum: float = 0.0
 
     def __add__(self, other: ErrorCounts) -> ErrorCounts:
         return ErrorCounts(
             self.images + other.images,
-            self.top1_errors + other.top1_errors,
-            self.top5_errors + other.top5_errors,
+            self.top1_wrong + other.top1_wrong,
+            self.top5_wrong + other.top5_wrong,
             self.loss_sum + other.loss_sum,
         )
 
     @property
-    def top1(self) -> float:
-        """Top-1 error in percent; nan without images."""
-        return 100 * self.top1_errors / self.images if self.images else float("nan")
+    def top1_error(self) -> float:
+        """Top-1 error in percent; nan if there are no images."""
+        return 100 * self.top1_wrong / self.images if self.images else float("nan")
 
     @property
-    def top5(self) -> float:
-        """Top-5 error in percent, of the k = min(5, K) best; nan without images."""
-        return 100 * self.top5_errors / self.images if self.images else float("nan")
+    def top5_error(self) -> float:
+        """Top-5 error in percent, with k = min(5, K); nan if there are no images."""
+        return 100 * self.top5_wrong / self.images if self.images else float("nan")
 
     @property
     def loss(self) -> float:
-        """Mean loss; nan without images."""
+        """Mean loss; nan if there are no images."""
         return self.loss_sum / self.images if self.images else float("nan")
 
 
 def error_counts(logits: Tensor, targets: Tensor, loss: float = 0.0) -> ErrorCounts:
     """The counts of a batch: logits (N, K), or (N, 10, K) for ten crops, whose raw outputs are summed; targets (N,).
 
-    loss: the mean over the batch. Equal logits: the class of the lower number is taken to be better.
+    loss: the mean over the batch. Of equal logits, the class with the lower index ranks first.
     """
     if logits.ndim == 3:
         logits = logits.sum(1)
@@ -58,13 +58,13 @@ def error_counts(logits: Tensor, targets: Tensor, loss: float = 0.0) -> ErrorCou
 
 
 def counts_of_ranks(ranks: Tensor, num_classes: int, loss: float = 0.0) -> ErrorCounts:
-    """The counts of images whose truth is at `ranks` (N,) among that many classes; `loss` is their mean."""
+    """The counts of images whose true class has the `ranks` (N,) among `num_classes`; loss: their mean."""
     wrong = torch.stack([ranks >= 1, ranks >= min(TOP_K, num_classes)]).sum(1).tolist()
     return ErrorCounts(len(ranks), wrong[0], wrong[1], loss * len(ranks))
 
 
 def ranks_of(logits: Tensor, targets: Tensor) -> Tensor:
-    """How many classes come before the truth: (N, K), (N,) -> (N,), 0 where the truth is first. A nan comes first."""
+    """How many classes rank before the true one: (N, K), (N,) -> (N,), 0 where it is first. A nan ranks first."""
     truth = logits.gather(1, targets[:, None])  # (N, 1)
     numbers = torch.arange(logits.shape[1], device=logits.device)
     earlier = (logits == truth) & (numbers < targets[:, None])

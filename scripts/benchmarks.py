@@ -101,16 +101,17 @@ OUR_STEP = """
 import sys, torch
 from resnet_tools.compute.device import keep_freed_memory
 from resnet_tools.nets.resnet import build_resnet
-from resnet_tools.training.recipe import recipe
-from resnet_tools.training.step import Machine, Stepper
+from resnet_tools.training.compute_config import ComputeConfig
+from resnet_tools.training.recipe import make_recipe
+from resnet_tools.training.step import TrainStep
 keep_freed_memory()
-machine = Machine(torch.device("cpu"), sys.argv[1])
-stepper = Stepper(build_resnet("resnet-18"), recipe("original", "imagenet"), machine)
+config = ComputeConfig(torch.device("cpu"), sys.argv[1])
+train_step = TrainStep(build_resnet("resnet-18"), make_recipe("original", "imagenet"), config)
 images, targets = torch.randn(16, 3, 224, 224), torch.arange(16)
 def step():
-    stepper.train_mode()
-    stepper.backward(images, targets, 16, last=True)
-    stepper.step()
+    train_step.train_mode()
+    train_step.backward(images, targets, 16, last=True)
+    train_step.update()
 median_step(step)
 """
 

@@ -22,10 +22,10 @@ def test_error_rates_are_the_originals(case):
     counts = error_counts(logits if crops > 1 else logits[:, 0], targets)
     assert counts.images == len(logits)
     if "error" in case:  # fewer than five classes: the original crashes, and every truth is among the three best
-        assert (logits.shape[2], counts.top5) == (3, 0)
+        assert (logits.shape[2], counts.top5_error) == (3, 0)
     else:
-        assert counts.top1 == pytest.approx(case["top1"])
-        assert counts.top5 == pytest.approx(case["top5"])
+        assert counts.top1_error == pytest.approx(case["top1"])
+        assert counts.top5_error == pytest.approx(case["top5"])
 
 
 @given(st.data())
@@ -48,9 +48,9 @@ def test_counts_of_parts_add_up():
     logits, targets = torch.randn(12, 9), torch.arange(12) % 9
     whole = error_counts(logits, targets, loss=2.0)
     parts = error_counts(logits[:5], targets[:5], loss=2.0) + error_counts(logits[5:], targets[5:], loss=2.0)
-    assert (parts.images, parts.top1_errors, parts.top5_errors) == (12, whole.top1_errors, whole.top5_errors)
+    assert (parts.images, parts.top1_wrong, parts.top5_wrong) == (12, whole.top1_wrong, whole.top5_wrong)
     assert parts.loss == pytest.approx(2.0)
 
 
 def test_no_images_have_no_error_rate():
-    assert all(math.isnan(value) for value in (ErrorCounts().top1, ErrorCounts().top5, ErrorCounts().loss))
+    assert all(math.isnan(value) for value in (ErrorCounts().top1_error, ErrorCounts().top5_error, ErrorCounts().loss))

@@ -10,24 +10,24 @@ from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.running import progress_bar
 
 
-@click.command(epilog="Example: resnet check-data photos", short_help="Find what is wrong with a folder of images.")
+@click.command(epilog="Example: resnet check-data photos", short_help="Check a folder of images before training.")
 @click.argument("folder", metavar="DIR", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @click.option(
-    "--workers", type=click.IntRange(0, 256), default=2, show_default=True, help="Threads that look at images."
+    "--workers", type=click.IntRange(0, 256), default=2, show_default=True, help="Number of threads that read images."
 )
 def command(folder: str, as_json: bool, quiet: bool, workers: int) -> int:
-    """Look at every image in DIR/train/CLASS and DIR/val/CLASS, say what is wrong, and count the images of each class.
+    """Check every image in DIR/train/CLASS and DIR/val/CLASS, report problems, and count the images of each class.
 
-    Errors (exit code 1): train/, val/ or images are missing, a class is in val/ only, images cannot be decoded.
-    Warnings: images in train/ and in val/, or in two classes; classes without images in val/, or ten times as large
-    as others. Notes: images that are in train/ twice, and very small ones.
+    Errors (exit code 1): train/, val/ or images are missing, a class is only in val/, or an image cannot be decoded.
+    Warnings: the same image is in train/ and val/, or in two classes; a class has no images in val/, or ten times as
+    many as another. Notes: the same image is in train/ twice, or an image is very small.
     """
     with quick_imports():
-        from resnet_tools.data.checking import check_samples, find_splits, report_text
-    train, val, found = find_splits(folder)
+        from resnet_tools.data.checking import check_samples, find_splits, findings_text
+    train, val, missing = find_splits(folder)
     with progress_bar(len(train) + len(val), "check", quiet=quiet) as progress:
-        report = check_samples(train, val, workers=workers, progress=progress, found=found)
-    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else report_text(report))
-    return 1 if report.errors else 0
+        findings = check_samples(train, val, workers=workers, progress=progress, found=missing)
+    click.echo(json.dumps(findings.to_dict(), indent=1) if as_json else findings_text(findings))
+    return 1 if findings.errors else 0

@@ -1,4 +1,4 @@
-"""`resnet plot`: charts of trainings."""
+"""`resnet plot`: charts of training runs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 
 import click
 
-HISTORY = "history.csv"
+from resnet_tools.history.history import HISTORY
+
 ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
 
 
 @click.command(
     epilog="Example: resnet plot checkpoints old-training.log --output curves.svg",
-    short_help="Draw the error and loss of trainings by epoch.",
-    help="""Draw validation error, training error and training loss by epoch, all RUNs in one picture.
+    short_help="Plot the error and loss of training runs by epoch.",
+    help="""Plot validation error, training error and training loss by epoch, with all RUNs in the same charts.
 
-    RUN is the folder of a training, which holds history.csv, or such a file, or what the original program printed,
-    also packed with gzip. In percent; top-5 errors are dashed.""",
+    RUN is the folder of a training run, a history.csv, or a log of the original program, plain or gzip-compressed.
+    Errors are in percent; dashed lines are top-5 errors.""",
 )
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -25,7 +26,7 @@ ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
     type=click.Path(dir_okay=False, path_type=Path),
     default="training.png",
     show_default=True,
-    help="The ending says the format: .png .svg",
+    help="File to write; its ending, .png or .svg, gives the format.",
 )
 def command(runs: tuple[Path, ...], output: Path) -> int:
     from resnet_tools.history.plotting import check_plotting, plot_histories
@@ -39,7 +40,7 @@ def command(runs: tuple[Path, ...], output: Path) -> int:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Short names, each with as many of the folders above as tell it apart; the same run twice has a number."""
+    """Short names, with as many parent folders as it takes to tell them apart; a run given twice gets a number."""
     keys = [_key(run) for run in runs]
     names = [_name(key, set(keys) - {key}) for key in keys]
     return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
@@ -51,7 +52,7 @@ def _name(key: tuple[str, ...], others: set[tuple[str, ...]]) -> str:
 
 
 def _key(run: Path) -> tuple[str, ...]:
-    """The folders above and a short name."""
+    """The parent folders and a short name."""
     if run.is_dir() or run.name == HISTORY:
         return (run if run.is_dir() else run.parent).resolve().parts
     name = run.name

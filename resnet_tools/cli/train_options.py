@@ -1,14 +1,17 @@
-"""The options of `resnet train`: those of the original in GNU style, and what came since."""
+"""The options of `resnet train`: those of the original in GNU style, and newer ones; and which exclude each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from resnet_tools.cli.shared.option_groups import group
-from resnet_tools.cli.shared.options import SIDE_PX
+from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX
+from resnet_tools.training.options import TrainOptions
+from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 COUNT = click.IntRange(1)
@@ -18,120 +21,136 @@ NOT_NEGATIVE = click.FloatRange(0)
 data, model, recipe, run, speed = map(group, ("Data", "Model", "Recipe", "Run", "Speed"))
 
 DATA: tuple[Decorator, ...] = (
-    data(
-        "--data",
-        required=True,
-        type=click.Path(),
-        help="A folder with train/ and val/, or with CIFAR's files.",
-    ),
+    data("--data", required=True, type=click.Path(), help="A folder with train/ and val/, or with CIFAR's files."),
     data(
         "--dataset",
         type=click.Choice(["imagenet", "cifar10", "cifar100"]),
-        help="imagenet is any folder of images.  [default: imagenet]",
+        help="imagenet stands for any folder of images.  [default: imagenet]",
     ),
-    data("--resize-size", type=SIDE_PX, help="Shorter side at validation in pixels; as the net says, mostly 256."),
-    data("--crop-size", type=SIDE_PX, help="Side of the net's input in pixels; as the net says, mostly 224."),
+    data("--resize-size", type=SIDE_PX, help="Shorter side for validation, in pixels.  [default: the net's own]"),
+    data("--crop-size", type=SIDE_PX, help="Side of the net's input, in pixels.  [default: the net's own]"),
     data(
-        "--on-error",
-        type=click.Choice(["fail", "skip"]),
-        default="fail",
-        show_default=True,
-        help="Unreadable images.",
+        "--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
+        help="Stop at an image that cannot be read, or leave it out.",
     ),
-    data("--check/--no-check", default=True, show_default=True, help="Look the data set over before the training."),
-)
+    data("--check/--no-check", default=True, show_default=True, help="Check the data set before training."),
+)  # fmt: skip
 MODEL: tuple[Decorator, ...] = (
-    model("--retrain", metavar="FILE", help="Begin with the net of this file; `demo` is the small one of the package."),
-    model("--reset-classifier", is_flag=True, help="Begin with a new classifier: fine-tuning."),
-    model("--n-classes", type=COUNT, help="Outputs of the net.  [default: as many as train/ has classes]"),
-    model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Of a new net.  [default: resnet]"),
-    model("--depth", type=COUNT, help="Of a new net: 18, 34, 50, 101, ...  [default: 34]"),
-    model("--shortcut-type", type=click.Choice(["A", "B", "C"]), help="Of a new net.  [default: B; CIFAR: A]"),
-    model("--freeze", type=click.IntRange(0), help="Keep these stages as they are: 1 the stem, 2 also layer1, ..."),
-    model("--freeze-bn/--no-freeze-bn", default=None, help="Keep batch norms as they are."),
-)
+    model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
+    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, to fine-tune."),
+    model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
+    model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
+    model("--depth", type=COUNT, help="Depth of a new net: 18, 34, 50, 101, ...  [default: 34]"),
+    model(
+        "--shortcut-type", type=click.Choice(["A", "B", "C"]),
+        help="Shortcuts of a new net.  [default: B, or A for CIFAR]",
+    ),
+    model("--freeze", type=click.IntRange(0), help="Do not train the first stages: 1 the stem, 2 also layer1, ..."),
+    model("--freeze-bn/--no-freeze-bn", default=None, help="Do not train batch norms; keep their running statistics."),
+)  # fmt: skip
 RECIPE: tuple[Decorator, ...] = (
     recipe(
-        "--recipe",
-        type=click.Choice(["original", "finetune", "modern"]),
-        help="Defaults of this group.  [default: finetune with --reset-classifier, else original]",
+        "--recipe", type=click.Choice(["original", "finetune", "modern"]),
+        help="Defaults for this group.  [default: finetune with --reset-classifier, otherwise original]",
     ),
-    recipe("--n-epochs", "epochs", type=COUNT, help="Epochs in all."),
-    recipe("--epoch-number", type=COUNT, default=1, show_default=True, help="The number of the first epoch."),
-    recipe("--batch-size", type=click.IntRange(1, 65536), help="Images at once, over all processes."),
-    recipe("--accumulate", type=COUNT, help="Batches for one step."),
+    recipe("--n-epochs", "epochs", type=COUNT, help="Total number of epochs."),
+    recipe("--epoch-number", type=COUNT, default=1, show_default=True, help="Number of the first epoch."),
+    recipe("--batch-size", type=BATCH_SIZE, help="Images per batch, over all processes."),
+    recipe("--accumulate", type=COUNT, help="Batches per update of the weights."),
     recipe("--lr", type=POSITIVE, help="Learning rate."),
     recipe("--classifier-lr", type=POSITIVE, help="Learning rate of the last layer."),
-    recipe("--lr-schedule", type=click.Choice(["step", "cosine"]), help="How the rates fall."),
-    recipe("--warmup-epochs", type=NOT_NEGATIVE, help="Epochs in which the rates rise."),
-    recipe("--momentum", type=SHARE, help="Of SGD, Nesterov's."),
+    recipe("--lr-schedule", type=click.Choice(["step", "cosine"]), help="How the learning rates decay."),
+    recipe("--warmup-epochs", type=NOT_NEGATIVE, help="Epochs over which the learning rates rise at the start."),
+    recipe("--momentum", type=SHARE, help="Nesterov momentum of SGD."),
     recipe("--weight-decay", type=NOT_NEGATIVE, help="Weight decay."),
-    recipe("--decay-norm/--no-decay-norm", default=None, help="Weight decay also on batch norms and biases."),
+    recipe("--decay-norm/--no-decay-norm", default=None, help="Apply weight decay to batch norms and biases too."),
     recipe(
-        "--augment",
-        "augmentation",
-        type=click.Choice(["original", "light", "trivial", "none"]),
-        help="Random views: crops and colours; larger crops; TrivialAugment.",
+        "--augment", "augmentation", type=click.Choice(["original", "light", "trivial", "none"]),
+        help="original: random crops and colors; light: larger crops; trivial: larger crops and TrivialAugment.",
     ),
-    recipe("--label-smoothing", type=SHARE, help="Share of the truth given to all classes."),
-    recipe("--mixup", type=NOT_NEGATIVE, help="Alpha of mixup."),
-    recipe("--cutmix", type=NOT_NEGATIVE, help="Alpha of CutMix."),
-    recipe("--ema", type=SHARE, help="Decay of the mean of the weights that is validated and saved; 0: none."),
-    recipe("--early-stop", type=click.IntRange(0), help="Stop after so many epochs without a better top-1 error."),
-)
+    recipe("--label-smoothing", type=SHARE, help="Share of each label that is spread over all classes."),
+    recipe("--mixup", type=NOT_NEGATIVE, help="Alpha of mixup; 0: off."),
+    recipe("--cutmix", type=NOT_NEGATIVE, help="Alpha of CutMix; 0: off."),
+    recipe("--ema", type=SHARE, help="Validate and save a moving average of the weights with this decay; 0: off."),
+    recipe(
+        "--early-stop", type=click.IntRange(0), help="Stop after this many epochs without a lower top-1 error; 0: off."
+    ),
+)  # fmt: skip
 RUN: tuple[Decorator, ...] = (
+    run("--save", type=click.Path(file_okay=False), help=f"Folder for the run's files.  [default: {DEFAULT_FOLDER}]"),
+    run("--resume", type=click.Path(exists=True, file_okay=False), help="Continue the run in this folder."),
+    run("--overwrite", is_flag=True, help="Replace the run in the folder of --save."),
     run(
-        "--save",
-        type=click.Path(file_okay=False),
-        help="Folder for checkpoints.  [default: checkpoints]",
+        "--keep", type=click.IntRange(0),
+        help="Number of most recent epochs whose files are kept; 0: all.  [default: 2, or 0 with --recipe original]",
     ),
-    run("--resume", type=click.Path(exists=True, file_okay=False), help="Go on with the run in this folder."),
-    run("--overwrite", is_flag=True, help="Replace the run that is in the folder of --save."),
-    run("--keep", type=click.IntRange(0), help="Epochs whose files stay; 0: all.  [default: 2; original recipe: 0]"),
-    run("--save-every", type=POSITIVE, metavar="MINUTES", help="Save also within epochs."),
-    run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Begin with the momentum of this file."),
+    run("--save-every", type=POSITIVE, metavar="MINUTES", help="Also save within epochs, at this interval."),
+    run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Start with the momentum in this file."),
     run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all random numbers.  [default: 0]"),
     run("--test-only", is_flag=True, help="Only print the error on val/."),
-    run("--ten-crop", is_flag=True, help="Validate on ten crops."),
-    run("--log-every", type=COUNT, help="Batches a line.  [default: 1 with the original recipe, else 10]"),
-    run("--tensorboard", is_flag=True, help="Write figures for TensorBoard too."),
-    run("--quiet", is_flag=True, help="No progress bar."),
-)
+    run("--ten-crop", is_flag=True, help="Validate on ten crops of each image."),
+    run(
+        "--log-every", type=COUNT,
+        help="Number of batches per printed line.  [default: 10, or 1 with --recipe original]",
+    ),
+    run("--tensorboard", is_flag=True, help="Also write the figures for TensorBoard."),
+    run("--quiet", is_flag=True, help="Show no progress bar."),
+)  # fmt: skip
 SPEED: tuple[Decorator, ...] = (
     speed("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
-    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="Processes on this machine, a GPU each."),
+    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="GPUs of this machine to use, one process each."),
     speed(
         "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
-        help="Loaders a process.  [default: 2; on a GPU 8, but with the original recipe]",
+        help="Data-loading workers per process.  [default: 8 on a GPU, 2 on a CPU or with --recipe original]",
     ),
     speed(
-        "--precision",
-        type=click.Choice(["single", "double", "half", "bf16"]),
-        help="half and bf16 are mixed.  [default: single; on a GPU what is fastest, but with the original recipe]",
+        "--precision", type=click.Choice(["single", "double", "half", "bf16"]),
+        help="Floating-point format; half and bf16 are mixed precision.  [default: bf16 on a GPU, or half if it has no "
+        "bf16; single on a CPU or with --recipe original]",
     ),
     speed(
         "--cudnn", type=click.Choice(["fastest", "default", "deterministic"]), default="fastest", show_default=True,
-        help="How cuDNN chooses.",
+        help="How cuDNN chooses its algorithms.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Less memory, a third more time."),
-    speed("--sync-bn", is_flag=True, help="Batch norm over all GPUs."),
+    speed("--checkpoint-activations", is_flag=True, help="Use less memory, but a third more time."),
+    speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
-RECIPE_FIELDS = (
-    "epochs", "batch_size", "accumulate", "lr", "classifier_lr", "lr_schedule", "warmup_epochs", "momentum",
-    "weight_decay", "decay_norm", "augmentation", "label_smoothing", "mixup", "cutmix", "ema", "early_stop", "freeze",
-    "freeze_bn",
-)  # fmt: skip
-
-
-# What a run that goes on has already.
+# A resumed run has these already.
 NOT_WITH_RESUME = (
     "retrain", "reset_classifier", "n_classes", "net_type", "depth", "shortcut_type", "optim_state",
 )  # fmt: skip
+OF_A_NEW_NET = ("net_type", "depth", "shortcut_type")
 
 
 def train_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """All of the above."""
     for option in reversed((*DATA, *MODEL, *RECIPE, *RUN, *SPEED)):
         function = option(function)
     return function
+
+
+def check_options(options: TrainOptions) -> None:
+    """Raises: click.UsageError if options contradict each other or would destroy a run."""
+    if options.resume:
+        unused = [name for name in NOT_WITH_RESUME if getattr(options, name)]
+        unused += ["epoch_number"] if options.epoch_number != 1 else []
+        if unused:
+            raise click.UsageError(f"{_listed(unused)}: the run of --resume has its own; leave them out")
+    if options.reset_classifier and not options.retrain:
+        raise click.UsageError("--reset-classifier replaces the classifier of a net; give the net with --retrain")
+    new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
+    if options.retrain and new_net:
+        raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
+    folder = options.save_folder
+    resumed = options.resume and os.path.realpath(options.resume) == os.path.realpath(folder)
+    if has_run(folder) and not (resumed or options.overwrite or options.test_only):
+        raise click.UsageError(
+            f"{folder} holds a run; give --resume {folder} to continue it, another folder with --save, or --overwrite "
+            "to replace it"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)

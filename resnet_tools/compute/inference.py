@@ -21,7 +21,7 @@ from resnet_tools.compute.device import keep_freed_memory
 from resnet_tools.compute.processes import Processes
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
-from resnet_tools.errors import ImageError, MemoryShortage
+from resnet_tools.errors import DeviceMemoryError, ImageError
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
 Average = Literal["outputs", "softmax"]
@@ -79,7 +79,7 @@ def logits_of(model: ResNet, images: Tensor, average: Average = "outputs") -> Te
     """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of its crops.
 
     average: of ten crops, the raw `outputs`, as the original does, or their `softmax`: then the logarithm of the mean.
-    Raises: MemoryShortage.
+    Raises: DeviceMemoryError.
     """
     with memory_errors(len(images)):
         logits: Tensor = model(to_model(model, images.flatten(0, -4))).float().cpu()  # (N, K) or (10 N, K)
@@ -103,7 +103,7 @@ def memory_errors(batch_size: int) -> Iterator[None]:
     except RuntimeError as error:  # torch.OutOfMemoryError on a GPU is one too
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        raise MemoryShortage(
+        raise DeviceMemoryError(
             f"not enough memory for {batch_size} images at once; lower --batch-size, or --crop-size"
         ) from error
 

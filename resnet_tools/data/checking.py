@@ -1,7 +1,7 @@
 """Training and validation samples -> what is wrong with them, before a net learns it.
 
 Errors stop a training: no images, an unknown class, an image that cannot be read. Warnings spoil its result: images
-that are in train and in val, classes of very different sizes. Notes are worth knowing. Two images are the same when
+that are in train and in val, classes of very different sizes. Notes are worth knowing. Two images are the same if
 their files are, byte for byte.
 """
 
@@ -34,7 +34,7 @@ CHUNK = 1 << 20
 
 
 @dataclass
-class DataReport:
+class DataFindings:
     """What was found. `counts`: split -> images of each class. `shared`: pairs of the same image in val and in train;
     `repeated`: in train and earlier in train. `small`: images with a side below 32 pixels."""
 
@@ -54,9 +54,9 @@ class DataReport:
         return {"classes": values.pop("class_names"), **values, "counts": counts}
 
 
-def find_splits(path: str) -> tuple[Samples, Samples, DataReport]:
-    """What there is of a folder with train/ and val/, and a report that holds what is missing."""
-    found = DataReport([], {})
+def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
+    """The samples in train/ and val/ of a folder, as far as they are there, and what is missing."""
+    found = DataFindings([], {})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found.class_names = _attempt(partial(find_classes, path), found, [])
@@ -71,7 +71,7 @@ def find_splits(path: str) -> tuple[Samples, Samples, DataReport]:
     return train, val, found
 
 
-def _attempt(find: Callable[[], T], found: DataReport, otherwise: T) -> T:
+def _attempt(find: Callable[[], T], found: DataFindings, otherwise: T) -> T:
     try:
         return find()
     except DataError as error:
@@ -86,8 +86,8 @@ def check_samples(
     decode: bool = True,
     workers: int = 2,
     progress: Progress | None = None,
-    found: DataReport | None = None,
-) -> DataReport:
+    found: DataFindings | None = None,
+) -> DataFindings:
     """What is wrong with the samples, after what was `found` before. workers: threads.
 
     Without `decode` images are not decoded, and only files of the same size in train and val are read, at most some
@@ -97,47 +97,48 @@ def check_samples(
         split: np.bincount(np.asarray(samples.targets, int), minlength=len(samples.class_names)).tolist()
         for split, samples in (("train", train), ("val", val))
     }
-    report = DataReport(list(train.class_names), counts)
+    findings = DataFindings(list(train.class_names), counts)
     if found:
-        report.errors, report.warnings = list(found.errors), list(found.warnings)
-    _check_balance(report)
+        findings.errors, findings.warnings = list(found.errors), list(found.warnings)
+    _check_balance(findings)
     look = partial(_look, decode=decode)
-    chosen = _same_sizes(train, val, report) if not decode else (range(len(train)), range(len(val)))
+    chosen = _same_sizes(train, val, findings) if not decode else (range(len(train)), range(len(val)))
     seen: dict[bytes, int] = {}
-    for position, image in _looked(train, chosen[0], look, workers, report, progress):
+    for position, image in _looked(train, chosen[0], look, workers, findings, progress):
         first = seen.setdefault(image.digest, position)
         if first != position:
-            report.repeated.append((train.name(position), train.name(first)))
+            findings.repeated.append((train.name(position), train.name(first)))
             if train.targets[first] != train.targets[position]:
                 names = f"{train.name(position)} and {train.name(first)}"
-                report.warnings.append(f"{names} are the same image in two classes")
-    for position, image in _looked(val, chosen[1], look, workers, report, progress):
+                findings.warnings.append(f"{names} are the same image in two classes")
+    for position, image in _looked(val, chosen[1], look, workers, findings, progress):
         if image.digest in seen:
-            report.shared.append((val.name(position), train.name(seen[image.digest])))
-    _summarise(report)
-    return report
+            findings.shared.append((val.name(position), train.name(seen[image.digest])))
+    _summarise(findings)
+    return findings
 
 
-def _check_balance(report: DataReport) -> None:
-    pairs = [(count, name) for name, count in zip(report.class_names, report.counts["train"], strict=True) if count]
+def _check_balance(findings: DataFindings) -> None:
+    pairs = [(count, name) for name, count in zip(findings.class_names, findings.counts["train"], strict=True) if count]
     if pairs and max(pairs)[0] > MAX_IMBALANCE * min(pairs)[0]:
         (most, largest), (fewest, smallest) = max(pairs), min(pairs)
-        report.warnings.append(
+        findings.warnings.append(
             f"classes of very different sizes: {most} training images of {largest}, {fewest} of {smallest}; "
             "a net learns to prefer the large ones"
         )
 
 
-def _summarise(report: DataReport) -> None:
+def _summarise(findings: DataFindings) -> None:
     for pairs, found, what in (
-        (report.shared, report.warnings, "val/ are also in train/: the validation error will be too low"),
-        (report.repeated, report.notes, "train/ are there more than once"),
+        (findings.shared, findings.warnings, "val/ are also in train/: the validation error will be too low"),
+        (findings.repeated, findings.notes, "train/ are there more than once"),
     ):
         if pairs:
             found.append(f"{len(pairs)} images of {what}: {listed([f'{one} = {other}' for one, other in pairs])}")
-    if report.small:
-        report.notes.append(
-            f"{len(report.small)} images have a side below {SMALL_PX} pixels and are enlarged: {listed(report.small)}"
+    if findings.small:
+        findings.notes.append(
+            f"{len(findings.small)} images have a side below {SMALL_PX} pixels and are enlarged: "
+            f"{listed(findings.small)}"
         )
 
 
@@ -152,17 +153,17 @@ def _looked(
     positions: Sequence[int],
     look: Callable[[Source], Look],
     workers: int,
-    report: DataReport,
+    findings: DataFindings,
     progress: Progress | None,
 ) -> Iterable[tuple[int, Look]]:
     """The images at the positions that can be read; the others become errors, small ones are noted."""
     images = samples.images
     for position, image in load_ahead(positions, lambda k: look(images[k]), workers=workers, ahead=4 * workers):
         if isinstance(image, ImageError):
-            report.errors.append(str(image))
+            findings.errors.append(str(image))
         else:
             if image.side_px < SMALL_PX:
-                report.small.append(samples.name(position))
+                findings.small.append(samples.name(position))
             yield position, image
         if progress:
             progress(1, [])
@@ -187,11 +188,11 @@ def _digest(parts: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def _same_sizes(train: Samples, val: Samples, report: DataReport) -> tuple[Sequence[int], Sequence[int]]:
+def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[Sequence[int], Sequence[int]]:
     """The positions in train and in val of files that have as many bytes as one in the other; of many, a part."""
     if isinstance(train.images, np.ndarray) or isinstance(val.images, np.ndarray):
         return range(len(train)), range(len(val))
-    train_sizes, val_sizes = _sizes(train, report), _sizes(val, report)
+    train_sizes, val_sizes = _sizes(train, findings), _sizes(val, findings)
     step = 1
     while True:
         in_val = np.arange(0, len(val_sizes), step)
@@ -201,30 +202,32 @@ def _same_sizes(train: Samples, val: Samples, report: DataReport) -> tuple[Seque
             break
         step *= 2
     if step > 1:
-        report.notes.append(f"one in {step} images of val/ was looked for in train/; `resnet check-data` looks for all")
+        findings.notes.append(
+            f"one in {step} images of val/ was looked for in train/; `resnet check-data` looks for all"
+        )
     return in_train.tolist(), in_val.tolist()
 
 
-def _sizes(samples: Samples, report: DataReport) -> NDArray[np.int64]:
-    """The bytes of each file; -1, and an error of the report, where there is none."""
+def _sizes(samples: Samples, findings: DataFindings) -> NDArray[np.int64]:
+    """The size of each file in bytes; -1, and an error among the findings, where there is no file."""
     sizes = np.full(len(samples), -1, np.int64)
     for position, path in enumerate(samples.images):
         try:
             sizes[position] = os.stat(path).st_size
         except OSError as error:
-            report.errors.append(f"{path}: {error.strerror}")
+            findings.errors.append(f"{path}: {error.strerror}")
     return sizes
 
 
-def report_text(report: DataReport) -> str:
-    """The report as lines of text, the counts as a table with tabs."""
+def findings_text(findings: DataFindings) -> str:
+    """The findings as lines of text, with the counts as a tab-separated table."""
     lines = []
-    for kind, messages in (("Error", report.errors), ("Warning", report.warnings), ("Note", report.notes)):
+    for kind, messages in (("Error", findings.errors), ("Warning", findings.warnings), ("Note", findings.notes)):
         lines += [f"{kind}: {message}" for message in messages]
-    lines.append("\t".join(["class", *report.counts]))
+    lines.append("\t".join(["class", *findings.counts]))
     lines += [
         "\t".join([name, *map(str, row)])
-        for name, *row in zip(report.class_names, *report.counts.values(), strict=True)
+        for name, *row in zip(findings.class_names, *findings.counts.values(), strict=True)
     ]
-    lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in report.counts.values())]))
+    lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in findings.counts.values())]))
     return "\n".join(lines)

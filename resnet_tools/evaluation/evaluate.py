@@ -1,5 +1,6 @@
 """A net and labelled images -> what the net made of each image, and the error rates, on one process or many.
 
+`evaluate_batches` is the one loop: `evaluate` gathers all that it yields, the validation of a training only the counts.
 Batches hold the same images whatever the number of processes (`inference.own_batches`), so every image counts once and
 the figures are the same to the last digit.
 
@@ -10,16 +11,18 @@ Source: fb.resnet.torch 985e569, train.lua (Trainer:test).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import cross_entropy
 
 from resnet_tools.compute.inference import Average, Loading, logits_of, own_batches
 from resnet_tools.compute.processes import ALONE, Processes
@@ -29,15 +32,122 @@ from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
 from resnet_tools.nets.resnet import ResNet
 
 UNREAD = -1
-T = TypeVar("T")
+OnError = Literal["skip", "fail"]
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """What a net made of N images, as plain values that processes can exchange.
+
+    `ranks`: how many classes came before the truth. `predictions`: the best class, `probabilities`: its probability.
+    """
+
+    ranks: list[int]
+    predictions: list[int]
+    probabilities: list[float]
+    losses: list[float]
+
+
+NO_SCORES = ImageScores([], [], [], [])
+
+
+@dataclass(frozen=True)
+class EvaluatedBatch:
+    """One batch of this process: the samples from `start` on, `size` of them. `number` of `batches` counts from 1.
+
+    `scores` and `counts` are of the images that could be read; `errors`: position of a sample -> why it could not.
+    `so_far`: the counts of all batches of this process up to this one. `seconds`: for all of it, `data_seconds`: of
+    those until the images were there.
+    """
+
+    number: int
+    batches: int
+    start: int
+    size: int
+    scores: ImageScores
+    errors: dict[int, str]
+    counts: ErrorCounts
+    so_far: ErrorCounts
+    seconds: float
+    data_seconds: float
+
+
+def evaluate_batches(
+    model: ResNet,
+    samples: Samples,
+    loading: Loading,
+    *,
+    average: Average = "outputs",
+    on_error: OnError = "fail",
+    processes: Processes = ALONE,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[EvaluatedBatch]:
+    """The batches of this process, one after the other; `samples.targets` are the model's outputs.
+
+    average: see `logits_of`. autocast: the context in which the net computes.
+    Raises: ImageError with on_error=fail; DeviceMemoryError.
+    """
+    model.eval()
+    batches = -(-len(samples) // loading.batch_size)
+    so_far, clock = ErrorCounts(), time.monotonic()
+    for start, batch in own_batches(samples.images, loading, processes):
+        data_seconds = time.monotonic() - clock
+        errors = {k: str(error) for k, error in enumerate(batch.errors, start) if error is not None}
+        if errors and on_error == "fail":
+            raise ImageError(f"{next(iter(errors.values()))}. Remove or replace the image, or give --on-error skip")
+        scores, counts = NO_SCORES, ErrorCounts()
+        if batch.images is not None:
+            with autocast():
+                logits = logits_of(model, batch.images, average)  # (n, K) float32
+            read = [k for k, error in enumerate(batch.errors, start) if error is None]
+            scores = _scores(logits, torch.tensor([samples.targets[k] for k in read]))
+            counts = _counts(scores, logits.shape[1])
+        so_far += counts
+        seconds, clock = time.monotonic() - clock, time.monotonic()
+        yield EvaluatedBatch(
+            start // loading.batch_size + 1,
+            batches,
+            start,
+            len(batch.paths),
+            scores,
+            errors,
+            counts,
+            so_far,
+            seconds,
+            data_seconds,
+        )
+
+
+def _scores(logits: Tensor, targets: Tensor) -> ImageScores:
+    """Of n images: logits (n, K), targets (n,)."""
+    best = logits.argmax(1)  # the first of equal ones, as `ranks_of` orders them
+    probabilities = logits.softmax(1).gather(1, best[:, None])[:, 0]
+    losses = cross_entropy(logits, targets, reduction="none")
+    return ImageScores(
+        ranks_of(logits, targets).tolist(), best.tolist(), probabilities.double().tolist(), losses.double().tolist()
+    )
+
+
+def _counts(scores: ImageScores, num_classes: int) -> ErrorCounts:
+    loss = math.fsum(scores.losses) / max(1, len(scores.losses))
+    return counts_of_ranks(torch.tensor(scores.ranks, dtype=torch.int64), num_classes, loss)
+
+
+def total_counts(batches: Sequence[tuple[int, ErrorCounts]], processes: Processes) -> ErrorCounts:
+    """The counts of all processes, from (number, counts) of the batches of this one.
+
+    Added in the order of the batches, so that the loss does not depend on the number of processes.
+    """
+    gathered = sorted((pair for part in processes.gather(list(batches)) for pair in part), key=lambda pair: pair[0])
+    return sum((counts for _, counts in gathered), ErrorCounts())
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What a net made of N samples: arrays (N,) in their order, with UNREAD where the image could not be read.
 
-    `ranks`: how many classes came before the truth. `predictions`: the best class, `probabilities`: its probability.
-    `errors`: position -> why the image could not be read. `average`: what of ten crops was averaged.
+    The arrays are as in `ImageScores`. `errors`: position -> why the image could not be read. `average`: what of ten
+    crops was averaged.
     """
 
     samples: Samples
@@ -56,58 +166,30 @@ class Evaluation:
         return counts_of_ranks(torch.from_numpy(self.ranks[read]), len(self.samples.class_names), loss)
 
 
-@dataclass(frozen=True)
-class _Records:
-    """The same of a batch, for the images that could be read, as plain values that processes can exchange."""
-
-    ranks: list[int] = field(default_factory=list)
-    predictions: list[int] = field(default_factory=list)
-    probabilities: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-
-
 def evaluate(
     model: ResNet,
     samples: Samples,
     loading: Loading,
     *,
     average: Average = "outputs",
-    on_error: Literal["skip", "fail"] = "skip",
+    on_error: OnError = "skip",
     processes: Processes = ALONE,
     progress: Callable[[int, list[str]], None] = lambda *_: None,
 ) -> Evaluation:
-    """The whole evaluation, in every process; `samples.targets` are the model's outputs.
+    """The whole evaluation, in every process.
 
-    average: see `logits_of`. progress: called with the number of files done and messages on unreadable ones.
+    progress: called with the number of images done and the reasons for those that could not be read.
     Raises: ImageError with on_error=fail, DataError if no image could be read.
     """
-    targets = torch.tensor(samples.targets)
-    done: list[tuple[int, _Records, dict[int, str]]] = []
-    for start, batch in own_batches(samples.images, loading, processes):
-        errors = {start + at: str(error) for at, error in enumerate(batch.errors) if error is not None}
-        if errors and on_error == "fail":
-            raise ImageError(f"{next(iter(errors.values()))} (--on-error fail)")
-        good = [start + at for at, error in enumerate(batch.errors) if error is None]
-        records = _Records()
-        if batch.images is not None:
-            records = _records(logits_of(model, batch.images, average), targets[good])
-        done.append((start, records, errors))
-        progress(len(batch.paths), list(errors.values()))
-    return _merged(samples, _flat(processes.gather(done)), average)
+    done: list[tuple[int, ImageScores, dict[int, str]]] = []
+    for batch in evaluate_batches(model, samples, loading, average=average, on_error=on_error, processes=processes):
+        done.append((batch.start, batch.scores, batch.errors))
+        progress(batch.size, list(batch.errors.values()))
+    gathered = sorted((item for part in processes.gather(done) for item in part), key=lambda item: item[0])
+    return _merged(samples, gathered, average)
 
 
-def _records(logits: Tensor, targets: Tensor) -> _Records:
-    """Of N images: logits (N, K), targets (N,)."""
-    best = logits.argmax(1)  # the first of equal ones, as `ranks_of` orders them
-    probabilities = logits.softmax(1).gather(1, best[:, None])[:, 0]
-    losses = functional.cross_entropy(logits, targets, reduction="none")
-    return _Records(
-        ranks_of(logits, targets).tolist(), best.tolist(), probabilities.double().tolist(), losses.double().tolist()
-    )
-
-
-def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]], average: Average) -> Evaluation:
-    done = sorted(done, key=lambda batch: batch[0])
+def _merged(samples: Samples, done: Sequence[tuple[int, ImageScores, dict[int, str]]], average: Average) -> Evaluation:
     errors = {position: reason for _, _, found in done for position, reason in found.items()}
     if len(errors) == len(samples):
         first = f": {next(iter(errors.values()))}" if errors else ""
@@ -117,7 +199,7 @@ def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]], 
 
     def whole(name: str, kind: type) -> NDArray[Any]:
         values: NDArray[Any] = np.full(len(samples), UNREAD, kind)
-        values[read] = _flat([getattr(records, name) for _, records, _ in done])
+        values[read] = [value for _, scores, _ in done for value in getattr(scores, name)]
         return values
 
     return Evaluation(
@@ -129,7 +211,3 @@ def _merged(samples: Samples, done: list[tuple[int, _Records, dict[int, str]]], 
         errors,
         average,
     )
-
-
-def _flat(lists: list[list[T]]) -> list[T]:
-    return [value for values in lists for value in values]

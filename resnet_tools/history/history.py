@@ -1,7 +1,7 @@
-"""One row of figures an epoch <-> `history.csv`, which a spreadsheet or `resnet plot` reads.
+"""The figures of each epoch <-> `history.csv`, which spreadsheets and `resnet plot` read.
 
-Columns: those of `Epoch`, in its order; error rates in percent, losses in nats, seconds and images/s of
-the epoch's training part. A value that was not computed is empty.
+Columns: the fields of `Epoch`, in order. top1 and top5 are error rates in percent, losses are in nats, seconds and
+images/s are those of the training part of the epoch. A value that was not computed is empty.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 from resnet_tools.errors import HistoryError
 from resnet_tools.writing import written_whole
 
+HISTORY = "history.csv"  # in the folder of a run
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one epoch, numbered from 1; `nan` stands for what was not computed."""
+    """The figures of one epoch, counted from 1; nan where one was not computed. The fields are the columns."""
 
     epoch: int
     lr: float = NAN
@@ -39,7 +40,7 @@ COLUMNS = tuple(field.name for field in fields(Epoch))
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:
-    """Write all epochs; a whole file replaces an earlier one. Raises OSError."""
+    """Write all epochs, replacing an earlier file in one go. Raises: OSError."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -49,15 +50,15 @@ def write_history(history: Sequence[Epoch], path: Path) -> None:
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """The epochs of a `history.csv`; columns that this version does not know are ignored, missing ones are nan.
+    """The epochs of a `history.csv`; unknown columns are ignored, missing ones are nan.
 
-    Raises HistoryError that names the file and the line.
+    Raises: HistoryError naming the file and the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if "epoch" not in (rows.fieldnames or ()):
-                raise HistoryError(f"{path}: line 1 names no column `epoch`; expected {','.join(COLUMNS)}")
+                raise HistoryError(f"{path}: line 1 has no column `epoch`; expected {','.join(COLUMNS)}")
             return [_epoch(row, path, rows.line_num) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise HistoryError(f"{path}: cannot be read as CSV: {error}") from error

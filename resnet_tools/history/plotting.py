@@ -1,6 +1,6 @@
-"""Histories and confusions -> charts, PNG or SVG as the ending of the file says. Only here is matplotlib used.
+"""Histories and confusion matrices -> charts, in PNG or SVG by the ending of the file. Only here is matplotlib used.
 
-The colours are those of Okabe and Ito, which people with any colour vision tell apart.
+The colours are those of Okabe and Ito, which are distinguishable with any colour vision.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def font_file() -> str:
 
 
 def drawable(name: str) -> str:
-    """The name on one line, with a mark for each letter that an SVG may not hold and that fonts cannot lay out."""
+    """The name on one line, with `?` for each character that SVG does not allow or that fonts cannot lay out."""
     return "".join(" " if sign.isspace() else sign if sign.isprintable() else "?" for sign in name)
 
 
@@ -100,7 +100,7 @@ def _legend(figure: Any, names: Sequence[str], colors: Sequence[Any]) -> None:
 
     handles = [Line2D([], [], color=color) for color in colors]
     handles += [Line2D([], [], color="gray", linestyle=style) for style in ("-", "--")]
-    # matplotlib leaves out labels that begin with an underscore.
+    # A leading space, as matplotlib leaves out labels that begin with an underscore.
     labels = [f" {_cut(name, 60)}" for name in names] + ["top-1", "top-5"]
     columns = min(len(labels), 6 if max(map(len, labels)) < 24 else 3)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
@@ -109,14 +109,14 @@ def _legend(figure: Any, names: Sequence[str], colors: Sequence[Any]) -> None:
 def plot_confusion(shares: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], path: Path) -> None:
     """A matrix in percent of the images of each row, (R, C); the first R columns are the classes of the rows.
 
-    The diagonal is blue and what is wrong is red, each with a scale of its own, so that few mistakes show too.
+    The diagonal is blue and what is wrong is red, each with its own scale, so that even a few mistakes show.
     Raises: ResnetToolsError if the file cannot be written.
     """
     num_classes = len(rows)
     inches, points = next((inches, points) for most, inches, points in CELLS if num_classes <= most)
     width, height = len(columns) * inches, num_classes * inches
     right: NDArray[Any] = np.eye(*shares.shape) > 0
-    # No layout is computed: the axes have the size of their cells, and the picture grows to hold the labels around.
+    # No layout is computed: the axes have the size of their cells, and the picture grows to hold the labels.
     with _figure(path, (width, height), layout="none") as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         bar_axes = figure.add_axes((0, 1 + 0.15 / height, min(1, 3 / width), 0.14 / height))
@@ -154,11 +154,11 @@ def _cut(name: str, characters: int = LABEL_CHARACTERS) -> str:
 
 @contextmanager
 def _figure(path: Path, inches: tuple[float, float], layout: str = "constrained") -> Iterator[Any]:
-    """A figure that is written to `path` when the block ends, the same bytes for the same figures."""
+    """A figure that is written to `path` when the block ends; the same figures give the same bytes."""
     figure_class, rc_context = _figure_class()
     settings = {"text.parse_math": False, "svg.hashsalt": "resnet_tools", "svg.fonttype": "none"}
     with rc_context(settings), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks; they show as boxes
+        warnings.simplefilter("ignore")  # about characters that the font lacks; they show as boxes
         figure = figure_class(figsize=inches, dpi=110, layout=layout)
         yield figure
         try:

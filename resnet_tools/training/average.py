@@ -1,4 +1,4 @@
-"""The exponential moving average of a net's weights, which often is a better net than the last weights are."""
+"""The exponential moving average of a net's weights, which often has a lower error than the weights themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resnet_tools.nets.resnet import ResNet
 
 
 class WeightAverage:
-    """`model` is the mean; after t updates its decay is min(decay, (1 + t) / (10 + t)), so that it starts quickly."""
+    """`model` holds the average; after t updates the decay is min(decay, (1 + t) / (10 + t)), for a quick start."""
 
     def __init__(self, model: ResNet, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)

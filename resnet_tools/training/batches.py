@@ -1,7 +1,7 @@
-"""Samples -> the batches of an epoch, decided by (seed, epoch) alone, so that a stopped run goes on as it would have.
+"""Samples -> the batches of an epoch, which depend only on (seed, epoch), so that a resumed run sees the same ones.
 
 Each epoch has its own order of all samples, cut into batches; each batch is split among the processes. The random
-numbers of an image's augmentation depend on (seed, epoch, position) and not on who loads it or when.
+numbers of an image's augmentation depend on (seed, epoch, position), not on which worker loads it or when.
 
 Shapes: B images in a batch over all processes, n of them in this one.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,19 +24,19 @@ from torch import Tensor
 from resnet_tools.data.loading import attempt, load_ahead
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import ImageError, TrainingError
+from resnet_tools.training.transforms import Transform
 
 Positions = NDArray[np.int64]
-Load = Callable[[Any, np.random.Generator], Tensor]  # an image's path or pixels, random numbers -> (3, H, W)
-THREADS_AT_MOST = 4  # more loaders are processes: the interpreter's lock would keep threads waiting
+MAX_THREADS = 4  # more workers than these are processes: the interpreter's lock would keep threads waiting
 AHEAD_BATCHES = 3
 _ORDER = 1 << 62  # beyond every position: the stream of random numbers that shuffles
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """`images` (n, 3, H, W) float32 and `targets` (n,), or None if none of them could be read.
+    """`images` (n, 3, H, W) float32, or None if no image could be read; `targets` (n,).
 
-    `errors`: path and reason of each that could not.
+    `errors`: path and reason of each image that could not be read.
     """
 
     images: Tensor | None
@@ -51,14 +51,14 @@ def random_numbers(seed: int, epoch: int, position: int) -> np.random.Generator:
 
 
 def mixing_seed(seed: int, epoch: int, number: int, rank: int) -> int:
-    """The seed of what is drawn for a whole batch, in one process."""
+    """The seed of what is drawn once for a batch in one process: mixup and CutMix."""
     return int(random_numbers(seed, epoch, _ORDER + (number << 20) + rank + 1).integers(1 << 62))
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, processes: int = 1) -> list[Positions]:
     """The positions of each batch of an epoch, shuffled; the last batch holds what is left.
 
-    A last batch with fewer images than processes is joined to the one before: every process needs an image.
+    A last batch with fewer images than processes is joined to the one before, as every process needs an image.
     """
     order = random_numbers(seed, epoch, _ORDER).permutation(count)
     batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
@@ -68,22 +68,22 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, processes:
 
 
 def share_of(batch: Positions, rank: int, processes: int) -> Positions:
-    """The part of a batch that process `rank` computes: contiguous, the first ones a longer part."""
+    """The part of a batch that process `rank` computes: contiguous; the first processes may have one image more."""
     return np.array_split(batch, processes)[rank]
 
 
 @dataclass(frozen=True)
-class BatchLoader:
-    """Loads one batch; a plain value, so that loader processes can have a copy."""
+class EpochDataset:
+    """The transformed images of one epoch; a plain value, which worker processes can copy."""
 
     samples: Samples
-    load: Load
+    transform: Transform
     seed: int
     epoch: int
 
     def image(self, position: int) -> Tensor:
         """Raises: ImageError."""
-        return self.load(self.samples.images[position], random_numbers(self.seed, self.epoch, position))
+        return self.transform(self.samples.images[position], random_numbers(self.seed, self.epoch, position))
 
     def collate(self, positions: Sequence[int], images: Sequence[Tensor | ImageError]) -> TrainingBatch:
         good = [k for k, image in enumerate(images) if isinstance(image, Tensor)]
@@ -101,31 +101,31 @@ class BatchLoader:
         return self.collate(numbers, [attempt(self.image, position) for position in numbers])
 
 
-def loaded(loader: BatchLoader, batches: Sequence[Positions], *, workers: int, pin: bool) -> Iterator[TrainingBatch]:
-    """The batches in their order, loaded ahead by threads or, if `workers` are many, by processes.
+def load_batches(
+    dataset: EpochDataset, batches: Sequence[Positions], *, workers: int, pin: bool
+) -> Iterator[TrainingBatch]:
+    """The batches in their order, loaded ahead by threads or, with more than MAX_THREADS workers, by processes.
 
-    pin: in page-locked memory, from which copies to a GPU overlap with its work.
+    pin: return them in page-locked memory, from which copies to a GPU overlap with computation.
     """
-    if workers > THREADS_AT_MOST:
-        made = _by_processes(loader, batches, workers)
-    else:
-        made = _by_threads(loader, batches, workers)
-    yield from _prefetched(map(_pinned, made)) if pin else made
+    load = _by_processes if workers > MAX_THREADS else _by_threads
+    loaded = load(dataset, batches, workers)
+    yield from _prefetched(map(_pinned, loaded)) if pin else loaded
 
 
-def _by_threads(loader: BatchLoader, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
+def _by_threads(dataset: EpochDataset, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
     positions = np.concatenate(batches).tolist() if batches else []
     ahead = AHEAD_BATCHES * max(map(len, batches), default=1)
-    images = load_ahead(positions, loader.image, workers=workers, ahead=ahead)
+    images = load_ahead(positions, dataset.image, workers=workers, ahead=ahead)
     for numbers in batches:
-        yield loader.collate(numbers.tolist(), [image for _, image in islice(images, len(numbers))])
+        yield dataset.collate(numbers.tolist(), [image for _, image in islice(images, len(numbers))])
 
 
-def _by_processes(loader: BatchLoader, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
+def _by_processes(dataset: EpochDataset, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of more processes than cores, which somebody asked for
+        warnings.simplefilter("ignore", UserWarning)  # about more workers than cores, which the user asked for
         processes = torch.utils.data.DataLoader(
-            _Batches(loader, batches),
+            _BatchDataset(dataset, batches),
             batch_size=None,
             shuffle=False,
             num_workers=workers,
@@ -140,21 +140,21 @@ def _by_processes(loader: BatchLoader, batches: Sequence[Positions], workers: in
         if "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
-            "a loader process ended, mostly for want of shared memory or memory; give fewer --workers (at most "
-            f"{THREADS_AT_MOST} are threads, which need none), or a container more of it (docker run --shm-size 8g)"
+            "a data-loading process died, most likely for lack of memory or shared memory; give fewer --workers (up to "
+            f"{MAX_THREADS} are threads, which need no shared memory), or the container more (docker run --shm-size 8g)"
         ) from error
 
 
 @dataclass(frozen=True)
-class _Batches(torch.utils.data.Dataset[TrainingBatch]):
-    loader: BatchLoader
+class _BatchDataset(torch.utils.data.Dataset[TrainingBatch]):
+    dataset: EpochDataset
     batches: Sequence[Positions]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, number: int) -> TrainingBatch:
-        return self.loader.batch(self.batches[number])
+        return self.dataset.batch(self.batches[number])
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -162,13 +162,13 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the run decides what happens
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; only the training decides what to do
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
 
 
 def _prefetched(batches: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
-    """The same, each made by another thread while the one before is used."""
+    """The same batches; another thread makes the next one while the current one is used."""
     with ThreadPoolExecutor(1, "prefetch") as pool:
         waiting = pool.submit(next, batches, None)
         while (batch := waiting.result()) is not None:

@@ -12,7 +12,7 @@ from resnet_tools.history.history import Epoch
 
 
 def tensorboard_writer(folder: Path) -> Callable[[Epoch], None]:
-    """A function that writes an epoch's figures below `folder`. Raises: TrainingError if tensorboard is not there."""
+    """A function that writes an epoch's figures to `folder`. Raises: TrainingError if tensorboard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

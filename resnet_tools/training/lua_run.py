@@ -1,4 +1,4 @@
-"""What the original's main.lua saved of a run -> what ours goes on from: `latest.t7`, `optimState_E.t7`.
+"""What the original's main.lua saved of a run, `latest.t7` and `optimState_E.t7` -> what ours continues from.
 
 latest.t7: {epoch, modelFile, optimFile}. optimState: the table of optim.sgd; its `dfdx` is the momentum of all
 parameters in one vector, in the order of Torch7's model:parameters(): module by module, weight before bias.
@@ -20,8 +20,7 @@ from resnet_tools.torch7.lua import LuaTable
 from resnet_tools.torch7.modules import module_tree
 from resnet_tools.torch7.recognise import recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
-
-LATEST = "latest.t7"
+from resnet_tools.training.run_files import LUA_LATEST
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class LuaRun:
 
 
 def read_latest(folder: Path) -> LuaRun:
-    """What `latest.t7` names. Raises: T7Error, TrainingError if it is not such a table or names other folders."""
-    path = folder / LATEST
+    """What `latest.t7` names. Raises: T7Error, TrainingError if it is not such a table or a file is missing."""
+    path = folder / LUA_LATEST
     table = read_t7(path)
     epoch = table.get("epoch") if isinstance(table, LuaTable) else None
     names = [table.get(key) for key in ("modelFile", "optimFile")] if isinstance(table, LuaTable) else []
@@ -45,9 +44,9 @@ def read_latest(folder: Path) -> LuaRun:
 
 
 def files_beside(latest: Path, model_name: str, optim_name: str) -> tuple[Path, Path]:
-    """The files that a latest.t7, or our latest.pt, names: in its own folder, whatever folder the names have.
+    """The files that a latest.t7, or our latest.pt, names: always in its own folder, so that a run can be moved.
 
-    Raises: TrainingError naming the one that is not there.
+    Raises: TrainingError naming a file that is missing.
     """
     model_file, optim_file = (latest.parent / Path(name).name for name in (model_name, optim_name))
     for file in (model_file, optim_file):
@@ -59,7 +58,7 @@ def files_beside(latest: Path, model_name: str, optim_name: str) -> tuple[Path, 
 def lua_momentum(optim_file: Path, model_file: Path) -> dict[str, Tensor]:
     """The momentum by parameter name. `model_file` is the .t7 net that the state belongs to: it gives the order.
 
-    Empty if the state holds none. Raises: T7Error, TrainingError if the vector does not fit the net.
+    Empty if the state has no momentum. Raises: T7Error, TrainingError if the vector does not fit the net.
     """
     state = read_t7(optim_file)
     if not isinstance(state, LuaTable):

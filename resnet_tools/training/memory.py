@@ -1,4 +1,4 @@
-"""Less memory for the same training, and what fits when it does not suffice."""
+"""Training in less memory, and the batch size that fits when memory runs out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from resnet_tools.compute.device import release_cached_memory
-from resnet_tools.errors import MemoryShortage
+from resnet_tools.errors import DeviceMemoryError
 from resnet_tools.nets.resnet import ResidualBlock, ResNet
 from resnet_tools.training.optimizer import batch_norms
 
 
 def checkpoint_activations(model: ResNet) -> None:
-    """Keep, in place, only each block's input for the backward pass, and compute what is inside it a second time.
+    """Change the blocks, in place, to store only their inputs for the backward pass and recompute what is inside.
 
-    The result is the same; a step takes about a third longer. Takes the place of the original's -shareGradInput and
-    -optnet. Source: Chen et al. 2016 (arXiv:1604.06174).
+    The result is the same; a step takes about a third longer. Replaces the original's -shareGradInput and -optnet.
+    Source: Chen et al. 2016 (arXiv:1604.06174).
     """
     for block in model.modules():
         if isinstance(block, ResidualBlock):
@@ -45,7 +45,7 @@ def _contexts(
 
 @contextmanager
 def _statistics_kept(block: ResidualBlock) -> Iterator[None]:
-    """The second computation must not move the running statistics again: with a momentum of 0 they stay."""
+    """The second forward pass must not update the running statistics again: with momentum 0 they stay."""
     training = [norm for norm in batch_norms(block) if norm.training]
     earlier = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in training]
     for norm in training:
@@ -65,7 +65,22 @@ def largest_that_fits(try_batch: Callable[[int], object], images: int) -> int:
         release_cached_memory()
         try:
             try_batch(images)
-        except MemoryShortage:
+        except DeviceMemoryError:
             continue
         return images
     return 0
+
+
+def memory_advice(images: int, fits: int, processes: int, accumulate: int) -> str:
+    """What to tell the user when a batch of `images` does not fit and one of `fits` does (0: none)."""
+    where = "a process" if processes > 1 else "the device"
+    text = f"a batch of {images} images does not fit into the memory of {where}"
+    if not fits:
+        return (
+            f"{text}, nor does a single image; try a smaller --crop-size, --checkpoint-activations or --precision bf16"
+        )
+    batches = -(-images // fits) * accumulate
+    return (
+        f"{text}; {fits} would. Give --batch-size {fits * processes} --accumulate {batches} for steps over as many "
+        "images, or try --checkpoint-activations, --precision bf16 or a smaller --crop-size"
+    )

@@ -1,7 +1,7 @@
-"""Parameters -> SGD with the original's update, in groups of one rate and one weight decay.
+"""Parameters -> SGD with the original's update, in groups that share a learning rate and a weight decay.
 
-optim.sgd with momentum m, Nesterov and dampening 0: v = m v + g (v = g at first), p = p - lr (g + m v), where g holds
-the weight decay. torch.optim.SGD computes the same. Source: torch/optim, sgd.lua.
+optim.sgd with momentum m, Nesterov and dampening 0: v = m v + g (v = g at first), p = p - lr (g + m v), where g
+includes the weight decay. torch.optim.SGD computes the same. Source: torch/optim, sgd.lua.
 """
 
 from __future__ import annotations
@@ -16,36 +16,39 @@ from resnet_tools.errors import TrainingError
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.training.recipe import Recipe
 
-FROZEN_PARTS = ("conv1", "bn1")  # of the first number of `Recipe.freeze`; then layer1, layer2, ...
+STEM = ("conv1", "bn1")  # what `Recipe.freeze` = 1 freezes; then layer1, layer2, ...
 
 
 def freeze(model: ResNet, stages: int) -> None:
-    """Take the stem and the first `stages - 1` stages out of the training.
+    """Exclude the stem and the first `stages - 1` stages from training.
 
     Raises: TrainingError if the net has fewer stages.
     """
     if stages > len(model.stages) + 1:
-        raise TrainingError(f"--freeze {stages}: the net has the stem and {len(model.stages)} stages to freeze")
+        raise TrainingError(
+            f"--freeze {stages}: the net has only the stem and {len(model.stages)} stages; the most is "
+            f"{len(model.stages) + 1}"
+        )
     for part in frozen_parts(model, stages):
         part.requires_grad_(False)
 
 
 def frozen_parts(model: ResNet, stages: int) -> list[nn.Module]:
-    names = [*FROZEN_PARTS, *model.stages[: stages - 1]] if stages else []
+    names = [*STEM, *model.stages[: stages - 1]] if stages else []
     return [model.get_submodule(name) for name in names]
 
 
 def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    """Every batch norm, synchronised ones too, which have the same fields."""
+    """Every batch norm, including synchronised ones, which have the same fields."""
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
     return [cast(nn.BatchNorm2d, part) for part in module.modules() if isinstance(part, kinds)]
 
 
 def make_optimizer(model: ResNet, recipe: Recipe, *, scaled: bool = False) -> torch.optim.SGD:
-    """SGD over the parameters that are not frozen; each group keeps its full rate as `base_lr`.
+    """SGD over the parameters that are not frozen; each group keeps its rate before the schedule as `base_lr`.
 
-    scaled: gradients come through a GradScaler. Then not fused: a first step that overflows would leave the momentum
-    without a value.
+    scaled: gradients come through a GradScaler. Then it is not fused: a first step that overflows would leave the
+    momentum without a value.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     norms = {id(parameter) for norm in batch_norms(model) for parameter in norm.parameters()}
@@ -65,12 +68,13 @@ def make_optimizer(model: ResNet, recipe: Recipe, *, scaled: bool = False) -> to
 
 
 def set_lr(optimizer: torch.optim.SGD, factor: float) -> None:
+    """Set the learning rate of each group to `factor` times its full one."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
 
 
 def momentum_of(model: ResNet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    """The momentum of each parameter that has one, by the parameter's name: on the CPU, float32 or float64."""
+    """The momentum buffers by the names of their parameters: on the CPU, float32 or float64."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         names[id(parameter)]: state["momentum_buffer"].detach().cpu()
@@ -80,12 +84,13 @@ def momentum_of(model: ResNet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
 
 
 def set_momentum(model: ResNet, optimizer: torch.optim.SGD, momentum: Mapping[str, Any]) -> None:
-    """Go on with the momentum of an earlier run. Parameters without one (frozen then, new now) begin at zero.
+    """Continue with the momentum of an earlier run. Parameters without one (frozen then, or new) start at zero.
 
-    Raises: TrainingError if it is no momentum, or a shape differs from the parameter's.
+    Raises: TrainingError if it is not a mapping of tensors, or a shape differs from that of the parameter.
     """
     if not isinstance(momentum, Mapping):
-        raise TrainingError(f"the momentum is a {type(momentum).__name__}; expected names and tensors")
+        kind = type(momentum).__name__
+        raise TrainingError(f"the optimizer state holds a {kind} for the momentum; expected tensors by name")
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         if not momentum or id(parameter) not in trained:
@@ -93,6 +98,6 @@ def set_momentum(model: ResNet, optimizer: torch.optim.SGD, momentum: Mapping[st
         buffer = momentum.get(name)
         fits = isinstance(buffer, Tensor) and buffer.layout == torch.strided and buffer.shape == parameter.shape
         if buffer is not None and not fits:
-            raise TrainingError(f"the optimizer state does not fit the net: {name} has another shape there")
+            raise TrainingError(f"the optimizer state does not fit the net: its momentum for {name} has another shape")
         start = torch.zeros_like(parameter)
         optimizer.state[parameter]["momentum_buffer"] = start if buffer is None else start.copy_(buffer)

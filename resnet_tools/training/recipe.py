@@ -1,8 +1,8 @@
-"""How a net is trained: every number in one frozen value, which checkpoints carry.
+"""How a net is trained: every number in one frozen value, which is saved with each checkpoint.
 
-Rates are those of SGD at the batch size given, not scaled by it, as in the original. Sources: opts.lua and train.lua of
-facebook/fb.resnet.torch for `original`; for `modern` He et al. 2018 (arXiv:1812.01187), Wightman et al. 2021
-(arXiv:2110.00476) and Müller and Hutter 2021 (arXiv:2103.10158); `finetune` was chosen by measuring (README).
+As in the original, learning rates are for the given batch size and are not scaled with it. Sources: opts.lua and
+train.lua of facebook/fb.resnet.torch for `original`; for `modern` He et al. 2018 (arXiv:1812.01187), Wightman et al.
+2021 (arXiv:2110.00476) and Müller and Hutter 2021 (arXiv:2103.10158); `finetune` was chosen by experiment (README).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ RecipeName = Literal["original", "finetune", "modern"]
 Schedule = Literal["step", "cosine"]
 AugmentationName = Literal["original", "light", "trivial", "none"]
 
-# The epochs, from 1, of x 0.1.
+# The epochs, from 1, at which the original multiplies the learning rate by 0.1.
 ORIGINAL_STEPS = {"imagenet": tuple(range(31, 1000, 30)), "cifar10": (81, 122), "cifar100": (81, 122)}
-LONGEST_WARMUP = 0.2  # of the epochs, unless it is asked for
+LONGEST_WARMUP = 0.2  # of the epochs, unless --warmup-epochs says otherwise
 ORIGINAL_EPOCHS = {"imagenet": 90, "cifar10": 164, "cifar100": 164}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Rates, their schedule, regularisation and augmentation. Epochs count from 1.
+    """Learning rates, their schedule, regularisation and augmentation. Epochs count from 1.
 
-    `classifier_lr` is the rate of the last layer; the others follow the same schedule. `decay_norm`: weight decay also
-    on batch norms and biases. `steps`: the epochs from which the rate of the step schedule is a tenth, and so on;
-    but for `original` at half and three quarters of the epochs. `ema`: decay of the running mean of the weights, 0 for
-    none. `freeze`: stages that stay as they are: 0 none, 1 the stem, 2 also the first stage, ... `early_stop`: epochs
-    without a better top-1 error, 0 for never.
+    `classifier_lr` is the learning rate of the last layer, which follows the same schedule. `decay_norm`: weight decay
+    also applies to batch norms and biases. `steps`: the epochs at which the step schedule divides the rates by 10;
+    except in `original`, at half and at three quarters of the epochs. `ema`: decay of the moving average of the
+    weights, 0 for none. `freeze`: stages that are not trained: 0 none, 1 the stem, 2 also the first stage, ...
+    `early_stop`: epochs without a lower top-1 error after which training ends, 0 for never.
     """
 
     name: RecipeName
@@ -65,31 +65,31 @@ class Recipe:
         """The inverse of `to_dict`, for values from a file. Raises: TrainingError."""
         names = {field.name for field in fields(cls)}
         if not isinstance(values, Mapping) or set(values) != names:
-            raise TrainingError("the checkpoint's recipe is not one of this version; give the options again")
+            raise TrainingError("the checkpoint holds a recipe of another version; start a new run with its options")
         arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         for name, hint in get_type_hints(cls).items():
             if not _is_possible(arguments[name], hint):
-                raise TrainingError(f"the checkpoint's recipe has an impossible {name}: {arguments[name]!r:.40}")
+                raise TrainingError(f"the checkpoint's recipe has an invalid {name}: {arguments[name]!r:.40}")
         made = cls(**arguments)
         _check(made)
         return made
 
 
-def default_recipe(*, fine_tuning: bool) -> RecipeName:
-    """The recipe where none is asked for."""
+def default_recipe_name(*, fine_tuning: bool) -> RecipeName:
+    """The recipe of a run that names none."""
     return "finetune" if fine_tuning else "original"
 
 
-def recipe(name: RecipeName, dataset: str, **changes: Any) -> Recipe:
-    """The named recipe for a data set, with changes, see `changed`."""
+def make_recipe(name: RecipeName, dataset: str, **changes: Any) -> Recipe:
+    """The named recipe for a data set, with `changes` as in `changed`."""
     return changed(_BASES[name](dataset), **changes)
 
 
 def changed(base: Recipe, **changes: Any) -> Recipe:
-    """A recipe with some fields changed, by name; None keeps the recipe's own.
+    """A recipe with some fields changed, by name; None keeps the recipe's own value.
 
-    Without a change of its own the classifier's rate keeps its ratio to `lr`. Raises: TrainingError if the whole is not
-    possible.
+    Unless it is given, the classifier's learning rate keeps its ratio to `lr`. Raises: TrainingError if the values
+    contradict each other.
     """
     given = {field: value for field, value in changes.items() if value is not None}
     if "lr" in given and "classifier_lr" not in given:
@@ -145,7 +145,7 @@ _BASES = {"original": _original, "finetune": _finetune, "modern": _modern}
 
 
 def _is_possible(value: object, hint: Any) -> bool:
-    """Whether a value from a file can be a recipe's: a number is not negative and below a billion."""
+    """Whether a value from a file fits the type of a field; a number must be at least 0 and below a billion."""
     if hint is bool:
         return isinstance(value, bool)
     if hint is int or hint is float:
@@ -158,23 +158,23 @@ def _is_possible(value: object, hint: Any) -> bool:
 
 def _check(made: Recipe) -> None:
     if min(made.epochs, made.batch_size, made.accumulate) < 1 or min(made.lr, made.classifier_lr) <= 0:
-        raise TrainingError("epochs, batch size, accumulated batches and learning rates must be above 0")
+        raise TrainingError("--n-epochs, --batch-size, --accumulate and learning rates must be above 0")
     if made.warmup_epochs >= max(1, made.epochs):
         raise TrainingError(
-            f"a warm-up of {made.warmup_epochs:g} epochs leaves nothing of {made.epochs}; lower --warmup-epochs"
+            f"a warm-up of {made.warmup_epochs:g} epochs leaves none of the {made.epochs}; lower --warmup-epochs"
         )
     if made.mixup + made.cutmix > 0 and made.batch_size < 2:
-        raise TrainingError("mixup and cutmix mix images of a batch; --batch-size must be 2 or more")
+        raise TrainingError("mixup and CutMix mix the images of a batch with each other; give --batch-size 2 or more")
 
 
-def describe(made: Recipe) -> str:
-    """One line for people: what runs, and how to get another."""
+def recipe_line(made: Recipe) -> str:
+    """One line for the user: the recipe in use, and the names of the others."""
     parts = [
         f"{made.epochs} epochs",
         f"batches of {made.batch_size}" + (f" x {made.accumulate}" if made.accumulate > 1 else ""),
         f"learning rate {made.lr:g}" + (f", classifier {made.classifier_lr:g}" * (made.classifier_lr != made.lr)),
         f"{made.lr_schedule} schedule" + (f" after {made.warmup_epochs:g} of warm-up" if made.warmup_epochs else ""),
-        f"weight decay {made.weight_decay:g}" + ("" if made.decay_norm else " but on batch norms and biases"),
+        f"weight decay {made.weight_decay:g}" + ("" if made.decay_norm else " except on batch norms and biases"),
         f"{made.augmentation} augmentation",
     ]
     extras = ("label_smoothing", "mixup", "cutmix", "ema", "freeze", "freeze_bn", "early_stop")
@@ -184,10 +184,10 @@ def describe(made: Recipe) -> str:
 
 
 def lr_factor(made: Recipe, epochs_done: float) -> float:
-    """What the rates are multiplied with after so many epochs (a fraction within an epoch).
+    """The factor of the learning rates after `epochs_done` epochs, which need not be a whole number.
 
-    step: a tenth from each epoch of `steps` on. cosine: from 1 to 0 over the epochs after the warm-up, which rises
-    linearly. Source of the step schedule: Trainer:learningRate in train.lua.
+    step: divided by 10 at each epoch of `steps`. cosine: from 1 to 0 over the epochs after the warm-up, during which
+    the factor rises linearly. Source of the step schedule: Trainer:learningRate in train.lua.
     """
     if epochs_done < made.warmup_epochs:
         return max(epochs_done, 1e-3 * made.warmup_epochs) / made.warmup_epochs

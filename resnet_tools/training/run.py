@@ -1,7 +1,8 @@
-"""The run: epochs of training and validation, saved so that a stop at any moment loses nothing but the running batch.
+"""The run: epochs of training and validation, saved so that a stop at any moment loses at most the running batch.
 
-Every process of a job runs this; process 0 reports and writes. What is computed depends on seed, data, recipe and the
-number of processes alone, so a resumed run is the run that would have been.
+`Run.train` is the loop; it yields what happens as events and prints nothing. Every process of a job runs it, process 0
+also writes the files. What is computed depends only on seed, data, recipe and the number of processes, so a resumed run
+gives the same weights as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -9,78 +10,70 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
-
-from torch import Tensor
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint
 from resnet_tools.compute.inference import Loading
 from resnet_tools.compute.processes import Processes, broadcast_buffers
 from resnet_tools.data.samples import Samples
-from resnet_tools.errors import ImageError, MemoryShortage, TrainingError
-from resnet_tools.history import lines
+from resnet_tools.errors import DeviceMemoryError, ImageError, TrainingError
+from resnet_tools.evaluation.evaluate import evaluate_batches, total_counts
 from resnet_tools.history.history import Epoch
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.batches import (
-    BatchLoader,
-    Load,
+    EpochDataset,
     Positions,
     TrainingBatch,
     epoch_batches,
-    loaded,
+    load_batches,
     mixing_seed,
     share_of,
 )
-from resnet_tools.training.memory import largest_that_fits
+from resnet_tools.training.events import (
+    BatchLogged,
+    BatchTrained,
+    BatchValidated,
+    EpochFinished,
+    EpochStarted,
+    Event,
+    RunFinished,
+)
+from resnet_tools.training.exchange import ProcessStatus, merged_status
+from resnet_tools.training.memory import largest_that_fits, memory_advice
 from resnet_tools.training.optimizer import set_lr
 from resnet_tools.training.recipe import lr_factor
 from resnet_tools.training.saving import RunState, save_run
-from resnet_tools.training.step import Stepper, check_loss
-from resnet_tools.training.validation import validate
+from resnet_tools.training.step import TrainStep, check_loss
+from resnet_tools.training.transforms import Transform
 
-ASKED_EVERY = 10  # batches after which processes ask each other whether to stop or save
+EXCHANGE_EVERY = 10  # batches after which the processes agree on whether to stop or save
 
 
-class Stopped(Exception):
-    """A signal asked to stop; the run is saved. `args[0]` is the number of the signal."""
+class RunStopped(Exception):
+    """A signal asked to stop, and the run has been saved."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 @dataclass(frozen=True)
-class Data:
-    """The samples, and how their images are loaded: for training by `load`, for validation by `loading`."""
+class RunData:
+    """The samples, and how their images are loaded: `transform` for training, `loading` for validation.
+
+    skip_unreadable: leave out images that cannot be read; otherwise they are an error.
+    """
 
     train: Samples
     val: Samples
-    load: Load
+    transform: Transform
     loading: Loading
+    skip_unreadable: bool = False
 
 
 @dataclass(frozen=True)
-class Reports:
-    """Where a run tells what it does; `line` gets the original's lines, `progress` the phase, done, total and a note.
-
-    `stopping` gives the number of a signal that asks to stop, or 0.
-    """
-
-    line: Callable[[str], None] = lambda _: None
-    progress: Callable[[str, int, int, str], None] = lambda *_: None
-    epoch: Callable[[Epoch], None] = lambda _: None
-    stopping: Callable[[], int] = lambda: 0
-    log_every: int = 1
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What all processes do now: stop because of the signal of this number, if it is not 0; save."""
-
-    stop: int
-    save: bool
-
-
-@dataclass(frozen=True)
-class Saving:
-    """Where and when a run is saved; `keep`: how many epochs' files stay, 0 for all."""
+class SavePolicy:
+    """Where a run is saved, and how often within epochs; `keep`: the number of epochs whose files stay, 0 for all."""
 
     folder: Path
     every_seconds: float = float("inf")
@@ -89,200 +82,218 @@ class Saving:
 
 @dataclass
 class Run:
-    """`checkpoint.model` is the stepper's net; its description is what is saved with the weights."""
+    """`checkpoint.model` is the net of `train_step`; the rest of `checkpoint` is saved with the weights.
 
-    stepper: Stepper
+    stop_signal: gives the number of a signal that asks to stop, or 0.
+    """
+
+    train_step: TrainStep
     checkpoint: Checkpoint
     state: RunState
-    data: Data
-    saving: Saving
-    reports: Reports = field(default_factory=Reports)
-    workers: int = 2
-    skip_unreadable: bool = False
+    data: RunData
+    saving: SavePolicy
+    stop_signal: Callable[[], int] = lambda: 0
+    log_every: int = 1
+    processes: Processes = field(init=False)
+    epoch_counts: ErrorCounts = field(init=False)  # of this process, since the epoch began
+    saved_at: float = field(init=False)  # time.monotonic()
 
-    def train(self) -> RunState:
-        """Train to the last epoch of the recipe, or until `early_stop`; the state then.
+    def __post_init__(self) -> None:
+        self.processes = self.train_step.config.processes
+        # A resumed epoch has counts over all processes already; process 0 takes them over, so that they count once.
+        self.epoch_counts = self.state.counts if self.processes.rank == 0 else ErrorCounts()
+        self.saved_at = time.monotonic()
 
-        Raises: Stopped, TrainingError, ImageError for an image that cannot be read.
+    def train(self) -> Iterator[Event]:
+        """Train to the last epoch of the recipe, or until `early_stop`.
+
+        Raises: RunStopped, TrainingError, ImageError for an image that cannot be read.
         """
         state = self.state
         self._check_sizes()
-        self._own = state.counts if self._processes.rank == 0 else ErrorCounts()
-        self._saved_at = time.monotonic()
-        while state.epoch < state.recipe.epochs and not self._stale():
-            self._train_epoch(state.epoch + 1)
-            self._validate_epoch(state.epoch + 1)
-        self._line(lines.finished_line(state.best_top1, state.best_top5))
-        return state
+        while state.epoch < state.recipe.epochs and not _stops_early(state):
+            epoch = state.epoch + 1
+            yield from self._train_epoch(epoch)
+            yield from self._validate_epoch(epoch)
+        yield RunFinished(state.best_top1_error, state.best_top5_error)
 
-    @property
-    def _processes(self) -> Processes:
-        return self.stepper.machine.processes
+    def _train_epoch(self, epoch: int) -> Iterator[Event]:
+        """What is left of the epoch: all of it, or the batches after those that an earlier process has trained on."""
+        state, recipe, train_step = self.state, self.state.recipe, self.train_step
+        plan = epoch_batches(len(self.data.train), recipe.batch_size, state.seed, epoch, self.processes.count)
+        train_step.train_mode()
+        if state.batches_done == 0:
+            yield EpochStarted(epoch)
+        clock = time.monotonic()
+        for number, batch in enumerate(self._load(plan, epoch), state.batches_done + 1):
+            data_seconds = time.monotonic() - clock
 
-    def _check_sizes(self) -> None:
-        count = self._processes.count
-        if min(self.state.recipe.batch_size, len(self.data.train)) < count:
-            raise TrainingError(
-                f"{count} processes need an image each in every batch; there are batches of "
-                f"{self.state.recipe.batch_size} and {len(self.data.train)} training images. Use fewer processes"
+            # The learning rate follows the schedule from batch to batch.
+            factor = lr_factor(recipe, epoch - 1 + (number - 1) / len(plan))
+            set_lr(train_step.optimizer, factor)
+
+            # Forward and backward. With --accumulate several batches make one step, and the last of them updates the
+            # weights.
+            step_images, last = _step_of(plan, number, recipe.accumulate)
+            seed = mixing_seed(state.seed, epoch, number, self.processes.rank)
+            counts = self._backward(batch, step_images, last=last, seed=seed)
+            check_loss(counts, f"epoch {epoch}, batch {number}", recipe.lr * factor)
+            if last:
+                train_step.update()
+
+            seconds = time.monotonic() - clock
+            state.batches_done = number
+            state.seconds += seconds
+            self.epoch_counts += counts
+            yield BatchTrained(
+                epoch, recipe.epochs, number, len(plan), counts, recipe.batch_size, epoch_seconds=state.seconds
             )
 
-    def _stale(self) -> bool:
-        patience = self.state.recipe.early_stop
-        return bool(patience) and self.state.best_epoch > 0 and self.state.epoch - self.state.best_epoch >= patience
-
-    def _train_epoch(self, epoch: int) -> None:
-        state, recipe, count = self.state, self.state.recipe, self._processes.count
-        plan = epoch_batches(len(self.data.train), recipe.batch_size, state.seed, epoch, count)
-        self.stepper.train_mode()
-        if state.batches_done == 0:
-            self._line(lines.epoch_line(epoch))
-        started = time.monotonic()
-        for number, batch in enumerate(self._batches(plan, epoch), state.batches_done + 1):
-            data_seconds = time.monotonic() - started
-            counts = self._step(batch, plan, number, epoch)
-            self._own += counts
-            state.batches_done = number
-            seconds = time.monotonic() - started
-            state.seconds += seconds
-            self._show_progress(counts, number, len(plan))
-            logged = number % self.reports.log_every == 0 or number == len(plan)
-            if logged or number % ASKED_EVERY == 0 or count == 1:  # alone, nobody has to be asked
-                asked, counts = self._exchange(counts)
+            # Processes wait for each other here, so several of them do it only now and then.
+            logged = number % self.log_every == 0 or number == len(plan)
+            if logged or number % EXCHANGE_EVERY == 0 or self.processes.count == 1:
+                status = self._exchange(counts)
                 if logged:
-                    self._line(lines.training_line(epoch, number, len(plan), seconds, data_seconds, counts))
-                self._save_within(plan, number, asked)
-            started = time.monotonic()
+                    yield BatchLogged(epoch, number, len(plan), seconds, data_seconds, status.batch)
+                if last:  # a half-accumulated gradient is not saved
+                    self._save_if_asked(status)
+            clock = time.monotonic()
 
-    def _show_progress(self, counts: ErrorCounts, number: int, batches: int) -> None:
+    def _validate_epoch(self, epoch: int) -> Iterator[Event]:
+        state, model, val, loading = self.state, self.train_step.evaluated_model, self.data.val, self.data.loading
+        broadcast_buffers(model, self.processes)
+        done: list[tuple[int, ErrorCounts]] = []
+        shared_batches = len(val) // (loading.batch_size * self.processes.count)  # that many batches every process has
+        for batch in evaluate_batches(
+            model,
+            val,
+            loading,
+            on_error="skip" if self.data.skip_unreadable else "fail",
+            processes=self.processes,
+            autocast=self.train_step.config.autocast,
+        ):
+            state.skipped.update({val.name(k): reason for k, reason in batch.errors.items()})
+            done.append((batch.number, batch.counts))
+            yield BatchValidated(epoch, batch, len(val))
+            if len(done) <= shared_batches:
+                self._save_if_asked(self._exchange(ErrorCounts()), only_to_stop=True)
+        yield from self._finish_epoch(epoch, total_counts(done, self.processes))
+
+    def _finish_epoch(self, epoch: int, val: ErrorCounts) -> Iterator[Event]:
         state = self.state
-        left = timedelta(seconds=round(state.seconds / number * (batches - number)))
-        speed = number * state.recipe.batch_size / max(state.seconds, 1e-9)
-        note = f"loss {counts.loss:.4f}  {speed:.0f} images/s  {left} left"
-        self.reports.progress(f"epoch {state.epoch + 1}/{state.recipe.epochs}", number, batches, note)
-
-    def _batches(self, plan: Sequence[Positions], epoch: int) -> Iterator[TrainingBatch]:
-        """What is left of the epoch for this process."""
-        rank, count = self._processes.rank, self._processes.count
-        shares = [share_of(batch, rank, count) for batch in plan[self.state.batches_done :]]
-        loader = BatchLoader(self.data.train, self.data.load, self.state.seed, epoch)
-        pin = self.stepper.machine.device.type == "cuda"
-        return loaded(loader, shares, workers=self.workers, pin=pin)
-
-    def _step(self, batch: TrainingBatch, plan: Sequence[Positions], number: int, epoch: int) -> ErrorCounts:
-        """One batch; the weights move with the last one of those that are accumulated."""
-        self._note_unreadable(batch)
-        recipe, counts = self.state.recipe, ErrorCounts()
-        factor = lr_factor(recipe, epoch - 1 + (number - 1) / len(plan))
-        set_lr(self.stepper.optimizer, factor)
-        images, last = _accumulated(plan, number, recipe.accumulate)
-        if batch.images is not None:
-            images -= len(batch.errors) if self._processes.count == recipe.accumulate == 1 else 0
-            seed = mixing_seed(self.state.seed, epoch, number, self._processes.rank)
-            counts = self._backward(batch.images, batch.targets, images, last=last, seed=seed)
-            check_loss(counts, f"epoch {epoch}, batch {number}", recipe.lr * factor)
-        if last:
-            self.stepper.step()
-        return counts
-
-    def _note_unreadable(self, batch: TrainingBatch) -> None:
-        if batch.errors and not self.skip_unreadable:
-            raise ImageError(f"{batch.errors[0][1]}. Remove it, or give --on-error skip; the last checkpoint is kept")
-        self.state.skipped.update(batch.errors)
-        if batch.images is None and self._processes.count > 1:
-            raise ImageError(f"{batch.errors[0][1]}. A process has no other image in this batch; remove the image")
-
-    def _backward(self, images: Tensor, targets: Tensor, total: int, *, last: bool, seed: int) -> ErrorCounts:
-        try:
-            return self.stepper.backward(images, targets, total, last=last, seed=seed)
-        except MemoryShortage:
-            pass  # outside of this clause nothing holds on to the memory any more
-        self.stepper.optimizer.zero_grad(set_to_none=True)
-        fits = largest_that_fits(lambda n: self.stepper.backward(images[:n], targets[:n], n, last=False), len(images))
-        raise TrainingError(_memory_advice(len(images), fits, self._processes.count, self.state.recipe.accumulate))
-
-    def _exchange(self, counts: ErrorCounts) -> tuple[Asked, ErrorCounts]:
-        """What any process is asked to do, and the counts of the batch over all processes."""
-        due = time.monotonic() - self._saved_at > self.saving.every_seconds
-        gathered = self._processes.gather((self.reports.stopping(), due, counts, self._own))
-        self.state.counts = sum((own for *_, own in gathered), ErrorCounts())
-        asked = Asked(max(stop for stop, *_ in gathered), gathered[0][1])  # the first process's clock counts
-        return asked, sum((of_batch for _, _, of_batch, _ in gathered), ErrorCounts())
-
-    def _save_within(self, plan: Sequence[Positions], number: int, asked: Asked) -> None:
-        """Save if it is time or if the run must stop, unless a step is half accumulated."""
-        _, whole = _accumulated(plan, number, self.state.recipe.accumulate)
-        if whole and (asked.stop or asked.save):
-            self._save(best=False)
-        if whole and asked.stop:
-            raise Stopped(asked.stop)
-
-    def _validate_epoch(self, epoch: int) -> None:
-        state, model, machine = self.state, self.stepper.evaluated, self.stepper.machine
-        broadcast_buffers(model, self._processes)
-        counts, skipped = ErrorCounts(), state.skipped if self.skip_unreadable else None
-        shared_batches = len(self.data.val) // (self.data.loading.batch_size * self._processes.count)
-        batches = validate(model, self.data.val, self.data.loading, machine, epoch, skipped=skipped)
-        for number, (line, counts) in enumerate(batches, 1):
-            if line:
-                self._line(line)
-            self.reports.progress(f"validation {epoch}", counts.images, len(self.data.val), f"top1 {counts.top1:.3f}")
-            if number <= shared_batches:  # those that every process has
-                asked, _ = self._exchange(ErrorCounts())
-                if asked.stop:
-                    self._save(best=False)
-                    raise Stopped(asked.stop)
-        self._line(lines.epoch_end_line(epoch, counts))
-        self._finish_epoch(epoch, counts)
-
-    def _finish_epoch(self, epoch: int, val: ErrorCounts) -> None:
-        state, train = self.state, self.state.counts
-        for skipped in self._processes.gather(state.skipped):
+        for skipped in self.processes.gather(state.skipped):
             state.skipped.update(skipped)
+        state.history.append(self._figures(epoch, val))
+        best = val.top1_error < state.best_top1_error
+        if best:
+            state.best_epoch, state.best_top1_error, state.best_top5_error = epoch, val.top1_error, val.top5_error
+        yield EpochFinished(state.history[-1], val, best)
+
+        # The state becomes that of a run between two epochs, and is saved as such.
+        state.epoch, state.batches_done, state.counts, state.seconds = epoch, 0, ErrorCounts(), 0.0
+        self.epoch_counts = ErrorCounts()
+        self._save(best=best)
+        stop_signal = self._exchange(ErrorCounts()).stop_signal
+        if stop_signal and epoch < state.recipe.epochs:
+            raise RunStopped(stop_signal)
+
+    def _figures(self, epoch: int, val: ErrorCounts) -> Epoch:
+        """`lr`: that of the last batch."""
+        state, train = self.state, self.state.counts
         batches = -(-len(self.data.train) // state.recipe.batch_size)
         lr = state.recipe.lr * lr_factor(state.recipe, epoch - 1 + (batches - 1) / batches)
-        speed = train.images / state.seconds if state.seconds else 0.0
-        figures = (train.loss, train.top1, train.top5, val.loss, val.top1, val.top5, state.seconds, speed)
-        state.history.append(Epoch(epoch, lr, *figures))
-        self.reports.epoch(state.history[-1])
-        best = val.top1 < state.best_top1
-        if best:
-            state.best_epoch, state.best_top1, state.best_top5 = epoch, val.top1, val.top5
-            self._line(lines.best_line(val.top1, val.top5))
-        state.epoch, state.batches_done, state.counts, state.seconds = epoch, 0, ErrorCounts(), 0.0
-        self._own = ErrorCounts()
-        self._save(best=best)
-        asked, _ = self._exchange(ErrorCounts())
-        if asked.stop and epoch < state.recipe.epochs:
-            raise Stopped(asked.stop)
+        images_per_second = train.images / state.seconds if state.seconds else 0.0
+        return Epoch(
+            epoch,
+            lr,
+            train.loss,
+            train.top1_error,
+            train.top5_error,
+            val.loss,
+            val.top1_error,
+            val.top5_error,
+            state.seconds,
+            images_per_second,
+        )
+
+    def _check_sizes(self) -> None:
+        count = self.processes.count
+        if min(self.state.recipe.batch_size, len(self.data.train)) < count:
+            raise TrainingError(
+                f"{count} processes need an image each in every batch; the batch size is "
+                f"{self.state.recipe.batch_size}, and there are {len(self.data.train)} training images. Use fewer "
+                "processes"
+            )
+
+    def _load(self, plan: Sequence[Positions], epoch: int) -> Iterator[TrainingBatch]:
+        """The share of this process in the batches that are left of the epoch."""
+        shares = [
+            share_of(batch, self.processes.rank, self.processes.count) for batch in plan[self.state.batches_done :]
+        ]
+        dataset = EpochDataset(self.data.train, self.data.transform, self.state.seed, epoch)
+        pin = self.train_step.config.device.type == "cuda"
+        return load_batches(dataset, shares, workers=self.data.loading.workers, pin=pin)
+
+    def _backward(self, batch: TrainingBatch, step_images: int, *, last: bool, seed: int) -> ErrorCounts:
+        """Add the gradient of a batch. Raises: ImageError; TrainingError saying which batch size would fit."""
+        self._note_unreadable(batch)
+        if batch.images is None:
+            return ErrorCounts()
+        if self.processes.count == self.state.recipe.accumulate == 1:
+            # The mean is over the images that were read. Elsewhere nobody knows what others could not read.
+            step_images -= len(batch.errors)
+        images, targets = batch.images, batch.targets
+        try:
+            return self.train_step.backward(images, targets, step_images, last=last, seed=seed)
+        except DeviceMemoryError:
+            pass  # outside of this clause nothing holds on to the memory any more
+        self.train_step.optimizer.zero_grad(set_to_none=True)
+        fits = largest_that_fits(
+            lambda n: self.train_step.backward(images[:n], targets[:n], n, last=False), len(images)
+        )
+        raise TrainingError(memory_advice(len(images), fits, self.processes.count, self.state.recipe.accumulate))
+
+    def _note_unreadable(self, batch: TrainingBatch) -> None:
+        if batch.errors and not self.data.skip_unreadable:
+            raise ImageError(
+                f"{batch.errors[0][1]}. Remove or replace the image, or give --on-error skip; the last checkpoint is "
+                "kept"
+            )
+        self.state.skipped.update(batch.errors)
+        if batch.images is None and self.processes.count > 1:
+            raise ImageError(
+                f"{batch.errors[0][1]}. It leaves a process without images in this batch; remove or replace the image"
+            )
+
+    def _exchange(self, batch_counts: ErrorCounts) -> ProcessStatus:
+        """Tell the other processes about this one; the status of the whole job. All processes call it together."""
+        save_due = time.monotonic() - self.saved_at > self.saving.every_seconds
+        own = ProcessStatus(self.stop_signal(), save_due, batch_counts, self.epoch_counts)
+        job = merged_status(self.processes.gather(own))
+        self.state.counts = job.epoch
+        return job
+
+    def _save_if_asked(self, status: ProcessStatus, *, only_to_stop: bool = False) -> None:
+        if status.stop_signal or (status.save_due and not only_to_stop):
+            self._save(best=False)
+        if status.stop_signal:
+            raise RunStopped(status.stop_signal)
 
     def _save(self, *, best: bool) -> None:
-        if self._processes.rank == 0:
-            saved = replace(self.checkpoint, model=self.stepper.evaluated)
-            folder = self.saving.folder
-            save_run(folder, saved, self.stepper, self.state, best=best, keep=self.saving.keep)
-        self._saved_at = time.monotonic()
-        self._processes.wait()
-
-    def _line(self, line: str) -> None:
-        if self._processes.rank == 0:
-            self.reports.line(line)
+        if self.processes.rank == 0:
+            saved = replace(self.checkpoint, model=self.train_step.evaluated_model)
+            save_run(self.saving.folder, saved, self.train_step, self.state, best=best, keep=self.saving.keep)
+        self.saved_at = time.monotonic()
+        self.processes.wait()  # nobody ends before the files are written
 
 
-def _accumulated(plan: Sequence[Positions], number: int, accumulate: int) -> tuple[int, bool]:
+def _stops_early(state: RunState) -> bool:
+    patience = state.recipe.early_stop
+    return bool(patience) and state.best_epoch > 0 and state.epoch - state.best_epoch >= patience
+
+
+def _step_of(plan: Sequence[Positions], number: int, accumulate: int) -> tuple[int, bool]:
     """The images of the step that batch `number` (from 1) is part of, and whether it is the last batch of it."""
     first = (number - 1) // accumulate * accumulate
     group = plan[first : first + accumulate]
     return sum(map(len, group)), number == first + len(group)
-
-
-def _memory_advice(images: int, fits: int, processes: int, accumulate: int) -> str:
-    where = "a process" if processes > 1 else "the device"
-    text = f"a batch of {images} images does not fit into the memory of {where}"
-    if not fits:
-        return f"{text}, nor does one image; try a smaller --crop-size, --checkpoint-activations or --precision bf16"
-    batches = -(-images // fits) * accumulate
-    return (
-        f"{text}; {fits} would. Give --batch-size {fits * processes} --accumulate {batches} for steps of as many "
-        "images, or try --checkpoint-activations, --precision bf16 or a smaller --crop-size"
-    )

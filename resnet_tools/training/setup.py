@@ -1,172 +1,102 @@
-"""Options -> the net that a run begins with, and the transforms that its images go through."""
+"""Options, data and a start -> the parts of a run, put together."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from resnet_tools.data.augment import LIGHT, NO_AUGMENTATION, ORIGINAL_CIFAR, ORIGINAL_IMAGENET, Augmentation, augmented
+from resnet_tools.compute.device import configure, find_precision
+from resnet_tools.compute.inference import Loading
+from resnet_tools.compute.processes import Processes
 from resnet_tools.data.samples import Samples
-from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
+from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import TrainingError
-from resnet_tools.nets.resnet import ResNet, build_resnet, initialise_classifier
-from resnet_tools.training.batches import Load
-from resnet_tools.training.mixing import seeded
-from resnet_tools.training.recipe import AugmentationName
+from resnet_tools.training.compute_config import ComputeConfig
+from resnet_tools.training.optimizer import freeze
+from resnet_tools.training.options import TrainOptions
+from resnet_tools.training.run import Run, RunData, SavePolicy
+from resnet_tools.training.saving import keep_best
+from resnet_tools.training.start import Start
+from resnet_tools.training.step import TrainStep
+from resnet_tools.training.transforms import training_transform
 
-PREPROCESSINGS = {"imagenet": IMAGENET, "cifar10": CIFAR10, "cifar100": CIFAR100}
-NAMES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class NetOptions:
-    """The model options of the original; None stands for its default. `n_classes` None: as many as the data has."""
-
-    net_type: str | None = None
-    depth: int | None = None
-    shortcut_type: Any = None
-    retrain: str | None = None
-    reset_classifier: bool = False
-    n_classes: int | None = None
-    padded_classes: bool = False  # more outputs than classes are a warning and no error, as in the original
+GPU_WORKERS, CPU_WORKERS = 8, 2
+TEN_CROPS = 10
+KEPT_EPOCHS = 2
+LOG_EVERY = 10
 
 
-def starting_net(options: NetOptions, dataset: str, class_names: Sequence[str], seed: int) -> Checkpoint:
-    """The net before the first step: a new one, or that of `retrain`, with a new classifier if asked for.
+def set_up_compute(options: TrainOptions, start: Start, device: torch.device, processes: Processes) -> ComputeConfig:
+    """The device made ready. Raises: TrainingError if it cannot compute in the precision that was asked for."""
+    original = start.state.recipe.name == "original"  # computes in full float32, as the original does
+    configure(device, options.cudnn, allow_tf32=not original)
+    return ComputeConfig(
+        device,
+        find_precision(options.precision, device, automatic=not original),
+        processes,
+        sync_bn=options.sync_bn,
+        compile=options.compile,
+        checkpoint_activations=options.checkpoint_activations,
+    )
 
-    Raises: CheckpointError and its like for a file, TrainingError if net and classes of the data do not fit.
+
+def run_data(
+    options: TrainOptions,
+    start: Start,
+    train: Samples,
+    val: Samples,
+    preprocessing: Preprocessing,
+    config: ComputeConfig,
+) -> RunData:
+    """The samples with their transforms. As in the original, a batch of validation holds as many views as one of
+    training has images.
     """
-    count = _output_count(options, len(class_names))
-    if options.retrain is None:
-        with seeded(seed):
-            net = build_resnet(
-                depth=options.depth,
-                dataset=dataset,
-                net_type=options.net_type,
-                shortcut_type=options.shortcut_type,
-                num_classes=count,
-            )
-        return Checkpoint(net, net.architecture, _padded(class_names, count), PREPROCESSINGS[dataset], "new")
-    checkpoint = load_checkpoint(options.retrain)
-    check_stem(checkpoint, dataset, options.retrain)
-    if options.reset_classifier:
-        with seeded(seed):
-            reset_classifier(checkpoint.model, count)
-        return replace(checkpoint, architecture=checkpoint.model.architecture, class_names=_padded(class_names, count))
-    return replace(checkpoint, class_names=kept_classes(checkpoint, class_names, options))
+    recipe, views = start.state.recipe, TEN_CROPS if options.ten_crop else 1
+    workers = options.workers
+    if workers is None:
+        workers = GPU_WORKERS if config.device.type == "cuda" and recipe.name != "original" else CPU_WORKERS
+    batch_size = max(1, recipe.batch_size // config.processes.count // views)
+    return RunData(
+        train,
+        val,
+        training_transform(recipe.augmentation, start.state.dataset, preprocessing),
+        Loading(preprocessing, batch_size, options.ten_crop, workers=workers),
+        skip_unreadable=options.on_error == "skip",
+    )
 
 
-def reset_classifier(model: ResNet, num_classes: int) -> None:
-    """Replace the last layer, in place, by a new one with `classes` outputs; the rest stays.
-
-    Source: models/init.lua of facebook/fb.resnet.torch (-resetClassifier).
-    """
-    model.fc = nn.Linear(model.architecture.feature_length, num_classes)
-    initialise_classifier(model.fc)
-    model.architecture = replace(model.architecture, num_classes=num_classes)
-
-
-def _output_count(options: NetOptions, found: int) -> int:
-    wanted = options.n_classes
-    if wanted is None or wanted == found:
-        return found
-    text = f"--n-classes is {wanted}, but train/ has {found} classes"
-    if wanted < found or not options.padded_classes:
-        raise TrainingError(f"{text}; leave the option out to have them counted")
-    warnings.warn(f"{text}: {wanted - found} outputs stand for no class", stacklevel=3)
-    return wanted
-
-
-def _padded(class_names: Sequence[str], count: int) -> list[str]:
-    return [*class_names, *(f"class {number}" for number in range(len(class_names) + 1, count + 1))]
-
-
-def check_stem(checkpoint: Checkpoint, dataset: str, path: str) -> None:
-    """Raises: TrainingError if a net for small images is to train on large ones, or the reverse."""
-    stem = checkpoint.architecture.stem
-    if (stem == "imagenet") != (dataset == "imagenet"):
-        raise TrainingError(
-            f"{path}: a net with the {stem} stem cannot train on --dataset {dataset}; give the data set of its kind"
-        )
+def build_run(
+    options: TrainOptions, start: Start, data: RunData, config: ComputeConfig, stop_signal: Callable[[], int]
+) -> Run:
+    """The run, ready to train, and its folder. Raises: TrainingError."""
+    folder, recipe = options.save_folder, start.state.recipe
+    _make_folder(folder)
+    if config.processes.rank == 0 and options.resume:
+        keep_best(Path(options.resume), folder)
+    freeze(start.checkpoint.model, recipe.freeze)  # before the optimizer is made, which skips what is frozen
+    train_step = TrainStep(start.checkpoint.model, recipe, config)
+    start.restore(train_step)
+    original = recipe.name == "original"
+    keep = options.keep if options.keep is not None else 0 if original else KEPT_EPOCHS
+    return Run(
+        train_step,
+        replace(start.checkpoint, preprocessing=data.loading.preprocessing),
+        start.state,
+        data,
+        SavePolicy(folder, 60 * (options.save_every or float("inf")), keep),
+        stop_signal,
+        log_every=options.log_every or (1 if original else LOG_EVERY),
+    )
 
 
-def kept_classes(checkpoint: Checkpoint, class_names: Sequence[str], options: NetOptions) -> list[str]:
-    """The names for the net's own outputs. Raises: TrainingError unless they are the data's classes."""
-    outputs = checkpoint.architecture.num_classes
-    if options.n_classes not in (None, outputs):
-        raise TrainingError(
-            f"{options.retrain} has {outputs} outputs, not {options.n_classes}; give --reset-classifier"
-        )
-    known = checkpoint.class_names
-    if known is not None and list(known[: len(class_names)]) != list(class_names):
-        new = sorted(set(class_names) - set(known)) or list(class_names)
-        raise TrainingError(
-            f"the data's classes are not those of {options.retrain}: {', '.join(new[:NAMES_SHOWN])}"
-            f"{', ...' if len(new) > NAMES_SHOWN else ''}; give --reset-classifier to train a new classifier"
-        )
-    if outputs < len(class_names):
-        raise TrainingError(
-            f"{options.retrain} has {outputs} outputs and the data {len(class_names)} classes; give --reset-classifier"
-        )
-    if outputs > len(class_names):
-        text = f"{options.retrain} has {outputs} outputs and the data only {len(class_names)} classes"
-        if known is None and not options.padded_classes:
-            raise TrainingError(f"{text}; give --reset-classifier")
-        warnings.warn(f"{text}: the others stand for no class", stacklevel=4)
-    return list(known) if known is not None else _padded(class_names, outputs)
-
-
-def augmentation(name: AugmentationName, dataset: str) -> Augmentation:
-    """What is drawn for a training image. `trivial` has one more operation, see `_trivial_view`."""
-    if name == "none":
-        return NO_AUGMENTATION
-    if dataset != "imagenet":
-        return ORIGINAL_CIFAR
-    return {"original": ORIGINAL_IMAGENET, "light": LIGHT, "trivial": replace(LIGHT, min_area=0.08)}[name]
-
-
-def image_loader(name: AugmentationName, dataset: str, preprocessing: Preprocessing) -> Load:
-    """What turns an image of the training set into (3, crop, crop); a plain value for loader processes."""
-    view = _trivial_view if name == "trivial" else _view
-    return partial(view, preprocessing=preprocessing, augmentation=augmentation(name, dataset))
-
-
-def _view(
-    image: Any, generator: np.random.Generator, *, preprocessing: Preprocessing, augmentation: Augmentation
-) -> Tensor:
-    return augmented(image, preprocessing, augmentation, generator)
-
-
-def _trivial_view(
-    image: Any, generator: np.random.Generator, *, preprocessing: Preprocessing, augmentation: Augmentation
-) -> Tensor:
-    """A crop with one random operation of TrivialAugment (arXiv:2103.10158), normalised."""
-    from torchvision.transforms import v2
-
-    plain = replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), pixel_max=255.0)
-    crop = augmented(image, plain, augmentation, generator)
-    with seeded(int(generator.integers(1 << 62))):
-        changed = v2.TrivialAugmentWide()(crop.round().clamp(0, 255).to(torch.uint8))
-    white = 255 / preprocessing.pixel_max
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    normalised: Tensor = (changed / white - mean) / std
-    return normalised
-
-
-def digest_of(samples: Samples) -> str:
-    """What the samples are: a hash of names and targets."""
-    digest = hashlib.sha256(repr(list(samples.class_names)).encode("utf-8", "surrogateescape"))
-    for k in range(len(samples)):
-        name = os.path.basename(samples.name(k)).encode("utf-8", "surrogateescape")
-        digest.update(b"%d %s\0" % (samples.targets[k], name))
-    return digest.hexdigest()
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(0, "permission denied")
+    except OSError as error:
+        raise TrainingError(f"--save {folder}: {error.strerror}; give a folder that can be written to") from error

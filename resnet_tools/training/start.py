@@ -1,143 +1,167 @@
-"""Where a run begins: with a new net, with one from a file, or where an earlier run stopped, ours or the original's."""
+"""Where a run starts: from a new net, from one in a file, or where an earlier run of ours or the original's stopped."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import TrainingError
+from resnet_tools.history import lines
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.catalog import describe
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.training import lua_run
+from resnet_tools.training.initial_net import NetOptions, check_stem, initial_checkpoint, kept_classes
 from resnet_tools.training.optimizer import set_momentum
-from resnet_tools.training.recipe import RecipeName, changed, default_recipe, recipe
-from resnet_tools.training.saving import LATEST, RunState, has_run, load_run, load_state, read_state, restore
-from resnet_tools.training.setup import NetOptions, check_stem, digest_of, kept_classes, starting_net
-from resnet_tools.training.step import Stepper
+from resnet_tools.training.options import TrainOptions
+from resnet_tools.training.recipe import RecipeName, changed, default_recipe_name, make_recipe
+from resnet_tools.training.run_files import LATEST, LUA_LATEST, has_run, model_name
+from resnet_tools.training.saving import RunState, load_run, load_state, read_optim_state, restore_train_step
+from resnet_tools.training.step import TrainStep
+
+DEFAULT_DATASET = "imagenet"
 
 
 @dataclass(frozen=True)
 class Start:
-    """The net and its description, the state of the run, what puts the rest of it into a stepper, and what to print."""
+    """The net with its class names and preprocessing, and the state of the run.
+
+    `restore` puts the momentum and what else an earlier run left into a new train step. `lines`: what to print.
+    """
 
     checkpoint: Checkpoint
     state: RunState
-    restore: Callable[[Stepper], None]
+    restore: Callable[[TrainStep], None]
     lines: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Wishes:
-    """What the user asks of the recipe: its name and changed fields; None for what was not said."""
-
-    recipe: RecipeName | None
-    changes: Mapping[str, Any]
-    seed: int | None
-
-
-def new_start(
-    net: NetOptions, wishes: Wishes, dataset: str, train: Samples, first_epoch: int, optim_state: str | None
-) -> Start:
-    """A run from its beginning, `first_epoch` from 1; `optim_state` is a file whose momentum it starts with."""
-    name: RecipeName = wishes.recipe or default_recipe(fine_tuning=net.reset_classifier)
-    made, seed = recipe(name, dataset, **wishes.changes), wishes.seed or 0
-    checkpoint = starting_net(net, dataset, train.class_names, seed)
-    momentum = _momentum(Path(optim_state), net.retrain) if optim_state else {}
-    state = RunState(made, dataset, seed, digest_of(train), epoch=first_epoch - 1)
-    begin = _begin_with(momentum)
-    return Start(checkpoint, state, begin, _first_lines(net, checkpoint))
+def dataset_of(options: TrainOptions) -> str:
+    """The data set that was asked for, or else that of the run to resume, or else the default."""
+    if options.dataset is not None:
+        return options.dataset
+    folder = Path(options.resume) if options.resume else None
+    return load_state(folder)[0].dataset if folder and has_run(folder) else DEFAULT_DATASET
 
 
-def dataset_of(resume: str | None) -> str:
-    """The data set of the run in a folder; `imagenet`, the default, if there is none that says it."""
-    if resume is None or not has_run(Path(resume)):
-        return "imagenet"
-    return load_state(Path(resume))[0].dataset
+def find_start(options: TrainOptions, dataset: str, train: Samples) -> Start:
+    """Where the run starts, on the training set `train`.
 
-
-def resumed_start(folder: Path, wishes: Wishes, dataset: str | None, train: Samples) -> Start:
-    """A run that goes on from the latest.pt, or from the original's latest.t7, in `folder`.
-
-    Raises: TrainingError if there is none, or if what is asked for contradicts it.
+    Raises: TrainingError if the options, the data and an earlier run contradict each other; CheckpointError, T7Error
+    and the like for files that cannot be read.
     """
+    if options.resume is None:
+        return _new_run(options, dataset, train)
+    folder = Path(options.resume)
     if has_run(folder):
-        return _resumed(folder, wishes, dataset, train)
-    if not (folder / lua_run.LATEST).is_file():
-        raise TrainingError(
-            f"{folder}: holds neither latest.pt nor the original's latest.t7; give the --save folder of the run"
-        )
-    latest = lua_run.read_latest(folder)
-    checkpoint = load_checkpoint(latest.model_file)
-    check_stem(checkpoint, dataset or "imagenet", str(latest.model_file))
-    class_names = kept_classes(
-        checkpoint, train.class_names, NetOptions(retrain=str(latest.model_file), padded_classes=True)
+        return _resumed_run(folder, options, dataset, train)
+    if (folder / LUA_LATEST).is_file():
+        return _resumed_lua_run(folder, options, dataset, train)
+    raise TrainingError(
+        f"{folder}: holds neither {LATEST} nor the original's {LUA_LATEST}; give the --save folder of the run"
     )
-    momentum = lua_run.lua_momentum(latest.optim_file, latest.model_file)
-    made = recipe(wishes.recipe or "original", dataset or "imagenet", **wishes.changes)
-    state = RunState(made, dataset or "imagenet", wishes.seed or 0, digest_of(train), epoch=latest.epoch)
-    named = Checkpoint(checkpoint.model, checkpoint.architecture, class_names, checkpoint.preprocessing, "t7")
-    return Start(named, state, _begin_with(momentum), _resume_lines(folder / lua_run.LATEST, latest.model_file))
 
 
-def _resumed(folder: Path, wishes: Wishes, dataset: str | None, train: Samples) -> Start:
+def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
+    name: RecipeName = options.recipe or default_recipe_name(fine_tuning=options.reset_classifier)
+    net = NetOptions(
+        options.net_type,
+        options.depth,
+        options.shortcut_type,
+        options.retrain,
+        options.reset_classifier,
+        options.n_classes,
+        allow_unused_outputs=options.test_only or name == "original",
+    )
+    recipe, seed = make_recipe(name, dataset, **options.recipe_changes), options.manual_seed or 0
+    checkpoint = initial_checkpoint(net, dataset, train.class_names, seed)
+    momentum = _momentum_in(Path(options.optim_state), options.retrain) if options.optim_state else {}
+    state = RunState(recipe, dataset, seed, digest_of(train), epoch=options.epoch_number - 1)
+    return Start(checkpoint, state, _with_momentum(momentum), _new_run_lines(net, checkpoint))
+
+
+def _resumed_run(folder: Path, options: TrainOptions, dataset: str, train: Samples) -> Start:
     checkpoint, state, content = load_run(folder)
-    _check_same(folder, "recipe", state.recipe.name, wishes.recipe)
+    # What the run has computed so far would not be what these options say.
+    _check_same(folder, "recipe", state.recipe.name, options.recipe)
     _check_same(folder, "dataset", state.dataset, dataset)
-    _check_same(folder, "manual-seed", state.seed, wishes.seed)
-    if state.batches_done:
-        for name in ("batch_size", "accumulate"):
-            _check_same(folder, name.replace("_", "-"), getattr(state.recipe, name), wishes.changes.get(name))
+    _check_same(folder, "manual-seed", state.seed, options.manual_seed)
+    if state.batches_done:  # the rest of the epoch is cut into batches as its beginning was
+        _check_same(folder, "batch-size", state.recipe.batch_size, options.batch_size)
+        _check_same(folder, "accumulate", state.recipe.accumulate, options.accumulate)
     if checkpoint.class_names is not None and list(checkpoint.class_names[: len(train.class_names)]) != list(
         train.class_names
     ):
-        raise TrainingError(f"{folder}: the run has other classes than the data; give the data that it began with")
-    state.recipe = changed(state.recipe, **wishes.changes)
+        raise TrainingError(f"{folder}: the run has other classes than --data; give the data that it was started with")
+    state.recipe = changed(state.recipe, **options.recipe_changes)
+    lines_of_start = lines.resume_lines(folder / LATEST, folder / model_name(state.moment))
+
+    # The order of the samples is drawn by position: with other samples, half an epoch is half of something else.
     digest = digest_of(train)
     if digest != state.data and state.batches_done:
-        warnings.warn(f"the training images changed: epoch {state.epoch + 1} begins anew", stacklevel=3)
+        warnings.warn(f"the training images have changed: epoch {state.epoch + 1} starts again", stacklevel=3)
         state.batches_done, state.counts, state.seconds = 0, ErrorCounts(), 0.0
     state.data = digest
-    lines = _resume_lines(folder / LATEST, folder / f"model_{state.suffix}.pt")
-    return Start(checkpoint, state, lambda stepper: restore(stepper, content), lines)
+    return Start(checkpoint, state, lambda train_step: restore_train_step(train_step, content), lines_of_start)
 
 
-def _begin_with(momentum: Mapping[str, Any]) -> Callable[[Stepper], None]:
-    return lambda stepper: set_momentum(stepper.model, stepper.optimizer, momentum)
+def _resumed_lua_run(folder: Path, options: TrainOptions, dataset: str, train: Samples) -> Start:
+    latest = lua_run.read_latest(folder)
+    checkpoint = load_checkpoint(latest.model_file)
+    check_stem(checkpoint, dataset, str(latest.model_file))
+    net = NetOptions(retrain=str(latest.model_file), allow_unused_outputs=True)
+    class_names = kept_classes(checkpoint, train.class_names, net)
+    momentum = lua_run.lua_momentum(latest.optim_file, latest.model_file)
+    recipe = make_recipe(options.recipe or "original", dataset, **options.recipe_changes)
+    state = RunState(recipe, dataset, options.manual_seed or 0, digest_of(train), epoch=latest.epoch)
+    named = replace(checkpoint, class_names=class_names)
+    lines_of_start = lines.resume_lines(folder / LUA_LATEST, latest.model_file)
+    return Start(named, state, _with_momentum(momentum), lines_of_start)
 
 
-def _first_lines(net: NetOptions, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """What the original prints of the net. Source: models/init.lua of facebook/fb.resnet.torch."""
+def _with_momentum(momentum: Mapping[str, Any]) -> Callable[[TrainStep], None]:
+    return lambda train_step: set_momentum(train_step.model, train_step.optimizer, momentum)
+
+
+def _new_run_lines(net: NetOptions, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What the original prints about the net. Source: models/init.lua of facebook/fb.resnet.torch."""
     if net.retrain is None:
-        return (f"=> Creating model: {describe(checkpoint.architecture)}",)
-    lines = (f"Loading model from file: {net.retrain}",)
-    outputs = checkpoint.architecture.num_classes
-    return (*lines, f" => Replacing classifier with {outputs}-way classifier") if net.reset_classifier else lines
+        return (lines.creating_line(describe(checkpoint.architecture)),)
+    loading = lines.loading_model_line(net.retrain)
+    if not net.reset_classifier:
+        return (loading,)
+    return loading, lines.new_classifier_line(checkpoint.architecture.num_classes)
 
 
-def _resume_lines(latest: Path, model_file: Path) -> tuple[str, ...]:
-    return f"=> Loading checkpoint {latest}", f"=> Resuming model from {model_file}"
-
-
-def _check_same(folder: Path, name: str, earlier: object, wished: object) -> None:
-    if wished is not None and wished != earlier:
+def _check_same(folder: Path, name: str, earlier: object, given: object) -> None:
+    if given is not None and given != earlier:
         raise TrainingError(
-            f"the run in {folder} has --{name} {earlier}, now it is {wished}; leave the option out to go on"
+            f"the run in {folder} has --{name} {earlier}, now it is {given}; leave the option out to resume the run"
         )
 
 
-def _momentum(path: Path, retrain: str | None) -> Mapping[str, Any]:
-    """What --optim-state names: ours, or the original's, whose order the net of --retrain gives."""
+def _momentum_in(path: Path, retrain: str | None) -> Mapping[str, Any]:
+    """The momentum in the file of --optim-state: ours, or the original's, whose order the net of --retrain gives."""
     with path.open("rb") as file:
         kind = content_kind(file.read(HEAD_BYTES), path.stat().st_size)
     if kind == "zip":
-        momentum: Mapping[str, Any] = read_state(path).get("momentum", {})
+        momentum: Mapping[str, Any] = read_optim_state(path).get("momentum", {})
         return momentum
     if retrain is None:
         raise TrainingError(f"--optim-state {path}: give the .t7 net that it belongs to with --retrain")
     return lua_run.lua_momentum(path, Path(retrain))
+
+
+def digest_of(samples: Samples) -> str:
+    """A hash of class names, file names and targets, which tells whether samples are still the same."""
+    digest = hashlib.sha256(repr(list(samples.class_names)).encode("utf-8", "surrogateescape"))
+    for k in range(len(samples)):
+        name = os.path.basename(samples.name(k)).encode("utf-8", "surrogateescape")
+        digest.update(b"%d %s\0" % (samples.targets[k], name))
+    return digest.hexdigest()

@@ -20,11 +20,10 @@ from PIL import Image
 
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
-from resnet_tools.errors import CheckpointError, MemoryShortage
+from resnet_tools.errors import CheckpointError, DeviceMemoryError
 from resnet_tools.history.history import read_history
 from resnet_tools.training import saving
-from resnet_tools.training.run import Reports
-from resnet_tools.training.step import Stepper
+from resnet_tools.training.step import TrainStep
 from tests.support.golden import DATA
 
 CIFAR = ["--data", str(DATA / "train" / "cifar10.t7"), "--dataset", "cifar10", "--quiet"]
@@ -230,10 +229,10 @@ def test_a_stop_during_validation_keeps_the_epoch_and_its_rate(tmp_path, monkeyp
     with monkeypatch.context() as patch:
         flags = [0] * 3 + [signal.SIGTERM] * 9  # after the three batches of the first epoch
 
-        def told(*_, **__):
-            return nullcontext(Reports(stopping=lambda: flags.pop(0)))
+        def requests():
+            return nullcontext(lambda: flags.pop(0))
 
-        patch.setattr("resnet_tools.cli.train.reports", told)
+        patch.setattr("resnet_tools.cli.train.stop_requests", requests)
         assert train(*options, "--save", tmp_path / "parts", "--batch-size", 15) == 128 + signal.SIGTERM
     assert [path.name for path in sorted((tmp_path / "parts").glob("model_*"))] == ["model_1.3.pt"]
     assert train(*CIFAR, "--resume", tmp_path / "parts") == 0
@@ -394,14 +393,14 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_what_to_free(whole_run, 
 
 
 def test_too_little_memory_says_what_would_fit(tmp_path, capsys, monkeypatch):
-    backward = Stepper.backward
+    backward = TrainStep.backward
 
     def limited(self, images, *rest, **named):
         if len(images) > 5:
-            raise MemoryShortage("not enough memory")
+            raise DeviceMemoryError("not enough memory")
         return backward(self, images, *rest, **named)
 
-    monkeypatch.setattr(Stepper, "backward", limited)
+    monkeypatch.setattr(TrainStep, "backward", limited)
     assert train(*SMALL, "--save", tmp_path) == 1
     assert "a batch of 16 images does not fit" in (message := capsys.readouterr().err)
     assert "--batch-size 4 --accumulate 4" in message

@@ -32,7 +32,7 @@ def dataset(top: Path) -> Path:
     return top
 
 
-def checked(folder: Path, **options: object) -> checking.DataReport:
+def checked(folder: Path, **options: object) -> checking.DataFindings:
     train, val, found = find_splits(str(folder))
     return check_samples(train, val, found=found, **options)
 

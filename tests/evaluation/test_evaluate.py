@@ -21,9 +21,12 @@ from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.compute.inference import Loading, logits_of
+from resnet_tools.compute.processes import ALONE
 from resnet_tools.data.labelled import Outputs, labelled_samples
 from resnet_tools.data.transforms import IMAGENET, Preprocessing, ten_crops
-from resnet_tools.evaluation.evaluate import UNREAD, evaluate
+from resnet_tools.errors import ImageError
+from resnet_tools.evaluation.evaluate import UNREAD, evaluate, evaluate_batches, total_counts
+from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets import catalog
 from tests.support.golden import DATA, GOLDEN, SHARED, needs_golden
 
@@ -314,3 +317,21 @@ def test_bad_input_is_named(change, code, message, few, capsys):
         (few / "bag" / "file").write_text("")
     _, err = resnet(capsys, *arguments, code=code)
     assert message in err
+
+
+def test_the_loop_yields_each_batch_with_the_counts_so_far(few):
+    min((few / "coat").iterdir()).write_bytes(b"no image")
+    samples = labelled_samples(few, Outputs(10, CLASSES))
+    model, loading = load_checkpoint().model, Loading(IMAGENET, batch_size=8)
+    batches = list(evaluate_batches(model, samples, loading, on_error="skip"))
+    places = [(b.number, b.batches, b.start, b.size) for b in batches]
+    assert places == [(1, 4, 0, 8), (2, 4, 8, 8), (3, 4, 16, 8), (4, 4, 24, 6)]
+    [(bad, reason)] = [item for batch in batches for item in batch.errors.items()]
+    assert samples.name(bad) in reason
+    assert sum((b.counts for b in batches), ErrorCounts()) == batches[-1].so_far
+    whole = evaluate(model, samples, loading).counts
+    total = total_counts([(b.number, b.counts) for b in reversed(batches)], ALONE)
+    assert (total.images, total.top1_wrong, total.top5_wrong) == (29, whole.top1_wrong, whole.top5_wrong)
+    assert total.loss == pytest.approx(whole.loss, rel=1e-12)
+    with pytest.raises(ImageError, match="--on-error skip"):
+        list(evaluate_batches(model, samples, loading, on_error="fail"))

@@ -71,8 +71,10 @@ def test_tables_are_what_counting_one_by_one_gives(found):
         own = [k for k in read if targets[k] == number]
         assert (row.name, row.images) == (names[number], len(own))
         if own:
-            assert row.top1 == pytest.approx(100 * sum(found.ranks[k] >= 1 for k in own) / len(own))
-            assert row.top5 == pytest.approx(100 * sum(found.ranks[k] >= min(5, len(names)) for k in own) / len(own))
+            assert row.top1_error == pytest.approx(100 * sum(found.ranks[k] >= 1 for k in own) / len(own))
+            assert row.top5_error == pytest.approx(
+                100 * sum(found.ranks[k] >= min(5, len(names)) for k in own) / len(own)
+            )
         wrong = [names[found.predictions[k]] for k in own if found.ranks[k] >= 1]
         assert row.confused_images == max(map(wrong.count, wrong), default=0)
         assert not wrong or wrong.count(row.confused_with) == row.confused_images
@@ -188,7 +190,7 @@ def test_a_report_without_mistakes_has_no_contact_sheet_even_if_an_earlier_one_h
     assert (tmp_path / "mistakes.png").exists()
     _, page = report(tmp_path, evaluation([(0, 0, 0, 0.5)], ["a", "b"]))
     assert not (tmp_path / "mistakes.png").exists()
-    assert "None: every image has its class first." in page.text
+    assert "None: every image was classified correctly." in page.text
     assert "1 of the net's 2 classes have no images." in page.text
 
 

@@ -115,8 +115,8 @@ class Figures(NamedTuple):
     """What the lines need of ErrorCounts, for any figures."""
 
     loss: float
-    top1: float
-    top5: float
+    top1_error: float
+    top5_error: float
 
 
 FIGURES = st.floats(0, 100).map(lambda value: float(f"{value:.3f}"))

@@ -1,4 +1,4 @@
-"""Mistakes -> one picture of the images with what they are and what the net took them for."""
+"""Mistakes -> one picture of the images with their true and predicted classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Font = ImageFont.FreeTypeFont
 def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], font_file: str) -> Image.Image:
     """The first mistakes, row by row: picture, truth, prediction with its probability, file.
 
-    short_names: what classes are called here.
+    short_names: full name of a class -> what it is called here.
     """
     shown = mistakes[:MOST]
     columns = min(COLUMNS, len(shown))
@@ -46,7 +46,7 @@ def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], f
 
 
 def _thumbnail(path: str) -> Image.Image:
-    """The picture in the middle of a square; small ones are enlarged, with their pixels as they are."""
+    """The image centred in a square; small ones are enlarged without smoothing."""
     square = Image.new("RGB", (PICTURE_PX, PICTURE_PX), "#ececec")
     try:
         pixels = load_image(path)
@@ -61,7 +61,7 @@ def _thumbnail(path: str) -> Image.Image:
 
 
 def _fitting(text: str, end: str, font: Font) -> str:
-    """The text, cut where it would not fit, and its end, which is never cut."""
+    """The text, shortened if it does not fit, and its end, which is never shortened."""
     if font.getlength(text + end) <= PICTURE_PX:
         return text + end
     while text and font.getlength(f"{text}…{end}") > PICTURE_PX:

@@ -1,12 +1,12 @@
 """An evaluation -> the files of a report.
 
 - `summary.json`: what was evaluated, how, and the error rates.
-- `per_class.csv`: class, images, top-1 and top-5 error in percent, most confused with, how often; in the net's order.
+- `per_class.csv`: class, images, top-1 and top-5 error in percent, most confused with, how often, by output.
 - `confusion.csv`: a row for each true class and a column for each prediction, in images.
 - `mistakes.csv`: path, truth, prediction, probability; the most confident first.
-- `confusion.png`: in percent, classes that are taken for each other side by side; of many classes the worst ones.
+- `confusion.png`: in percent, with classes that are often confused side by side; of many classes the worst ones.
 - `mistakes.png`: the most confident mistakes, if there are any.
-- `index.html`: all of it on one page that needs no other file.
+- `index.html`: everything on one self-contained page.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from resnet_tools.evaluation.report.tables import Counts, class_errors, confusio
 from resnet_tools.history.plotting import check_plotting, font_file, plot_confusion
 from resnet_tools.writing import written_whole
 
-ALL_CLASSES, WORST_CLASSES = 100, 50  # up to so many are all drawn, else so many
+ALL_CLASSES, WORST_CLASSES = 100, 50  # draw all if there are at most so many, else the worst so many
 OTHER = "(other)"
 
 
 def begin_report(folder: Path) -> None:
-    """Make the folder. Raises: DataError or ResnetToolsError if a report could not be written, before work is done."""
+    """Make the folder. Raises: DataError or ResnetToolsError before any work is done if a report cannot be written."""
     check_plotting()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) ->
     try:
         _write(folder / "summary.json", json.dumps(facts, indent=1))
         columns = ("class", "images", "top1_error", "top5_error", "most_confused_with", "confused_images")
-        rows = ((c.name, c.images, c.top1, c.top5, c.confused_with, c.confused_images) for c in per_class)
+        rows = ((c.name, c.images, c.top1_error, c.top5_error, c.confused_with, c.confused_images) for c in per_class)
         _write_csv(folder / "per_class.csv", columns, rows)
         counted = ((name, *cells) for name, cells in zip(names, matrix.tolist(), strict=True))
         _write_csv(folder / "confusion.csv", ("truth \\ prediction", *names), counted)
@@ -70,7 +70,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) ->
 
 
 def _draw_confusion(matrix: Counts, names: Sequence[str], path: Path) -> int:
-    """The number of classes that are drawn."""
+    """Returns the number of classes that are drawn."""
     most = ALL_CLASSES if np.count_nonzero(matrix.sum(0) + matrix.sum(1)) <= ALL_CLASSES else WORST_CLASSES
     shown = shown_classes(matrix, most)
     cells = matrix[np.ix_(shown, shown)]

@@ -1,4 +1,4 @@
-"""The figures of an evaluation -> one HTML page that needs no other file and runs no script."""
+"""The figures of an evaluation -> one self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from resnet_tools.evaluation.report.tables import ClassErrors, Counts, Mistake, frequent_confusions
 
-OPEN_ROWS, MOST_ROWS = 20, 1000  # of a table: seen at once, and unfolded; the CSV files hold the rest
+OPEN_ROWS, MOST_ROWS = 20, 1000  # of a table: shown at once, and when unfolded; the CSV files hold the rest
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 2rem auto; padding: 0 1.5rem;
@@ -42,17 +42,17 @@ def html_page(
     shown: int,
     pictures: Mapping[str, bytes],
 ) -> str:
-    """facts: see `files.summary`. shown: the number of classes in confusion.png. pictures: the PNGs by name."""
+    """facts: see `summary.summary`. shown: the number of classes in confusion.png. pictures: the PNGs by name."""
     title = f"Evaluation of {facts.get('model', 'a net')}"
     parts = [f"<h1>{_text(title)}</h1>", _figures(facts)]
-    parts += ["<h2>Classes, the worst first</h2>", _class_table(per_class)]
+    parts += ["<h2>Classes, worst first</h2>", _class_table(per_class)]
     parts += ["<h2>Confusions</h2>", _confusion_note(shown, len(per_class))]
     parts += [_picture("confusion.png", pictures, "confusion matrix"), _confusion_table(per_class, matrix)]
     parts.append("<h2>Most confident mistakes</h2>")
     if mistakes:
         parts += [_picture("mistakes.png", pictures, "images of the most confident mistakes"), _mistake_table(mistakes)]
     else:
-        parts.append("<p>None: every image has its class first.</p>")
+        parts.append("<p>None: every image was classified correctly.</p>")
     parts += [*_unreadable(facts.get("unreadable", [])), "<h2>How it was measured</h2>", _conditions(facts)]
     body = "\n".join(parts)
     return (
@@ -94,8 +94,14 @@ def _conditions(facts: Mapping[str, Any]) -> str:
 def _class_table(per_class: Sequence[ClassErrors]) -> str:
     known = [c for c in per_class if c.images]
     rows = [
-        (c.name, c.images, c.top1, c.top5, f"{c.confused_with} ({c.confused_images})" if c.confused_images else "")
-        for c in sorted(known, key=lambda c: (-(c.top1 or 0), -c.images))
+        (
+            c.name,
+            c.images,
+            c.top1_error,
+            c.top5_error,
+            f"{c.confused_with} ({c.confused_images})" if c.confused_images else "",
+        )
+        for c in sorted(known, key=lambda c: (-(c.top1_error or 0), -c.images))
     ]
     columns = ("class", "images", "top-1 error, %", "top-5 error, %", "most confused with (images)")
     unused = len(per_class) - len(known)
@@ -103,19 +109,23 @@ def _class_table(per_class: Sequence[ClassErrors]) -> str:
     return _table(columns, rows, "per_class.csv") + note
 
 
+def _most_confused(errors: ClassErrors) -> str:
+    return f"{errors.confused_with} ({errors.confused_images})" if errors.confused_images else ""
+
+
 def _confusion_table(per_class: Sequence[ClassErrors], matrix: Counts) -> str:
     rows = [
         (per_class[truth].name, per_class[prediction].name, images, 100 * images / per_class[truth].images)
         for truth, prediction, images in frequent_confusions(matrix)
     ]
-    return _table(("truth", "taken for", "images", "percent of the class"), rows, "confusion.csv")
+    return _table(("truth", "predicted", "images", "percent of the class"), rows, "confusion.csv")
 
 
 def _confusion_note(shown: int, per_class: int) -> str:
     which = f"The {shown} classes in the most frequent confusions" if shown < per_class else "All classes"
     return (
-        f'<p class="note">{which}, in percent of the images of a row; classes that are taken for each other stand '
-        "side by side. Blue is right, red is wrong. All counts are in confusion.csv.</p>"
+        f'<p class="note">{which}, in percent of the images in each row; classes that are often confused are '
+        "next to each other. Blue is right, red is wrong. All counts are in confusion.csv.</p>"
     )
 
 
@@ -138,7 +148,7 @@ def _picture(name: str, pictures: Mapping[str, bytes], meaning: str) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], file: str) -> str:
-    """The first rows, and more to unfold; the rest is in `file`."""
+    """The first rows, and more to unfold; `file` holds the rest."""
     text = _plain_table(columns, rows[:OPEN_ROWS])
     more, rest = rows[OPEN_ROWS:MOST_ROWS], len(rows) - MOST_ROWS
     if more:
@@ -160,5 +170,5 @@ def _cell(value: Cell) -> str:
 
 
 def _text(value: str) -> str:
-    """Names of files that are not UTF-8 are shown with a mark in place of what cannot be shown."""
+    """Escaped for HTML; bytes of file names that are not UTF-8 become replacement characters."""
     return html.escape(value.encode(errors="surrogateescape").decode(errors="replace"))

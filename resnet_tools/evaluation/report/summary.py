@@ -1,4 +1,4 @@
-"""An evaluation -> its error rates, how they were measured and what was published, as plain values for JSON."""
+"""An evaluation -> its error rates, how they were measured, and the published ones, as plain values for JSON."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def summary(
 ) -> dict[str, Any]:
     """Errors in percent of the images that could be read. `published`: those of the same architecture, or None.
 
-    conditions: what else is to be said of how it was measured; it stands first.
+    conditions: how else it was measured; these come first.
     """
     counts, samples = evaluation.counts, evaluation.samples
     return {
         **conditions,
         "images": counts.images,
         "classes": len(samples.class_names),
-        "top1_error": counts.top1,
-        "top5_error": counts.top5,
+        "top1_error": counts.top1_error,
+        "top5_error": counts.top5_error,
         "top5_k": min(TOP_K, len(samples.class_names)),
         "loss": counts.loss if isfinite(counts.loss) else None,
         "published": _published(evaluation, architecture, loading),
@@ -51,5 +51,5 @@ def _published(evaluation: Evaluation, architecture: Architecture, loading: Load
         crop_px=sizes.crop_px,
         ten_crop=loading.ten_crop,
     )
-    as_published = evaluation.average == "outputs"  # ten crops were
+    as_published = evaluation.average == "outputs"  # so were the published errors of ten crops
     return {"top1_error": errors[0], "top5_error": errors[1]} if errors and as_published else None

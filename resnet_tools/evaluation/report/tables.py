@@ -20,19 +20,19 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassErrors:
-    """One class: errors in percent, None without images; the class it is taken for most often, and how often."""
+    """One class: errors in percent, None without images; the class it is most often mistaken for, and how often."""
 
     name: str
     images: int
-    top1: float | None
-    top5: float | None
+    top1_error: float | None
+    top5_error: float | None
     confused_with: str
     confused_images: int
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose best class is not the truth; `probability` is that of the prediction."""
+    """An image whose best class is not the true one; `probability` is that of the prediction."""
 
     path: str
     truth: str
@@ -41,7 +41,7 @@ class Mistake:
 
 
 def confusion_matrix(evaluation: Evaluation) -> Counts:
-    """(K, K): how many images of the class of the row were taken for the class of the column."""
+    """(K, K): how many images of the row's class were predicted to be of the column's class."""
     num_classes, read = len(evaluation.samples.class_names), evaluation.ranks != UNREAD
     truths = np.asarray(evaluation.samples.targets, np.int64)[read]
     cells = np.bincount(truths * num_classes + evaluation.predictions[read], minlength=num_classes**2)
@@ -49,11 +49,11 @@ def confusion_matrix(evaluation: Evaluation) -> Counts:
 
 
 def class_errors(evaluation: Evaluation) -> list[ClassErrors]:
-    """Every class in the order of the net's outputs."""
+    """Every class, in the order of the net's outputs."""
     names, targets = evaluation.samples.class_names, np.asarray(evaluation.samples.targets, np.int64)
-    images, top1, top5 = (
+    images, top1_wrong, top5_wrong = (
         np.bincount(targets[evaluation.ranks >= rank], minlength=len(names))
-        for rank in (UNREAD + 1, 1, min(TOP_K, len(names)))
+        for rank in (UNREAD + 1, 1, min(TOP_K, len(names)))  # images that were read, top-1 and top-5 errors
     )
     wrong = confusion_matrix(evaluation)
     np.fill_diagonal(wrong, 0)
@@ -62,8 +62,8 @@ def class_errors(evaluation: Evaluation) -> list[ClassErrors]:
         ClassErrors(
             name,
             int(images[k]),
-            _percent(top1[k], images[k]),
-            _percent(top5[k], images[k]),
+            _percent(top1_wrong[k], images[k]),
+            _percent(top5_wrong[k], images[k]),
             names[confused[k]] if wrong[k, confused[k]] else "",
             int(wrong[k, confused[k]]),
         )
@@ -100,8 +100,8 @@ def frequent_confusions(matrix: Counts) -> list[tuple[int, int, int]]:
 
 
 def shown_classes(matrix: Counts, most: int) -> list[int]:
-    """At most that many classes that have images or are predicted, those in the most frequent confusions, clustered:
-    classes that are taken for each other are neighbours.
+    """At most `most` of the classes that have images or are predicted: those in the most frequent confusions, clustered
+    so that classes that are confused with each other are neighbours.
     """
     present = np.flatnonzero(matrix.sum(0) + matrix.sum(1)).tolist()
     if len(present) > most:
@@ -114,7 +114,7 @@ def shown_classes(matrix: Counts, most: int) -> list[int]:
 
 
 def _clustered(matrix: Counts) -> Sequence[int]:
-    """An order of the classes by merging, again and again, the two groups with the highest mean confusion."""
+    """An order of the classes, from repeatedly merging the two groups with the highest mean confusion."""
     shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
     likeness = shares + shares.T
     np.fill_diagonal(likeness, -1)

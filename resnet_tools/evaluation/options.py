@@ -1,0 +1,48 @@
+"""What `resnet evaluate` is asked to do, besides how nets run on images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Format = Literal["lines", "table", "json", "csv"]
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The fields are named as the options are; None stands for an option that was not given."""
+
+    models: tuple[str, ...]
+    data: Path
+    split: str | None
+    labels: Path | None
+    synsets: Path | None
+    class_names: Path | None
+    average: Literal["outputs", "softmax"]
+    on_error: Literal["skip", "fail"]
+    report: Path | None
+    json: bool
+    csv: bool
+    quiet: bool
+
+    @property
+    def format(self) -> Format:
+        """A single model has the original's line, several have a table."""
+        if self.json or self.csv:
+            return "json" if self.json else "csv"
+        return "lines" if len(self.models) == 1 else "table"
+
+    @property
+    def report_folders(self) -> list[Path | None]:
+        """For each model: the folder of --report itself if there is one model, else a folder in it named after it."""
+        if self.report is None or len(self.models) == 1:
+            return [self.report] * len(self.models)
+        names: list[str] = []
+        for model in self.models:
+            stem, name, number = Path(model).stem, Path(model).stem, 1
+            while name in names:
+                number += 1
+                name = f"{stem}-{number}"
+            names.append(name)
+        return [self.report / name for name in names]

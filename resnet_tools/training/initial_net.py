@@ -1,0 +1,121 @@
+"""Options -> the net that a training starts from: a new one, or one from a file, with or without a new classifier."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET
+from resnet_tools.errors import TrainingError
+from resnet_tools.nets.resnet import ResNet, build_resnet, initialise_classifier
+from resnet_tools.training.mixing import seeded
+
+PREPROCESSINGS = {"imagenet": IMAGENET, "cifar10": CIFAR10, "cifar100": CIFAR100}
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class NetOptions:
+    """The model options of the original, None for its defaults. `n_classes` None: as many as the data set has.
+
+    allow_unused_outputs: more outputs than classes cause a warning, as the original accepts them, and no error.
+    """
+
+    net_type: str | None = None
+    depth: int | None = None
+    shortcut_type: Any = None
+    retrain: str | None = None
+    reset_classifier: bool = False
+    n_classes: int | None = None
+    allow_unused_outputs: bool = False
+
+
+def initial_checkpoint(options: NetOptions, dataset: str, class_names: Sequence[str], seed: int) -> Checkpoint:
+    """The net before the first step: a new one, or the one in the file `retrain`, with a new classifier on request.
+
+    Raises: CheckpointError, T7Error and the like for the file; TrainingError if the net does not fit the data.
+    """
+    count = _output_count(options, len(class_names))
+    if options.retrain is None:
+        with seeded(seed):
+            net = build_resnet(
+                depth=options.depth,
+                dataset=dataset,
+                net_type=options.net_type,
+                shortcut_type=options.shortcut_type,
+                num_classes=count,
+            )
+        return Checkpoint(net, net.architecture, _padded(class_names, count), PREPROCESSINGS[dataset], "new")
+    checkpoint = load_checkpoint(options.retrain)
+    check_stem(checkpoint, dataset, options.retrain)
+    if options.reset_classifier:
+        with seeded(seed):
+            reset_classifier(checkpoint.model, count)
+        return replace(checkpoint, architecture=checkpoint.model.architecture, class_names=_padded(class_names, count))
+    return replace(checkpoint, class_names=kept_classes(checkpoint, class_names, options))
+
+
+def reset_classifier(model: ResNet, num_classes: int) -> None:
+    """Replace the last layer, in place, by a new one with `num_classes` outputs.
+
+    Source: models/init.lua of facebook/fb.resnet.torch (-resetClassifier).
+    """
+    model.fc = nn.Linear(model.architecture.feature_length, num_classes)
+    initialise_classifier(model.fc)
+    model.architecture = replace(model.architecture, num_classes=num_classes)
+
+
+def _output_count(options: NetOptions, found: int) -> int:
+    wanted = options.n_classes
+    if wanted is None or wanted == found:
+        return found
+    text = f"--n-classes is {wanted}, but train/ has {found} classes"
+    if wanted < found or not options.allow_unused_outputs:
+        raise TrainingError(f"{text}; leave the option out to use that number")
+    warnings.warn(f"{text}: {wanted - found} outputs stand for no class", stacklevel=3)
+    return wanted
+
+
+def _padded(class_names: Sequence[str], count: int) -> list[str]:
+    return [*class_names, *(f"class {number}" for number in range(len(class_names) + 1, count + 1))]
+
+
+def check_stem(checkpoint: Checkpoint, dataset: str, path: str) -> None:
+    """Raises: TrainingError if a net for CIFAR's small images is to train on large ones, or the reverse."""
+    stem = checkpoint.architecture.stem
+    if (stem == "imagenet") != (dataset == "imagenet"):
+        raise TrainingError(
+            f"{path}: a net with the {stem} stem cannot train on --dataset {dataset}; give a data set of that kind"
+        )
+
+
+def kept_classes(checkpoint: Checkpoint, class_names: Sequence[str], options: NetOptions) -> list[str]:
+    """The names of the net's outputs. Raises: TrainingError unless they are the classes of the data."""
+    outputs = checkpoint.architecture.num_classes
+    if options.n_classes not in (None, outputs):
+        raise TrainingError(
+            f"{options.retrain} has {outputs} outputs, not {options.n_classes}; give --reset-classifier"
+        )
+    known = checkpoint.class_names
+    if known is not None and list(known[: len(class_names)]) != list(class_names):
+        new = sorted(set(class_names) - set(known)) or list(class_names)
+        raise TrainingError(
+            f"the classes of the data are not those of {options.retrain}: {', '.join(new[:NAMES_SHOWN])}"
+            f"{', ...' if len(new) > NAMES_SHOWN else ''}; give --reset-classifier to train a new classifier"
+        )
+    if outputs < len(class_names):
+        raise TrainingError(
+            f"{options.retrain} has {outputs} outputs and the data has {len(class_names)} classes; "
+            "give --reset-classifier"
+        )
+    if outputs > len(class_names):
+        text = f"{options.retrain} has {outputs} outputs and the data has only {len(class_names)} classes"
+        if known is None and not options.allow_unused_outputs:
+            raise TrainingError(f"{text}; give --reset-classifier")
+        warnings.warn(f"{text}: the others stand for no class", stacklevel=4)
+    return list(known) if known is not None else _padded(class_names, outputs)

@@ -1,0 +1,91 @@
+"""What `resnet train` is asked to do: every option of the command, with its type.
+
+None stands for an option that was not given. Only `start` and `setup` read these; the rest of the training gets what
+it uses. Nothing heavy is imported here, so that a wrong option is reported at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from resnet_tools.training.recipe import AugmentationName, Recipe, RecipeName, Schedule
+from resnet_tools.training.run_files import DEFAULT_FOLDER
+
+DatasetName = Literal["imagenet", "cifar10", "cifar100"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The fields are named as the options are; those of the recipe as the fields of `Recipe`."""
+
+    # Data
+    data: str
+    dataset: DatasetName | None
+    resize_size: int | None
+    crop_size: int | None
+    on_error: Literal["fail", "skip"]
+    check: bool
+    # Model
+    retrain: str | None
+    reset_classifier: bool
+    n_classes: int | None
+    net_type: Literal["resnet", "preresnet"] | None
+    depth: int | None
+    shortcut_type: Literal["A", "B", "C"] | None
+    freeze: int | None
+    freeze_bn: bool | None
+    # Recipe
+    recipe: RecipeName | None
+    epochs: int | None
+    epoch_number: int
+    batch_size: int | None
+    accumulate: int | None
+    lr: float | None
+    classifier_lr: float | None
+    lr_schedule: Schedule | None
+    warmup_epochs: float | None
+    momentum: float | None
+    weight_decay: float | None
+    decay_norm: bool | None
+    augmentation: AugmentationName | None
+    label_smoothing: float | None
+    mixup: float | None
+    cutmix: float | None
+    ema: float | None
+    early_stop: int | None
+    # Run
+    save: str | None
+    resume: str | None
+    overwrite: bool
+    keep: int | None
+    save_every: float | None
+    optim_state: str | None
+    manual_seed: int | None
+    test_only: bool
+    ten_crop: bool
+    log_every: int | None
+    tensorboard: bool
+    quiet: bool
+    # Speed
+    device: str
+    n_gpu: int
+    workers: int | None
+    precision: Literal["single", "double", "half", "bf16"] | None
+    cudnn: Literal["fastest", "default", "deterministic"]
+    compile: bool
+    checkpoint_activations: bool
+    sync_bn: bool
+
+    @property
+    def save_folder(self) -> Path:
+        """Unless --save says otherwise, a resumed run continues in its own folder."""
+        return Path(self.save or self.resume or DEFAULT_FOLDER)
+
+    @property
+    def recipe_changes(self) -> dict[str, Any]:
+        """The fields of the recipe that were given."""
+        own = {field.name for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(Recipe) if field.name in own}
+        return {name: value for name, value in values.items() if value is not None}
