@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import site
 import subprocess
@@ -91,6 +92,15 @@ def test_the_installed_package_is_the_one_that_is_imported(installed, tmp_path):
     where, version = done.stdout.split()
     assert Path(where).is_relative_to(installed.parent)
     assert version == resnet_tools.__version__
+
+
+def test_the_workflow_tests_the_versions_that_the_package_names():
+    project = (ROOT / "pyproject.toml").read_text()
+    named = re.findall(r"Python :: (3\.\d+)", project)
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    [matrix] = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrix == ", ".join(f'"{version}"' for version in named)
+    assert f'requires-python = ">={named[0]}"' in project
 
 
 def test_every_public_name_is_there():

@@ -184,6 +184,12 @@ def test_links_lead_to_files(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_scripts_that_are_named_exist(page):
+    for name in re.findall(r"\bscripts/\w+", page.read_text()):
+        assert (ROOT / name).is_file(), name
+
+
 def test_the_layout_names_every_module_and_nothing_else():
     named = paths_in_tree(blocks(LAYOUT.read_text(), "")[0])
     package = ROOT / "resnet_tools"
