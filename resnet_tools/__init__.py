@@ -1,6 +1,6 @@
-"""Lua Torch ResNets in PyTorch: read, classify, inspect, with the original program's numbers.
+"""The Lua Torch ResNets of fb.resnet.torch in PyTorch, with the numbers of the original program.
 
-The public names are loaded when they are first used, so that `import resnet_tools` costs nothing.
+The public names are imported on first use, so `import resnet_tools` itself loads neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_model, save_model
+    from resnet_tools.checkpoints.convert import Target, convert
     from resnet_tools.data.transforms import Preprocessing, preprocess
     from resnet_tools.nets.architecture import Architecture
     from resnet_tools.nets.resnet import build_resnet
@@ -21,7 +22,9 @@ __all__ = [
     "Architecture",
     "Checkpoint",
     "Preprocessing",
+    "Target",
     "build_resnet",
+    "convert",
     "load_checkpoint",
     "load_model",
     "preprocess",
@@ -34,7 +37,9 @@ _ROOMS = {
     "Architecture": "nets.architecture",
     "Checkpoint": "checkpoints.checkpoint",
     "Preprocessing": "data.transforms",
+    "Target": "checkpoints.convert",
     "build_resnet": "nets.resnet",
+    "convert": "checkpoints.convert",
     "load_checkpoint": "checkpoints.checkpoint",
     "load_model": "checkpoints.checkpoint",
     "preprocess": "data.transforms",

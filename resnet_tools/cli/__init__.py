@@ -1,4 +1,4 @@
-"""Words in, words out: one module a command, loaded when it is asked for."""
+"""The command line: one module per command, imported only when that command runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Loads only the command that runs, so that no command waits for another's imports."""
+    """Imports only the command that runs, so that no command waits for the imports of another."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -38,7 +38,9 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="resnet")
 def cli() -> None:
-    """Run and inspect the Lua Torch ResNets of fb.resnet.torch in PyTorch.
+    """Run, fine-tune and convert the Lua Torch ResNets of fb.resnet.torch in PyTorch.
+
+    `resnet COMMAND --help` describes a command and gives an example.
 
     \b
     Example: resnet classify resnet-101.t7 cat.jpg

@@ -1,4 +1,4 @@
-"""`resnet models`: the published checkpoints, and the names of all architectures."""
+"""`resnet models`: the published checkpoints and the names of all architectures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import click
 @click.command(
     epilog="Example: resnet models",
     short_help="List the published checkpoints and the architectures.",
-    help="""List the published checkpoints with their errors on ImageNet, and the names that `build_resnet` takes.
+    help="""List the published checkpoints with their ImageNet errors, and the names that `build_resnet` accepts.
 
-    Errors are top-1 / top-5 in percent on the 50,000 validation images; the shorter side is scaled to 256 pixels and
-    one crop of 224 x 224, or ten, are cut.""",
+    Errors are top-1 / top-5 in percent on the 50,000 validation images, for one crop and for ten crops of 224 x 224
+    pixels from images whose shorter side is resized to 256 pixels.""",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> int:
     from resnet_tools.nets.catalog import PUBLISHED, PUBLISHED_AT, architecture_names
 
@@ -35,7 +35,7 @@ def command(as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"published": rows, "published_at": PUBLISHED_AT, "architectures": architecture_names()}))
         return 0
-    click.echo("| file | architecture | parameters | 1-crop error | 10-crop error | what is special |")
+    click.echo("| file | architecture | parameters | 1-crop error | 10-crop error | notes |")
     click.echo("|---|---|--:|--:|--:|---|")
     for row in rows:
         one, ten = (f"{row[f'{kind}top1_error']:.2f} / {row[f'{kind}top5_error']:.2f}" for kind in ("", "ten_crop_"))

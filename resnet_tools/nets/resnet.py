@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,10 @@ class ResNet(nn.Module):
         window_px = POOL_WINDOW_PX[architecture.stem]
         self.avgpool = nn.AdaptiveAvgPool2d(1) if architecture.pooling == "average" else SumPool(window_px**2)
         self.fc = nn.Linear(last, architecture.num_classes)
+
+    if TYPE_CHECKING:  # nn.Module's returns Any
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K) logits."""

@@ -46,6 +46,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 from resnet_tools.errors import T7Error
 from resnet_tools.torch7.ascii_reader import AsciiReader
@@ -54,7 +55,7 @@ from resnet_tools.torch7.fast_reader import FastReader
 from resnet_tools.torch7.sniff import HEAD_BYTES, describe_content, is_ascii_t7
 
 
-def read_t7(path: str | os.PathLike[str], *, long_bytes: int | None = None) -> object:
+def read_t7(path: str | os.PathLike[str], *, long_bytes: int | None = None) -> Any:
     """The object in a .t7 file, binary or ascii, as the Lua values of `resnet_tools.torch7.lua`.
 
     Tensors and storages are read-only views into the memory-mapped file: nothing is copied, and the file must not be
