@@ -18,7 +18,7 @@ from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.convert import ENDINGS, ROUNDED
 from resnet_tools.cli import COMMANDS, cli
 from resnet_tools.history.history import read_history
-from resnet_tools.training.recipe import recipe
+from resnet_tools.training.recipe import make_recipe
 from tests.support.readme import (
     LAYOUT,
     README,
@@ -125,11 +125,11 @@ def test_the_options_of_the_original_have_the_partners_shown():
 
 @pytest.mark.parametrize("name", ["original", "finetune", "modern"])
 def test_the_recipes_are_those_of_the_table(name):
-    row, made = table_row(name)[2], recipe(name, "imagenet")
+    row, made = table_row(name)[2], make_recipe(name, "imagenet")
     said = [f"{made.epochs} epochs"]
     if name == "original":
         said += [f"learning rate {made.lr:g}", f"batch size {made.batch_size}", "every 30 epochs", "weight decay 1e-4"]
-        cifar = recipe(name, "cifar10")
+        cifar = make_recipe(name, "cifar10")
         said += [f"from epochs {cifar.steps[0]} and {cifar.steps[1]}", f"CIFAR: {cifar.epochs}"]
         assert made.steps[1] - made.steps[0] == 30
         assert made.weight_decay == 1e-4
