@@ -57,7 +57,7 @@ class _Exporter:
 
     def __init__(self, architecture: Architecture, state: Mapping[str, Array], package: Package, batch: int) -> None:
         self.architecture, self.state, self.package, self.batch = architecture, state, package, batch
-        self.channels, self.side_px = 3, SIDE_PX[architecture.stem]
+        self.channels, self.side_px = architecture.in_channels, SIDE_PX[architecture.stem]
         self.parameters: list[tuple[LuaObject, str, Array]] = []  # in the order of getParameters()
 
     def net(self) -> LuaObject:

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resnet_tools.errors import RecognitionError
-from resnet_tools.nets.architecture import Architecture, Order, Pooling, ShortcutType
+from resnet_tools.nets.architecture import (
+    COLOR_CHANNELS,
+    GRAY_CHANNELS,
+    MAX_STAGES,
+    Architecture,
+    Order,
+    Pooling,
+    ShortcutType,
+)
 from resnet_tools.torch7.modules import Module
 from resnet_tools.torch7.outline import (
     AVERAGE_POOL,
@@ -73,6 +81,7 @@ def _guess(net: Net) -> Architecture:
         bn_eps=_fraction(batch_norms[0], "eps", 1e-5) if batch_norms else 1e-5,
         bn_momentum=_fraction(batch_norms[0], "momentum", 0.1) if batch_norms else 0.1,
         num_classes=_classes(net),
+        in_channels=GRAY_CHANNELS if conv_shape(stem_conv).inputs == GRAY_CHANNELS else COLOR_CHANNELS,
     )
 
 
@@ -86,6 +95,8 @@ def _stages(blocks: Sequence[Block]) -> list[list[Block]]:
         strided = any(conv.number("dW", 1) > 1 for conv in block.convolutions)
         if not stages or strided or width != conv_shape(stages[-1][0].convolutions[-1]).outputs:
             stages.append([])
+        if len(stages) > MAX_STAGES:
+            raise misfit(block.module, f"no more than {MAX_STAGES} stages before it, each with another stride or width")
         stages[-1].append(block)
     return stages
 
@@ -104,10 +115,13 @@ def _shortcut(blocks: Sequence[Block], order: Order) -> tuple[ShortcutType, bool
     if not projections:
         padded = any(block.shortcut for block in blocks)
         return ("A" if padded else "B"), order in ("post-activation", "pre-activation-raw-shortcut")
-    everywhere = any(
-        conv_shape(b.convolutions[0]).inputs == conv_shape(b.convolutions[-1]).outputs for b in projections
-    )
+    everywhere = any(_keeps_shape(block) for block in projections)
     return ("C" if everywhere else "B"), any(s.kind == BN for block in projections for s in block.shortcut)
+
+
+def _keeps_shape(block: Block) -> bool:
+    shapes = [conv_shape(conv) for conv in block.convolutions]
+    return shapes[0].inputs == shapes[-1].outputs and all(shape.stride == 1 for shape in shapes)
 
 
 def _pooling(head: Sequence[Module]) -> Pooling:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from resnet_tools.errors import RecognitionError
-from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture, BlockShape, ConvShape, block_shapes
+from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture, BlockShape, ConvShape, block_shapes, stem_shape
 from resnet_tools.torch7.modules import Module
 from resnet_tools.torch7.outline import (
     AVERAGE_POOL,
@@ -86,15 +86,15 @@ def _expected_shortcut(shape: BlockShape, prefix: str) -> list[Expected]:
     if shape.shortcut == "identity":
         return []
     if shape.shortcut == "zero-padded":
-        return [Expected(AVERAGE_POOL, zero_pad_stride=shape.stride), Expected("Concat")]
+        pool = Expected(AVERAGE_POOL, zero_pad_stride=shape.stride)
+        return [pool] if shape.inputs == shape.outputs else [pool, Expected("Concat")]
     conv = ConvShape(shape.inputs, shape.outputs, 1, shape.stride)
     norm = [Expected(BN, f"{prefix}.downsample.1", width=shape.outputs)] if shape.shortcut_batch_norm else []
     return [Expected(CONV, f"{prefix}.downsample.0", conv), *norm]
 
 
 def expected_stem(architecture: Architecture) -> list[Expected]:
-    kernel, stride = (7, 2) if architecture.stem == "imagenet" else (3, 1)
-    steps = [Expected(CONV, "conv1", ConvShape(3, architecture.stem_width, kernel, stride))]
+    steps = [Expected(CONV, "conv1", stem_shape(architecture))]
     if architecture.stem_batch_norm:
         steps += [Expected(BN, "bn1", width=architecture.stem_width), Expected(RELU)]
     return steps + ([Expected(MAX_POOL)] if architecture.stem == "imagenet" else [])

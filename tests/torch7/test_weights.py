@@ -78,7 +78,7 @@ def test_any_net_fills_every_parameter_of_its_module(net):
     tree = module_tree(lua_net(net))
     model = load_resnet(net, weights_of(tree, net))
     with torch.inference_mode():
-        logits = model(torch.zeros(2, 3, 32, 32))
+        logits = model(torch.zeros(2, net.in_channels, 32, 32))
     assert logits.shape == (2, net.num_classes)
     assert logits.isfinite().all()
 
