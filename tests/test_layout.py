@@ -73,6 +73,7 @@ INSIDE = {
         "export_modules",
         "template",
         "outline",
+        "fields",
         "printing",
         "modules",
         "t7_writer",

@@ -150,6 +150,14 @@ def stem_shape(architecture: Architecture) -> ConvShape:
     return ConvShape(architecture.in_channels, architecture.stem_width, kernel, stride)
 
 
+def last_stage_px(architecture: Architecture, side_px: int) -> int:
+    """The side of what the last pooling gets for images of this side."""
+    halvings = len(architecture.stages) - 1 + (2 if architecture.stem == "imagenet" else 0)
+    for _ in range(halvings):
+        side_px = (side_px - 1) // 2 + 1
+    return side_px
+
+
 def block_shapes(architecture: Architecture) -> Iterator[BlockShape]:
     """Every block from input to output."""
     inputs = architecture.stem_width

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from resnet_tools.errors import RecognitionError
 from resnet_tools.nets.architecture import (
     COLOR_CHANNELS,
@@ -18,6 +20,7 @@ from resnet_tools.nets.architecture import (
     Order,
     Pooling,
     ShortcutType,
+    last_stage_px,
 )
 from resnet_tools.torch7.modules import Module
 from resnet_tools.torch7.outline import (
@@ -33,6 +36,8 @@ from resnet_tools.torch7.outline import (
     outline,
 )
 from resnet_tools.torch7.template import Bound, bind
+
+MAX_CROP_PX = 4096  # what is prepared around it stays within the limit of images
 
 
 def recognise(tree: Module) -> Architecture:
@@ -50,6 +55,23 @@ def recognise_and_bind(tree: Module) -> tuple[Architecture, Bound]:
     bound = bind(net, architecture)
     _check_eps([module for module, _ in bound.values()], architecture)
     return architecture, bound
+
+
+def crop_px(tree: Module, architecture: Architecture) -> int | None:
+    """The side of the images that the last pooling of a recognised net is made for, as Lua can run it; None if unknown.
+
+    Several sides may end in the same window; then it is the one that cudnn noted in the first convolution, or the
+    largest.
+    """
+    window = [module for module in tree.walk() if module.kind == AVERAGE_POOL][-1].number("kW", 1)
+    first = next(module for module in tree.walk() if module.kind == CONV)
+    noted = first.item.get("iSize")
+    if isinstance(noted, np.ndarray) and noted.shape == (4,):
+        height, width = (int(side) for side in noted[2:])
+        if height == width and 0 < height <= MAX_CROP_PX and last_stage_px(architecture, height) == window:
+            return height
+    largest = window << (len(architecture.stages) - 1 + (2 if architecture.stem == "imagenet" else 0))
+    return largest if 0 < largest <= MAX_CROP_PX else None
 
 
 def _guess(net: Net) -> Architecture:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -104,7 +105,12 @@ def expected_head(architecture: Architecture) -> list[Expected]:
     width = architecture.feature_length
     steps = [Expected(BN, "norm", width=width), Expected(RELU)] if architecture.pre_activation else []
     window_px = POOL_WINDOW_PX[architecture.stem] if architecture.pooling == "sum" else 0
-    return [*steps, Expected(AVERAGE_POOL, width=window_px), Expected("View"), Expected(LINEAR, "fc", width=width)]
+    return [
+        *steps,
+        Expected(AVERAGE_POOL, width=window_px),
+        Expected("View", width=width),
+        Expected(LINEAR, "fc", width=width),
+    ]
 
 
 def _match(steps: Sequence[Module], expected: Sequence[Expected], parent: Module, bound: Bound) -> None:
@@ -195,11 +201,20 @@ def _check_concat(module: Module, wanted: Expected) -> None:
 def _check_flatten(module: Module, wanted: Expected) -> None:
     if module.kind not in FLATTEN:
         raise misfit(module, "nn.View or nn.Reshape")
+    size = module.fields.get("size", (-1,))
+    count = module.number("numElements", module.number("nelement", wanted.width))
+    inferred = isinstance(size, tuple) and -1 in size
+    if not isinstance(size, tuple) or not (inferred or math.prod(size) == count == wanted.width):
+        raise misfit(module, f"one row of {wanted.width} numbers an image; its size is {size} and it takes {count}")
 
 
 def _check_linear(module: Module, wanted: Expected) -> None:
     _check_kind(module, wanted)
-    inputs = module.tensors["weight"].shape[-1] if "weight" in module.tensors else 0
+    outputs, inputs = module.tensors["weight"].shape if "weight" in module.tensors else (0, 0)
+    bias = module.tensors.get("bias")
+    if bias is not None and bias.shape != (outputs,):
+        found = "x".join(map(str, bias.shape))
+        raise misfit(module, f"a bias of its {outputs} outputs; it has one of size {found}")
     if inputs != wanted.width:
         raise RecognitionError(f"{module.where} ({module.class_name}) takes {inputs} inputs; expected {wanted.width}")
 

@@ -93,6 +93,16 @@ def test_weights_in_half_and_double_become_single():
             torch.testing.assert_close(found[key], expected[key], rtol=tolerance, atol=tolerance)
 
 
+def test_a_double_beyond_float32_is_refused_with_its_module():
+    lua = lua_net(SMALL)
+    weight = child_of(lua, 1).fields["weight"].astype(np.float64)
+    weight[0, 0, 0, 0] = -1e39
+    child_of(lua, 1).fields["weight"] = weight
+    message = r"module 1 \(cudnn\.SpatialConvolution\): weight holds 1e\+39; expected at most 3\.4e\+38"
+    with pytest.raises(ModuleError, match=message):
+        weights_of(module_tree(lua))
+
+
 def with_dtype(tree: Module, dtype: type) -> Module:
     tensors = {name: tensor.astype(dtype) for name, tensor in tree.tensors.items()}
     return replace(tree, tensors=tensors, children=tuple(with_dtype(child, dtype) for child in tree.children))
