@@ -75,6 +75,8 @@ def crop_px(tree: Module, architecture: Architecture) -> int | None:
 
 
 def _guess(net: Net) -> Architecture:
+    # Only a guess: each choice is made by one telling module. Whether all the others agree is what `bind` finds out, so
+    # nothing here has to look at a module twice.
     first = net.blocks[0]
     if len(first.convolutions) not in (2, 3):
         where = first.branch[0] if first.branch else first.module
@@ -128,6 +130,8 @@ def _order(blocks: Sequence[Block]) -> Order:
         return "bn-after-addition"
     if blocks[0].tail:
         return "post-activation"
+    # Pre-activation. In the one order a block whose shape changes activates its input for branch and shortcut alike
+    # (`shared`); in the other every branch begins with its own batch norm, that of the very first block too.
     raw = not any(block.shared for block in blocks) and blocks[0].branch[0].kind == BN
     return "pre-activation-raw-shortcut" if raw else "pre-activation"
 

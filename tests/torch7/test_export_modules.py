@@ -13,6 +13,8 @@ import torch
 from hypothesis import assume, given, settings
 
 from resnet_tools import load_checkpoint, read_t7, save_t7
+from resnet_tools.checkpoints.checkpoint import Checkpoint, default_preprocessing, save_model
+from resnet_tools.checkpoints.convert import Target, convert
 from resnet_tools.errors import ModuleError
 from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture
 from resnet_tools.nets.catalog import architecture, named_architecture
@@ -192,6 +194,16 @@ def test_without_a_note_of_cudnn_the_crop_is_the_largest_that_fits():
     assert recognise_crop_px(tree, net) == 30
     del tree.children[0].item.fields["iSize"]
     assert recognise_crop_px(tree, net) == 32  # 32, 16, 8, as 30, 15, 8
+
+
+@pytest.mark.parametrize("package", ["nn", "cudnn"])
+def test_a_converted_net_is_read_back_with_its_crop(package, tmp_path):
+    net = replace(architecture(18, num_classes=3), stem_width=4, widths=(4, 8, 16, 32), inner_widths=(4, 8, 16, 32))
+    preprocessing = replace(default_preprocessing(net), resize_px=37, crop_px=32)
+    save_model(Checkpoint(ResNet(net).eval(), net, None, preprocessing, "pt"), tmp_path / "net.pt")
+    convert(tmp_path / "net.pt", Target(tmp_path / "net.t7", package=package))
+    found = load_checkpoint(tmp_path / "net.t7").preprocessing
+    assert (found.crop_px, found.resize_px) == (32, 37)  # 37 / 32 is 256 / 224
 
 
 @pytest.mark.parametrize("name", ["published-resnet-18", "published-resnet-34"])
