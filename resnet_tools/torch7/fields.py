@@ -29,7 +29,7 @@ READ, NO_EFFECT = "read", "no effect"
 Effect = str | Only
 
 _METHODS = ("updateOutput", "forward", "evaluate", "__call__")
-MODULE_FIELDS: dict[str, Effect] = {  # of nn.Module, so of all classes below
+_MODULE: dict[str, Effect] = {  # of nn.Module, so of all classes below
     "output": NO_EFFECT,  # a buffer
     "gradInput": NO_EFFECT,
     "_type": NO_EFFECT,
@@ -83,7 +83,7 @@ _RELU: dict[str, Effect] = {
 }
 _SOFTMAX: dict[str, Effect] = dict.fromkeys(("algorithm", "mode", "iSize"), NO_EFFECT)  # we return what goes into it
 
-FIELDS: dict[str, dict[str, Effect]] = {
+_OWN: dict[str, dict[str, Effect]] = {
     "nn.Sequential": _CONTAINER,
     "nn.ConcatTable": _CONTAINER,
     "nn.Concat": {**_CONTAINER, "dimension": READ, "outputSize": NO_EFFECT},
@@ -139,6 +139,7 @@ FIELDS: dict[str, dict[str, Effect]] = {
     "cudnn.LogSoftMax": _SOFTMAX,
 }
 
+FIELDS = {class_name: {**_MODULE, **own} for class_name, own in _OWN.items()}
 _RESTRICTED = {
     class_name: [(name, effect) for name, effect in effects.items() if isinstance(effect, Only)]
     for class_name, effects in FIELDS.items()
