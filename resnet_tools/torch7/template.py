@@ -210,7 +210,8 @@ def _check_flatten(module: Module, wanted: Expected) -> None:
 
 def _check_linear(module: Module, wanted: Expected) -> None:
     _check_kind(module, wanted)
-    outputs, inputs = module.tensors["weight"].shape if "weight" in module.tensors else (0, 0)
+    weight = module.tensors.get("weight")
+    outputs, inputs = weight.shape if weight is not None and weight.ndim == 2 else (0, 0)
     bias = module.tensors.get("bias")
     if bias is not None and bias.shape != (outputs,):
         found = "x".join(map(str, bias.shape))

@@ -140,6 +140,13 @@ def test_a_bias_longer_than_its_layer_is_refused(path):
         recognise(module_tree(lua))
 
 
+def test_a_classifier_with_a_weight_of_three_dimensions_is_refused():
+    lua = lua_net(CIFAR)
+    insert(lua, head_length(), module("nn.Linear", weight=np.ones((2, 3, 4), np.float32)))
+    with pytest.raises(RecognitionError, match=r"module 9 \(nn\.Linear\) takes 0 inputs; expected 64"):
+        recognise(module_tree(lua))
+
+
 def test_groups_are_cudnns():
     lua = LuaNet(CIFAR, package="nn").build()
     child_of(lua, 1).fields["groups"] = 2
