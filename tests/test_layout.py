@@ -79,6 +79,7 @@ INSIDE = {
         "export_modules",
         "template",
         "outline",
+        "fields",
         "printing",
         "modules",
         "t7_writer",
@@ -94,7 +95,7 @@ INSIDE = {
         "sniff",
     ],
     "history": ["training_log", "plotting", "lines", "history"],
-    "nets": ["state_dict", "resnet", "catalog", "architecture"],
+    "nets": ["state_dict", "resnet", "blocks", "catalog", "architecture"],
 }
 INSIDE_REPORT = ["files", "page", "contact_sheet", "summary", "tables"]
 # A line of code knows its room by its noun.
@@ -103,7 +104,7 @@ NOUNS = {
     r"torch\.save\(": ["checkpoints/"],
     r"torch\.cuda|torch\.distributed": ["compute/", "training/step.py"],
     r"optim\.SGD\(": ["training/"],
-    r"nn\.Conv2d\(": ["nets/resnet.py"],
+    r"nn\.Conv2d\(": ["nets/blocks.py"],
     r"\b0\.485\b": ["data/transforms.py"],
     r"\(3, 24, 36, 3\)": ["nets/catalog.py"],
     r"\bclick\.": ["cli/", "__main__.py"],

@@ -36,7 +36,7 @@ from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import classes_in, module_tree
-from resnet_tools.torch7.recognise import recognise_and_bind
+from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.weights import state_dict
 from resnet_tools.writing import written_whole
@@ -134,10 +134,19 @@ def extra_content(path: Path) -> dict[str, Any]:
 
 def _load_t7(path: Path) -> Checkpoint:
     value = read_t7(path)
-    architecture, bound = recognise_and_bind(module_tree(value))
+    tree = module_tree(value)
+    architecture, bound = recognise_and_bind(tree)
     model = load_resnet(architecture, state_dict(bound, architecture))
     class_names = classes_in(value, architecture.num_classes)
-    return Checkpoint(model, architecture, class_names, default_preprocessing(architecture), "t7")
+    preprocessing = _at_crop(default_preprocessing(architecture), crop_px(tree, architecture))
+    return Checkpoint(model, architecture, class_names, preprocessing, "t7")
+
+
+def _at_crop(usual: Preprocessing, crop_px: int | None) -> Preprocessing:
+    """The same for crops of another size, with as much of the image around them."""
+    if crop_px is None or crop_px == usual.crop_px:
+        return usual
+    return replace(usual, crop_px=crop_px, resize_px=round(crop_px * usual.resize_px / usual.crop_px))
 
 
 def _load_pt(path: Path) -> Checkpoint:

@@ -239,7 +239,8 @@ def _write(checkpoint: Checkpoint, target: Target, extra: Mapping[str, Any]) -> 
     if target.ending == ".t7":
         arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
         with target.path.open("wb", buffering=BUFFER_BYTES) as file:
-            write_t7(lua_modules(checkpoint.architecture, arrays, package=target.package), file)
+            crop_px = checkpoint.preprocessing.crop_px
+            write_t7(lua_modules(checkpoint.architecture, arrays, package=target.package, crop_px=crop_px), file)
         return
     if target.fold:
         fold_batch_norm(model)

@@ -70,7 +70,7 @@ def prepare(model: ResNet, device: torch.device, precision: str = "single", *, f
             torch.set_num_threads(1)  # the threads of so small a net wait for each other and for those that decode
     model.eval()
     if fold:
-        fold_batch_norm(model)
+        model = fold_batch_norm(model)
     return model.to(device, DTYPES[precision]).to(memory_format=torch.channels_last)
 
 

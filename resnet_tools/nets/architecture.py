@@ -25,11 +25,13 @@ Order = Literal[
     "pre-activation-raw-shortcut",  # as above, but the shortcut always takes the raw input (the published resnet-200)
 ]
 Stem = Literal["imagenet", "cifar"]  # 7 x 7 stride 2 and max pooling, or 3 x 3
-ShortcutType = Literal["A", "B", "C"]  # zero-padded; 1 x 1 convolution where the width changes; 1 x 1 everywhere
+ShortcutType = Literal["A", "B", "C"]  # zero-padded; 1 x 1 convolution where the shape changes; 1 x 1 everywhere
 Pooling = Literal["average", "sum"]
 Lead = Literal["none", "shared", "branch"]  # what the first BN and ReLU of a pre-activation block are applied to
 ShortcutKind = Literal["identity", "conv", "zero-padded"]
 
+COLOR_CHANNELS, GRAY_CHANNELS = 3, 1  # of the images that a net takes
+MAX_STAGES = 4
 POOL_WINDOW_PX: dict[Stem, int] = {"imagenet": 7, "cifar": 8}  # of the last pooling in the original
 
 
@@ -56,6 +58,7 @@ class Architecture:
     bn_eps: float = 1e-5
     bn_momentum: float = 0.1
     num_classes: int = 1000
+    in_channels: int = COLOR_CHANNELS
 
     @property
     def depth(self) -> int:
@@ -75,7 +78,7 @@ class Architecture:
     def parameters(self) -> int:
         """How many numbers are trained, without building the net."""
         shapes = list(block_shapes(self))
-        stem = ConvShape(3, self.stem_width, 7 if self.stem == "imagenet" else 3)
+        stem = stem_shape(self)
         convolutions = [stem, *(conv for shape in shapes for conv in shape.convolutions)]
         batch_norms = [stem.outputs] if self.stem_batch_norm else []
         batch_norms += [self.feature_length] if self.pre_activation else []
@@ -90,8 +93,13 @@ class Architecture:
         return weights + biases + 2 * sum(batch_norms) + (self.feature_length + 1) * self.num_classes
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for JSON and checkpoints; `from_dict` reads it back."""
+        """Plain values only, for JSON and checkpoints; `from_dict` reads it back.
+
+        `in_channels` is left out where it is 3, so that files of color nets are what they were before it existed.
+        """
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+        if self.in_channels == COLOR_CHANNELS:
+            del values["in_channels"]
         return {FILE_KEYS.get(key, key): value for key, value in values.items()}
 
     @staticmethod
@@ -136,6 +144,20 @@ class BlockShape:
         return self.convolutions[-1].outputs
 
 
+def stem_shape(architecture: Architecture) -> ConvShape:
+    """The first convolution."""
+    kernel, stride = (7, 2) if architecture.stem == "imagenet" else (3, 1)
+    return ConvShape(architecture.in_channels, architecture.stem_width, kernel, stride)
+
+
+def last_stage_px(architecture: Architecture, side_px: int) -> int:
+    """The side of what the last pooling gets for images of this side."""
+    halvings = len(architecture.stages) - 1 + (2 if architecture.stem == "imagenet" else 0)
+    for _ in range(halvings):
+        side_px = (side_px - 1) // 2 + 1
+    return side_px
+
+
 def block_shapes(architecture: Architecture) -> Iterator[BlockShape]:
     """Every block from input to output."""
     inputs = architecture.stem_width
@@ -166,7 +188,7 @@ def _block_shape(architecture: Architecture, inputs: int, stage: int, index: int
         architecture.order,
         _lead(architecture, stage, index),
         convolutions,
-        _shortcut_kind(architecture, inputs, outputs),
+        _shortcut_kind(architecture, inputs, outputs, stride),
         stride,
         architecture.shortcut_batch_norm,
     )
@@ -181,10 +203,11 @@ def _lead(architecture: Architecture, stage: int, index: int) -> Lead:
     return "none" if stage == 1 and architecture.stem_batch_norm else "shared"
 
 
-def _shortcut_kind(architecture: Architecture, inputs: int, outputs: int) -> ShortcutKind:
-    if architecture.shortcut_type == "C" or (architecture.shortcut_type == "B" and inputs != outputs):
+def _shortcut_kind(architecture: Architecture, inputs: int, outputs: int, stride: int) -> ShortcutKind:
+    same_shape = inputs == outputs and stride == 1
+    if architecture.shortcut_type == "C" or (architecture.shortcut_type == "B" and not same_shape):
         return "conv"
-    return "zero-padded" if inputs != outputs else "identity"
+    return "identity" if same_shape else "zero-padded"
 
 
 FILE_KEYS = {"num_classes": "classes"}  # fields that have another name in files and JSON output
@@ -211,6 +234,8 @@ def check_architecture(net: Architecture) -> Architecture:
         _check_field(name, getattr(net, name), hint)
     if not len(net.stages) == len(net.widths) == len(net.inner_widths):
         raise CheckpointError("the architecture's stages, widths and inner_widths differ in length")
+    if len(net.stages) > MAX_STAGES:
+        raise CheckpointError(f"the architecture has {len(net.stages)} stages; expected 1 to {MAX_STAGES}")
     _check_ranges(net)
     return net
 
@@ -238,6 +263,8 @@ def _check_ranges(net: Architecture) -> None:
         raise CheckpointError(f"the architecture's widths {list(widths)} are not all in 1 to {_MAX_WIDTH}")
     if not 1 <= net.num_classes <= _MAX_CLASSES:
         raise CheckpointError(f"the architecture has {net.num_classes} classes; expected 1 to {_MAX_CLASSES}")
+    if net.in_channels not in (COLOR_CHANNELS, GRAY_CHANNELS):
+        raise CheckpointError(f"the architecture takes images of {net.in_channels} channels; expected 3, or 1 for gray")
     grouped = [
         n for shape in block_shapes(net) for c in shape.convolutions for n in (c.inputs, c.outputs) if c.groups > 1
     ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from resnet_tools.errors import ResnetToolsError
-from resnet_tools.nets.architecture import Architecture, Block, ShortcutType
+from resnet_tools.nets.architecture import GRAY_CHANNELS, Architecture, Block, ShortcutType
 
 EXPANSION = 4  # output channels of a standard bottleneck per channel of its 3 x 3 convolution
 
@@ -226,6 +226,7 @@ def describe(net: Architecture) -> str:
         f"{net.num_classes} classes",
     ]
     parts += [f"{net.groups} groups"] if net.groups > 1 else []
+    parts += [f"{net.in_channels} input channel"] if net.in_channels == GRAY_CHANNELS else []
     parts += ["convolution biases"] if net.conv_bias else []
     parts += ["summing pooling"] if net.pooling == "sum" else []
     return f"{family}-{net.depth}{f' ({name})' if name else ''}: {', '.join(parts)}"

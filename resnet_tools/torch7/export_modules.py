@@ -6,7 +6,7 @@ float() and clearState(): buffers are empty, all weights view one storage and al
 as after getParameters(). What cudnn noted about the last batch it saw is that of a batch of the training program's.
 
 Where the published files differ they are followed: the shortcuts of resnet-18 and 34 without batch norm are bare
-convolutions, and resnet-200 has an nn.Copy before its last batch norm.
+convolutions with a bias, which is zero and can be trained, and resnet-200 has an nn.Copy before its last batch norm.
 Sources: models/, checkpoints.lua and train.lua of facebook/fb.resnet.torch; the constructors in torch/nn;
 SpatialConvolution.lua, Pooling.lua, Pointwise.lua, find.lua and convert.lua of soumith/cudnn.torch.
 """
@@ -38,26 +38,35 @@ AVERAGE_MODE = "CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING"
 
 
 def lua_modules(
-    architecture: Architecture, state: Mapping[str, Array], *, package: Package = "cudnn", batch: int = BATCH
+    architecture: Architecture,
+    state: Mapping[str, Array],
+    *,
+    package: Package = "cudnn",
+    batch: int = BATCH,
+    crop_px: int | None = None,
 ) -> LuaObject:
     """The net as the Lua object that the training program would have saved, for `save_t7`.
 
     state: the float32 arrays of `ResNet(architecture).state_dict()`. package: `nn` for what cudnn.convert makes of it.
+    crop_px: the side of the images that the net is for, which the window of its last pooling has to fit in Lua; without
+    it that of the training program. `recognise.crop_px` reads it back.
     Raises: ModuleError if nn has no such modules.
     """
     if package == "nn" and architecture.groups > 1:
         raise ModuleError(
             f"nn.SpatialConvolution has no groups, and this net has {architecture.groups}; write cudnn.* (without --nn)"
         )
-    return _Exporter(architecture, state, package, batch).net()
+    return _Exporter(architecture, state, package, batch, crop_px or SIDE_PX[architecture.stem]).net()
 
 
 class _Exporter:
     """Follows the net from its input: `channels` and `side_px` are those of what the next module gets."""
 
-    def __init__(self, architecture: Architecture, state: Mapping[str, Array], package: Package, batch: int) -> None:
+    def __init__(
+        self, architecture: Architecture, state: Mapping[str, Array], package: Package, batch: int, side_px: int
+    ) -> None:
         self.architecture, self.state, self.package, self.batch = architecture, state, package, batch
-        self.channels, self.side_px = 3, SIDE_PX[architecture.stem]
+        self.channels, self.side_px = architecture.in_channels, side_px
         self.parameters: list[tuple[LuaObject, str, Array]] = []  # in the order of getParameters()
 
     def net(self) -> LuaObject:
@@ -86,12 +95,14 @@ class _Exporter:
         modules = self.modules(expected)
         if not modules:
             return _module("nn.Identity")
-        if self.channels != shape.outputs:
+        if self.channels != shape.outputs and shape.shortcut == "zero-padded":
             raise ModuleError(
                 f"the shortcut of stage {shape.stage} goes from {shape.inputs} to {shape.outputs} channels; "
                 "shortcuts of type A double them in Lua, so this net has no form there"
             )
-        bare = len(modules) == 1 and shape.order == "post-activation"
+        bare = len(modules) == 1 and shape.order == "post-activation" and shape.shortcut == "conv"
+        if bare and not self.architecture.conv_bias:  # as in the published files: no batch norm makes it superfluous
+            self.parameters.append((modules[0], "bias", np.zeros(shape.outputs, np.float32)))
         return modules[0] if bare else _container("nn.Sequential", modules)
 
     def modules(self, expected: Iterable[Expected]) -> list[LuaObject]:

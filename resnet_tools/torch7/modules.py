@@ -1,4 +1,4 @@
-"""Lua objects -> module tree: the nn.*, cudnn.* and fbnn.* classes without what only Lua needs.
+"""Lua objects -> module tree: the nn.* and cudnn.* classes without what only Lua needs.
 
 In: any value that `read_t7` gives. Out: a tree of `Module`, each with its path, class, plain fields and the tensors
 that are weights or running statistics; gradients and buffers are left behind unread.
@@ -24,6 +24,7 @@ from resnet_tools.torch7.lua import LuaObject, LuaTable
 Scalar = int | float | bool | str | tuple[int, ...]
 
 TENSORS = ("weight", "bias", "running_mean", "running_var")
+PACKAGES = ("nn", "cudnn")
 KINDS = {  # classes with another name and the same meaning
     "SpatialConvolutionMM": "SpatialConvolution",
     "BatchNormalization": "SpatialBatchNormalization",
@@ -44,6 +45,7 @@ class Module:
     tensors: Mapping[str, np.ndarray[Any, Any]]
     children: tuple[Module, ...] = ()
     replicas: int = 1  # GPUs of the nn.DataParallelTable around it
+    input_scale: float = 1.0  # what its input is multiplied by before it
 
     @property
     def class_name(self) -> str:
@@ -51,9 +53,12 @@ class Module:
 
     @cached_property
     def kind(self) -> str:
-        """The class without its package: SpatialConvolution for nn., cudnn. and nn.SpatialConvolutionMM alike."""
-        name = self.class_name.rpartition(".")[2]
-        return KINDS.get(name, name)
+        """The class without its package: SpatialConvolution for nn., cudnn. and nn.SpatialConvolutionMM alike.
+
+        A class of another package keeps its whole name: it may compute anything.
+        """
+        package, _, name = self.class_name.rpartition(".")
+        return KINDS.get(name, name) if package in PACKAGES else self.class_name
 
     @cached_property
     def fields(self) -> Mapping[str, Scalar]:
@@ -89,10 +94,11 @@ def module_tree(value: object) -> Module:
 
 def classes_in(value: object, count: int) -> list[str] | None:
     """The `count` class names in a table such as {model = net, classes = {"cat", "dog"}}, or None."""
-    if not isinstance(value, LuaTable):
+    table = value.fields if isinstance(value, LuaObject) else value
+    if not isinstance(table, LuaTable):
         return None
     for key in CLASS_NAME_KEYS:
-        names = value.get(key)
+        names = table.get(key)
         if isinstance(names, LuaTable) and set(names) == set(range(1, count + 1)):
             listed = names.to_list()
             if all(isinstance(name, bytes) for name in listed):
@@ -101,9 +107,7 @@ def classes_in(value: object, count: int) -> list[str] | None:
 
 
 def _find_net(value: object) -> LuaObject:
-    """The net itself, or the shallowest in nested tables; keys that usually hold a net go first."""
-    if isinstance(value, LuaObject) and value.class_name not in TDS_CLASSES:
-        return value
+    """The net itself, or the shallowest in nested tables and objects; keys that usually hold a net go first."""
     queue: deque[object] = deque([value])
     seen: set[int] = set()
     while queue:
@@ -111,12 +115,14 @@ def _find_net(value: object) -> LuaObject:
         if isinstance(table, LuaObject):
             if isinstance(table.get("modules"), LuaTable):
                 return table
-            table = table.fields if table.class_name in TDS_CLASSES else None
+            table = table.fields  # a tds container, or an object such as a trainer that has the net in a field
         if not isinstance(table, LuaTable) or id(table) in seen:
             continue
         seen.add(id(table))
         first = [table.get(key) for key in NESTED_NET_KEYS]
         queue.extend(v for v in (*first, *table.values()) if isinstance(v, (LuaObject, LuaTable)))
+    if isinstance(value, LuaObject) and value.class_name not in TDS_CLASSES:
+        return value  # a net of one module, or none: the errors about it name its class
     raise ModuleError(f"there is no network in it: the file holds {_summary(value)}")
 
 
@@ -177,6 +183,10 @@ class _TreeBuilder:
 
 def _replica(table: LuaObject, where: str) -> LuaObject:
     children = _children(table, "")
+    if table.get("dimension", 1) != 1:
+        raise ModuleError(
+            f"{where}: the nn.DataParallelTable splits dimension {table.get('dimension')!r:.20}; expected 1"
+        )
     if not children:
         raise ModuleError(f"{where}: the nn.DataParallelTable holds no network; expected one in its field modules[1]")
     return children[0]
@@ -216,9 +226,9 @@ def _tensors(item: LuaObject, where: str) -> dict[str, np.ndarray[Any, Any]]:
             )
         if value.size:
             found[name] = value
-    if "running_std" in found:
-        std = found.pop("running_std")
-        found.setdefault("running_var", _variance_of_inverse_std(std, item.get("eps", 1e-5)))
+    std = found.pop("running_std", None)
+    if std is not None and item.version < 2:
+        found["running_var"] = _variance_of_inverse_std(std, item.get("eps", 1e-5))
     return found
 
 

@@ -1,28 +1,35 @@
 """Module tree -> its outline: stem, residual blocks, head.
 
 Nested nn.Sequential are opened, so it does not matter how deep a file nests them, and modules without an effect on
-the output are left out.
+the output are left out. Fields that would make a module compute something else are refused (`fields`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from resnet_tools.errors import RecognitionError
 from resnet_tools.nets.architecture import ConvShape
+from resnet_tools.torch7.fields import check_fields
 from resnet_tools.torch7.modules import Module
 
 CONV, BN, RELU, ADD = "SpatialConvolution", "SpatialBatchNormalization", "ReLU", "CAddTable"
 MAX_POOL, AVERAGE_POOL, LINEAR = "SpatialMaxPooling", "SpatialAveragePooling", "Linear"
 FLATTEN = ("View", "Reshape")
-WITHOUT_EFFECT = ("Copy", "Identity", "Contiguous", "Dropout")  # at evaluation
+WITHOUT_EFFECT = ("Copy", "Identity", "Contiguous")
+LETS_FACTORS_THROUGH = (RELU, MAX_POOL, AVERAGE_POOL, *FLATTEN)  # f(a x) = a f(x) for a > 0
 OUTPUT_FUNCTIONS = ("SoftMax", "LogSoftMax")  # behind the classifier; we return its raw outputs
 
 
 @dataclass
 class Block:
-    """A residual block in the tree: [shared] ConcatTable{branch, shortcut} CAddTable [tail]."""
+    """A residual block in the tree: [shared] ConcatTable{branch, shortcut} CAddTable [tail].
+
+    `module` is the nn.Sequential that it stands in.
+    """
 
     module: Module
     shared: list[Module]
@@ -43,58 +50,169 @@ class Net:
     head: list[Module] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A module in order of execution, and the nn.Sequential that it stands in."""
+
+    module: Module
+    parent: Module
+
+    @property
+    def kind(self) -> str:
+        return self.module.kind
+
+
 def outline(tree: Module) -> Net:
     """Stem, blocks and head of a net, in order of execution.
 
-    Raises: RecognitionError if there are no residual blocks, or something other than a classifier behind them.
+    Raises: RecognitionError if there are no residual blocks, or a module that would change what others compute.
     """
-    net = Net(tree)
-    for item in _in_order(tree):
-        if isinstance(item, Block):
-            if net.head:
-                raise misfit(item.module, "nothing more after the last stage")
-            net.blocks.append(item)
+    # An nn.Sequential in an nn.Sequential means nothing: what a net computes is the row of its steps. The additions
+    # cut the row; what is between one addition and the next nn.ConcatTable belongs to the block before or behind.
+    for module in tree.walk():
+        check_fields(module)
+    net, gaps = Net(tree), [list[_Step]()]
+    steps = list(_steps(tree, tree))
+    at = 0
+    while at < len(steps):
+        if steps[at].kind == "ConcatTable":
+            net.blocks.append(_block(steps[at], steps[at + 1] if at + 1 < len(steps) else None))
+            gaps.append([])
+            at += 1  # the addition, too
         else:
-            (net.head if net.blocks else net.stem).append(item)
+            gaps[-1].append(steps[at])
+        at += 1
     if not net.blocks:
-        first = next((m for m in net.stem if m.kind != CONV), tree)
+        first = next((step.module for step in steps if step.kind != CONV), tree)
         raise misfit(
             first, "a residual net with blocks of nn.ConcatTable and nn.CAddTable, but there is no block in it"
         )
+    _share_out(net, gaps)
     if net.head and net.head[-1].kind in OUTPUT_FUNCTIONS:
         net.head.pop()
+    for part in (net.stem, net.head, *(part for b in net.blocks for part in (b.shared, b.branch, b.shortcut, b.tail))):
+        part[:] = _without_dropout(part)
     return net
 
 
-def _in_order(module: Module) -> Iterator[Module | Block]:
-    """The modules in order of execution, nested nn.Sequential opened, blocks kept whole."""
-    if any(child.kind == "ConcatTable" for child in module.children) and module.kind == "Sequential":
-        yield _block(module)
-    elif module.kind == "Sequential":
+def _steps(module: Module, parent: Module) -> Iterator[_Step]:
+    """The modules in order of execution, nested nn.Sequential opened, tables kept whole."""
+    if module.kind == "Sequential":
         for child in module.children:
-            yield from _in_order(child)
+            yield from _steps(child, module)
+    elif module.kind == "Copy":
+        _check_copy(module)
     elif module.kind not in WITHOUT_EFFECT:
-        yield module
+        yield _Step(module, parent)
 
 
-def _block(module: Module) -> Block:
-    steps = [c for c in module.children if c.kind not in WITHOUT_EFFECT]
-    at = next(i for i, step in enumerate(steps) if step.kind == "ConcatTable")
-    table = steps[at]
-    if len(table.children) != 2:
-        raise misfit(table, f"two children (the branch and the shortcut); it has {len(table.children)}")
-    if at + 1 >= len(steps) or steps[at + 1].kind != ADD:
-        raise misfit(steps[at + 1] if at + 1 < len(steps) else table, "an nn.CAddTable behind the nn.ConcatTable")
-    branch, shortcut = (_flat(child) for child in table.children)
+def _block(table: _Step, addition: _Step | None) -> Block:
+    """The block of this nn.ConcatTable, as yet without what is in front of and behind it."""
+    if len(table.module.children) != 2:
+        found = len(table.module.children)
+        raise misfit(table.module, f"two children (the branch and the shortcut); it has {found}")
+    if addition is None or addition.kind != ADD:
+        raise misfit(addition.module if addition else table.module, "an nn.CAddTable behind the nn.ConcatTable")
+    branch, shortcut = ([step.module for step in _steps(child, child)] for child in table.module.children)
     if sum(m.kind == CONV for m in branch) < sum(m.kind == CONV for m in shortcut):
         branch, shortcut = shortcut, branch
-    return Block(module, steps[:at], branch, shortcut, steps[at + 2 :])
+    return Block(table.parent, [], branch, shortcut, [])
 
 
-def _flat(module: Module) -> list[Module]:
-    if module.kind == "Sequential":
-        return [step for child in module.children for step in _flat(child)]
-    return [] if module.kind in WITHOUT_EFFECT else [module]
+def _share_out(net: Net, gaps: list[list[_Step]]) -> None:
+    """Give what is before the first block to the stem, between two blocks to one of them, and the rest to the head."""
+    # A module in an nn.Sequential of one block is that block's. What is loose, as in a net whose blocks lie in one
+    # row, is told by what it computes: a block ends with a ReLU, with a batch norm and a ReLU if all do, or at once.
+    first, *behind = gaps
+    lead = _own_lead(first, net.blocks[0]) or _loose_lead(first)
+    net.stem, net.blocks[0].shared = _modules(first[: len(first) - lead]), _modules(first[len(first) - lead :])
+    followings: list[Block | None] = [*net.blocks[1:], None]
+    leads = [0 if block is None else _own_lead(gap, block) for gap, block in zip(behind, followings, strict=True)]
+    loose = [gap[: len(gap) - lead] for gap, lead in zip(behind, leads, strict=True)]
+    norms = not lead and all([step.kind for step in steps[:2]] == [BN, RELU] for steps in loose)
+    for block, gap, steps, following in zip(net.blocks, behind, loose, followings, strict=True):
+        end = max(_own_tail(steps, block), _loose_tail(steps, block, norms, following is None))
+        block.tail = _modules(gap[:end])
+        if following is None:
+            net.head = _modules(gap[end:])
+        else:
+            following.shared = _modules(gap[end:])
+
+
+def _modules(steps: Sequence[_Step]) -> list[Module]:
+    return [step.module for step in steps]
+
+
+def _is_alone(block: Block) -> bool:
+    """Whether its nn.Sequential holds this block and nothing else."""
+    kinds = [child.kind for child in block.module.children]
+    return kinds.count("ConcatTable") == 1 and not {CONV, MAX_POOL, AVERAGE_POOL, LINEAR}.intersection(kinds)
+
+
+def _own_lead(steps: Sequence[_Step], block: Block) -> int:
+    """How many of the modules in front of a block stand in its own nn.Sequential."""
+    return sum(step.parent is block.module for step in steps) if _is_alone(block) else 0
+
+
+def _loose_lead(steps: Sequence[_Step]) -> int:
+    """A batch norm and a ReLU in front of the first block are its own where the stem ends before them."""
+    kinds = [step.kind for step in steps]
+    stem = 3 if kinds[1:3] == [BN, RELU] else 1
+    stem += kinds[stem : stem + 1] == [MAX_POOL]
+    return 2 if kinds[stem:] == [BN, RELU] else 0
+
+
+def _own_tail(steps: Sequence[_Step], block: Block) -> int:
+    return sum(step.parent is block.module for step in steps) if _is_alone(block) else 0
+
+
+def _loose_tail(steps: Sequence[_Step], block: Block, norms: bool, is_last: bool) -> int:
+    """How many of the modules behind an addition end its block. `norms`: batch norm and ReLU end every block."""
+    kinds = [step.kind for step in steps]
+    if kinds[:1] == [RELU]:
+        return 1
+    if block.branch and block.branch[-1].kind == BN:  # post-activation: a ReLU should be here
+        return int(kinds[:1] not in ([], [AVERAGE_POOL])) if is_last else len(steps)
+    return 2 if norms else 0
+
+
+def _without_dropout(steps: Sequence[Module]) -> list[Module]:
+    """The steps without nn.Dropout; what its version 1 scales by is noted at the next module with weights.
+
+    Raises: RecognitionError naming a Dropout whose factor would have to go through what does not let it.
+    """
+    kept: list[Module] = []
+    scale, scaling = 1.0, None
+    for step in steps:
+        if step.kind == "Dropout":
+            factor = _dropout_factor(step)
+            scale, scaling = scale * factor, scaling if factor == 1 else step
+            continue
+        if scaling is not None and step.kind in (CONV, LINEAR):
+            step, scale, scaling = replace(step, input_scale=scale), 1.0, None
+        elif scaling is not None and step.kind not in LETS_FACTORS_THROUGH:
+            break
+        kept.append(step)
+    if scaling is not None:
+        raise RecognitionError(
+            f"{scaling.where} ({scaling.class_name}) is of version 1 and scales by {scale:g} at evaluation; "
+            "expected a convolution or nn.Linear behind it, in whose weights that goes"
+        )
+    return kept
+
+
+def _dropout_factor(dropout: Module) -> float:
+    """What it multiplies by at evaluation: 1 - p without the field v2, which came in 2015."""
+    p = dropout.fields.get("p", 0.5)
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p < 1:
+        raise RecognitionError(f"{dropout.where} ({dropout.class_name}): p is {p!r:.40}; expected 0 to 1")
+    return 1.0 if dropout.fields.get("v2", False) else 1.0 - p
+
+
+def _check_copy(copy: Module) -> None:
+    output = copy.item.get("output")
+    if isinstance(output, np.ndarray) and output.dtype not in (np.float32, np.float64):
+        raise misfit(copy, f"nn.Copy to float or double; it copies to {output.dtype}")
 
 
 def misfit(module: Module, expected: str) -> RecognitionError:
@@ -107,7 +225,7 @@ def conv_shape(conv: Module) -> ConvShape:
 
     Raises: RecognitionError if it is not square, or its fields contradict its weight.
     """
-    weight = conv.tensors.get("weight")
+    weight, bias = conv.tensors.get("weight"), conv.tensors.get("bias")
     if weight is None or weight.ndim not in (2, 4):
         raise misfit(conv, "a convolution with a weight of four dimensions")
     groups = max(1, conv.number("groups", 1))
@@ -115,18 +233,33 @@ def conv_shape(conv: Module) -> ConvShape:
     outputs = weight.shape[0]
     inputs = weight[0].size // max(1, kernel * kernel) * groups
     stride = conv.number("dW", 1)
-    if not is_square(conv) or weight.size * groups != outputs * inputs * kernel * kernel:
-        size = "x".join(map(str, weight.shape))
+    size = "x".join(map(str, weight.shape))
+    planes = conv.number("nInputPlane", inputs), conv.number("nOutputPlane", outputs)
+    infers_planes = weight.ndim == 4 and not conv.class_name.startswith("cudnn.")
+    fits = weight.size * groups == outputs * inputs * kernel * kernel
+    if not is_square(conv) or not fits or not (infers_planes or planes == (inputs, outputs)):
         raise misfit(conv, f"a square convolution whose fields agree with its weight of size {size}")
+    if bias is not None and bias.shape != (outputs,):
+        found = "x".join(map(str, bias.shape))
+        raise misfit(conv, f"a bias of its {outputs} outputs; it has one of size {found}")
     return ConvShape(inputs, outputs, kernel, stride, groups)
 
 
+def paddings(module: Module) -> tuple[int, int]:
+    """Across and down, as updateOutput takes them: a missing one is 0, never the other one."""
+    if module.kind == CONV and module.class_name.startswith("nn.") and module.item.get("padding"):
+        return module.number("padding", 0), module.number("padding", 0)  # files of 2014
+    return module.number("padW", 0), module.number("padH", 0)
+
+
 def padding(module: Module) -> int:
-    """`padW`; files of 2014 call it `padding`."""
-    return module.number("padW", module.number("padding", 0))
+    return paddings(module)[0]
 
 
 def is_square(module: Module) -> bool:
-    """Whether kernel, stride and padding are the same in both directions; a missing H is the W."""
-    pairs = (("kH", "kW"), ("dH", "dW"), ("padH", "padW"))
-    return all(module.number(h, module.number(w, 0)) == module.number(w, module.number(h, 0)) for h, w in pairs)
+    """Whether kernel, stride and padding are the same in both directions."""
+    across, down = paddings(module)
+    pairs = (("kH", "kW"), ("dH", "dW"))
+    return across == down and all(
+        module.number(h, module.number(w, 0)) == module.number(w, module.number(h, 0)) for h, w in pairs
+    )

@@ -20,6 +20,12 @@ Steps = Generator[Any, Any, Any]
 Payload = Callable[[Reader, str, int, int], Any]
 Longs = tuple[int, ...]
 
+_MERSENNE_WORDS = 624
+# THGenerator: long seed, int left, int seeded, long next, long state[624], double normal[3], int normal_is_valid.
+GENERATOR_BYTES = 8 + 4 + 4 + 8 + 8 * _MERSENNE_WORDS + 3 * 8 + 8
+GENERATOR_FIELD = b"state"
+NAME_ONLY = ("torch.Timer", "torch.DiskFile", "torch.PipeFile", "torch.MemoryFile")
+
 UNFINISHED = object()  # stands for an object whose payload is being read and that cannot be referred to yet
 MAX_DIMENSIONS = 32  # numpy 1 has no more; nets have 5
 _MOST = 2**59  # elements, or steps of a stride: numpy counts them in bytes, in 64 bits
@@ -79,6 +85,21 @@ def read_vec(reader: Reader, class_name: str, version: int, index: int) -> Steps
     for position in range(1, reader.read_count(reader.read_long, 1) + 1):
         value.fields[position] = yield reader.begin_object()
     return value
+
+
+def read_nothing(reader: Reader, class_name: str, version: int, index: int) -> LuaObject:
+    """An object that Torch7 writes by its name alone."""
+    return LuaObject(class_name, version)
+
+
+def read_generator(reader: Reader, class_name: str, version: int, index: int) -> LuaObject:
+    """A random number generator: the C struct as it lies in memory, as the bytes of the field `state`."""
+    reader.what = "the state of the generator"
+    state = reader.read_bytes(GENERATOR_BYTES)
+    words = np.frombuffer(state, "<u8", _MERSENNE_WORDS, offset=24)
+    if words.max() >> 32:  # they are 32-bit numbers in longs of 8 bytes
+        raise reader.error(f"the {_MERSENNE_WORDS} numbers of a 64-bit machine's generator", "something else")
+    return LuaObject(class_name, version, LuaTable([(GENERATOR_FIELD, state)]))
 
 
 def read_storage(reader: Reader, class_name: str, version: int, index: int) -> T7Storage:
@@ -161,5 +182,7 @@ PAYLOADS: dict[str, Payload] = {
     "tds.Hash": read_hash,
     "tds.Vec": read_vec,
     "nn.DataParallelTable": read_data_parallel_table,
+    "torch.Generator": read_generator,
+    **dict.fromkeys(NAME_ONLY, read_nothing),
     **{name: read_storage if name.endswith("Storage") else read_tensor for name in DTYPES[8]},
 }

@@ -82,6 +82,8 @@ class T7Reader(ByteReader):
         return bool(self.read_boolean())
 
     def begin_table(self, tag: int) -> Any:
+        # The memo: a file names an object that comes again, perhaps inside itself, by its index. So the table is known
+        # before its entries are read.
         index = self.read_index()
         if index in self.objects:
             return self.known(index, LuaTable)
@@ -134,6 +136,8 @@ class T7Reader(ByteReader):
             return self.known(index, LuaObject, T7Tensor, T7Storage)
         class_name, version = self.read_class()
         self.classes.append(class_name)
+        # A payload that can hold a reference to its own object replaces this by the object before it reads on; in all
+        # others such a reference is an error.
         self.objects[index] = UNFINISHED
         value = PAYLOADS.get(class_name, read_object)(self, class_name, version, index)
         if type(value) is GeneratorType:

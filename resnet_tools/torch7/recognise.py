@@ -9,8 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from resnet_tools.errors import RecognitionError
-from resnet_tools.nets.architecture import Architecture, Order, Pooling, ShortcutType
+from resnet_tools.nets.architecture import (
+    COLOR_CHANNELS,
+    GRAY_CHANNELS,
+    MAX_STAGES,
+    Architecture,
+    Order,
+    Pooling,
+    ShortcutType,
+    last_stage_px,
+)
 from resnet_tools.torch7.modules import Module
 from resnet_tools.torch7.outline import (
     AVERAGE_POOL,
@@ -25,6 +36,8 @@ from resnet_tools.torch7.outline import (
     outline,
 )
 from resnet_tools.torch7.template import Bound, bind
+
+MAX_CROP_PX = 4096  # what is prepared around it stays within the limit of images
 
 
 def recognise(tree: Module) -> Architecture:
@@ -44,7 +57,26 @@ def recognise_and_bind(tree: Module) -> tuple[Architecture, Bound]:
     return architecture, bound
 
 
+def crop_px(tree: Module, architecture: Architecture) -> int | None:
+    """The side of the images that the last pooling of a recognised net is made for, as Lua can run it; None if unknown.
+
+    Several sides may end in the same window; then it is the one that cudnn noted in the first convolution, or the
+    largest.
+    """
+    window = [module for module in tree.walk() if module.kind == AVERAGE_POOL][-1].number("kW", 1)
+    first = next(module for module in tree.walk() if module.kind == CONV)
+    noted = first.item.get("iSize")
+    if isinstance(noted, np.ndarray) and noted.shape == (4,):
+        height, width = (int(side) for side in noted[2:])
+        if height == width and 0 < height <= MAX_CROP_PX and last_stage_px(architecture, height) == window:
+            return height
+    largest = window << (len(architecture.stages) - 1 + (2 if architecture.stem == "imagenet" else 0))
+    return largest if 0 < largest <= MAX_CROP_PX else None
+
+
 def _guess(net: Net) -> Architecture:
+    # Only a guess: each choice is made by one telling module. Whether all the others agree is what `bind` finds out, so
+    # nothing here has to look at a module twice.
     first = net.blocks[0]
     if len(first.convolutions) not in (2, 3):
         where = first.branch[0] if first.branch else first.module
@@ -73,6 +105,7 @@ def _guess(net: Net) -> Architecture:
         bn_eps=_fraction(batch_norms[0], "eps", 1e-5) if batch_norms else 1e-5,
         bn_momentum=_fraction(batch_norms[0], "momentum", 0.1) if batch_norms else 0.1,
         num_classes=_classes(net),
+        in_channels=GRAY_CHANNELS if conv_shape(stem_conv).inputs == GRAY_CHANNELS else COLOR_CHANNELS,
     )
 
 
@@ -86,6 +119,8 @@ def _stages(blocks: Sequence[Block]) -> list[list[Block]]:
         strided = any(conv.number("dW", 1) > 1 for conv in block.convolutions)
         if not stages or strided or width != conv_shape(stages[-1][0].convolutions[-1]).outputs:
             stages.append([])
+        if len(stages) > MAX_STAGES:
+            raise misfit(block.module, f"no more than {MAX_STAGES} stages before it, each with another stride or width")
         stages[-1].append(block)
     return stages
 
@@ -95,6 +130,8 @@ def _order(blocks: Sequence[Block]) -> Order:
         return "bn-after-addition"
     if blocks[0].tail:
         return "post-activation"
+    # Pre-activation. In the one order a block whose shape changes activates its input for branch and shortcut alike
+    # (`shared`); in the other every branch begins with its own batch norm, that of the very first block too.
     raw = not any(block.shared for block in blocks) and blocks[0].branch[0].kind == BN
     return "pre-activation-raw-shortcut" if raw else "pre-activation"
 
@@ -104,10 +141,13 @@ def _shortcut(blocks: Sequence[Block], order: Order) -> tuple[ShortcutType, bool
     if not projections:
         padded = any(block.shortcut for block in blocks)
         return ("A" if padded else "B"), order in ("post-activation", "pre-activation-raw-shortcut")
-    everywhere = any(
-        conv_shape(b.convolutions[0]).inputs == conv_shape(b.convolutions[-1]).outputs for b in projections
-    )
+    everywhere = any(_keeps_shape(block) for block in projections)
     return ("C" if everywhere else "B"), any(s.kind == BN for block in projections for s in block.shortcut)
+
+
+def _keeps_shape(block: Block) -> bool:
+    shapes = [conv_shape(conv) for conv in block.convolutions]
+    return shapes[0].inputs == shapes[-1].outputs and all(shape.stride == 1 for shape in shapes)
 
 
 def _pooling(head: Sequence[Module]) -> Pooling:

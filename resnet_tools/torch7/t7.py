@@ -25,6 +25,8 @@ inside the object itself. Payload by class:
     tds.Hash              long count, then count pairs of objects
     tds.Vec               long count, then count objects
     nn.DataParallelTable  from version 2: object: table of GPU numbers, object: table of fields
+    torch.Timer           nothing; so too of torch.DiskFile, torch.PipeFile and torch.MemoryFile
+    torch.Generator       the 5048 bytes of a 64-bit machine's THGenerator
     any other             object: table of fields (a class with a format of its own cannot be read)
 
 Elements are Byte u8, Char i8, Short i16, Int i32, Long a `long`, Half f16, Float f32, Double f64; "torch.CudaTensor"
@@ -35,7 +37,7 @@ the elements of one array (sizes, strides, a storage) are separated by spaces. A
 raw bytes and a newline; the elements of Byte and Char storages are such raw bytes too. Empty arrays and empty strings
 have no line of their own. Half elements are written as floats.
 
-Source: torch7 File.lua, generic/Storage.c, generic/Tensor.c, lib/TH/THDiskFile.c at 814ea4a.
+Source: torch7 File.lua, generic/Storage.c, generic/Tensor.c, Generator.c, lib/TH/THDiskFile.c at 814ea4a.
 """
 
 from __future__ import annotations

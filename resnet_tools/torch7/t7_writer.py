@@ -35,7 +35,7 @@ import torchfile
 from resnet_tools.errors import T7Error
 from resnet_tools.torch7.byte_writer import AsciiOutput, BinaryOutput
 from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage
-from resnet_tools.torch7.payloads import DTYPES, MAX_DIMENSIONS
+from resnet_tools.torch7.payloads import DTYPES, GENERATOR_BYTES, GENERATOR_FIELD, MAX_DIMENSIONS, NAME_ONLY
 
 Array = np.ndarray[Any, Any]
 Children = Iterator[tuple[str, object, object]]  # how the place of a value reads, the label for the {} in it, the value
@@ -192,11 +192,22 @@ class _Writer:
         if not self.begin_indexed(torchfile.TYPE_TORCH, value):
             return None
         self.put_class(name, version)
+        if name in NAME_ONLY:
+            return None
+        if name == "torch.Generator":
+            self.put_generator(fields)
+            return None
         if name == "tds.Hash":
             return self.begin_entries(fields, self.out.long)
         if name == "tds.Vec":
             return self.begin_vec(fields)
         return iter([(".gpu_assignments", None, gpus)] * has_gpus + [("", None, fields)])
+
+    def put_generator(self, fields: dict[Any, Any]) -> None:
+        state = fields.get(GENERATOR_FIELD)
+        if not isinstance(state, bytes) or len(state) != GENERATOR_BYTES:
+            raise self.error(f"a torch.Generator whose state is not {GENERATOR_BYTES} bytes")
+        self.out.put_elements([np.frombuffer(state, np.uint8)])
 
     def begin_vec(self, fields: dict[Any, Any]) -> Children:
         places = range(1, len(fields) + 1)
@@ -209,6 +220,9 @@ class _Writer:
         if version > 0:
             self.out.put_string(b"V %d" % version)
         self.out.put_string(name.encode())
+
+    def begin_masked(self, value: Array) -> None:
+        raise self.error("a masked array; tensors have no masks: fill it first, as with .filled(0)")
 
     def begin_tensor(self, value: Array) -> Children | None:
         name, storage = self.torch_type(value, "Tensor"), getattr(value, "storage", None)
@@ -288,6 +302,7 @@ class _Writer:
         LuaFunction: begin_function,
         LuaObject: begin_object,
         T7Storage: begin_storage,
+        np.ma.MaskedArray: begin_masked,
         np.ndarray: begin_tensor,
     }
 

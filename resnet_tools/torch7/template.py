@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from resnet_tools.errors import RecognitionError
-from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture, BlockShape, ConvShape, block_shapes
+from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture, BlockShape, ConvShape, block_shapes, stem_shape
 from resnet_tools.torch7.modules import Module
 from resnet_tools.torch7.outline import (
     AVERAGE_POOL,
@@ -86,15 +87,15 @@ def _expected_shortcut(shape: BlockShape, prefix: str) -> list[Expected]:
     if shape.shortcut == "identity":
         return []
     if shape.shortcut == "zero-padded":
-        return [Expected(AVERAGE_POOL, zero_pad_stride=shape.stride), Expected("Concat")]
+        pool = Expected(AVERAGE_POOL, zero_pad_stride=shape.stride)
+        return [pool] if shape.inputs == shape.outputs else [pool, Expected("Concat")]
     conv = ConvShape(shape.inputs, shape.outputs, 1, shape.stride)
     norm = [Expected(BN, f"{prefix}.downsample.1", width=shape.outputs)] if shape.shortcut_batch_norm else []
     return [Expected(CONV, f"{prefix}.downsample.0", conv), *norm]
 
 
 def expected_stem(architecture: Architecture) -> list[Expected]:
-    kernel, stride = (7, 2) if architecture.stem == "imagenet" else (3, 1)
-    steps = [Expected(CONV, "conv1", ConvShape(3, architecture.stem_width, kernel, stride))]
+    steps = [Expected(CONV, "conv1", stem_shape(architecture))]
     if architecture.stem_batch_norm:
         steps += [Expected(BN, "bn1", width=architecture.stem_width), Expected(RELU)]
     return steps + ([Expected(MAX_POOL)] if architecture.stem == "imagenet" else [])
@@ -104,7 +105,12 @@ def expected_head(architecture: Architecture) -> list[Expected]:
     width = architecture.feature_length
     steps = [Expected(BN, "norm", width=width), Expected(RELU)] if architecture.pre_activation else []
     window_px = POOL_WINDOW_PX[architecture.stem] if architecture.pooling == "sum" else 0
-    return [*steps, Expected(AVERAGE_POOL, width=window_px), Expected("View"), Expected(LINEAR, "fc", width=width)]
+    return [
+        *steps,
+        Expected(AVERAGE_POOL, width=window_px),
+        Expected("View", width=width),
+        Expected(LINEAR, "fc", width=width),
+    ]
 
 
 def _match(steps: Sequence[Module], expected: Sequence[Expected], parent: Module, bound: Bound) -> None:
@@ -195,11 +201,21 @@ def _check_concat(module: Module, wanted: Expected) -> None:
 def _check_flatten(module: Module, wanted: Expected) -> None:
     if module.kind not in FLATTEN:
         raise misfit(module, "nn.View or nn.Reshape")
+    size = module.fields.get("size", (-1,))
+    count = module.number("numElements", module.number("nelement", wanted.width))
+    inferred = isinstance(size, tuple) and -1 in size
+    if not isinstance(size, tuple) or not (inferred or math.prod(size) == count == wanted.width):
+        raise misfit(module, f"one row of {wanted.width} numbers an image; its size is {size} and it takes {count}")
 
 
 def _check_linear(module: Module, wanted: Expected) -> None:
     _check_kind(module, wanted)
-    inputs = module.tensors["weight"].shape[-1] if "weight" in module.tensors else 0
+    weight = module.tensors.get("weight")
+    outputs, inputs = weight.shape if weight is not None and weight.ndim == 2 else (0, 0)
+    bias = module.tensors.get("bias")
+    if bias is not None and bias.shape != (outputs,):
+        found = "x".join(map(str, bias.shape))
+        raise misfit(module, f"a bias of its {outputs} outputs; it has one of size {found}")
     if inputs != wanted.width:
         raise RecognitionError(f"{module.where} ({module.class_name}) takes {inputs} inputs; expected {wanted.width}")
 

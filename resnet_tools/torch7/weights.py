@@ -28,7 +28,7 @@ def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tens
     """Every parameter and buffer of `ResNet(architecture)`, float32 (batch counters int64), from the bound modules.
 
     Warns when batch norms of the first upload of resnet-200 are cut to the width that was trained.
-    Raises: ModuleError if the weights overlap in the file.
+    Raises: ModuleError if the weights overlap in the file, or a double is too large for float32.
     """
     _check_storage([module for module, _ in bound.values()])
     weights = _Weights()
@@ -41,7 +41,11 @@ def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tens
             weights.add_convolution(key, module, architecture.conv_bias)
         else:
             weights.add_linear(key, module)
-    copy_all(weights.copies)
+    with np.errstate(over="ignore"):  # checked below
+        copy_all(weights.copies)
+    weights.check_range(bound)
+    for key, scale in weights.scales.items():
+        weights.state[key].mul_(scale)
     if cut:
         warnings.warn(
             f"{len(cut)} batch norms are {FIRST_UPLOAD_FACTOR} times too wide, as in the first upload of resnet-200 "
@@ -72,6 +76,19 @@ class _Weights:
     def __init__(self) -> None:
         self.state: dict[str, torch.Tensor] = {}
         self.copies: list[tuple[Array, Array]] = []
+        self.keys: list[str] = []  # of the copies
+        self.scales: dict[str, float] = {}  # by which a weight is multiplied for what is done to its module's input
+
+    def check_range(self, bound: Bound) -> None:
+        """Raises: ModuleError if a number of double precision has become infinite in single precision."""
+        for key, (source, target) in zip(self.keys, self.copies, strict=True):
+            if source.dtype == np.float64 and np.isinf(target).any() and np.isfinite(source[np.isinf(target)]).any():
+                prefix, _, name = key.rpartition(".")
+                module = bound[prefix][0]
+                raise ModuleError(
+                    f"{module.where} ({module.class_name}): {name} holds {np.abs(source).max():g}; "
+                    "expected at most 3.4e+38, the largest number in float32"
+                )
 
     def add_batch_norm(self, key: str, module: Module, width: int) -> None:
         tensors = module.tensors
@@ -84,12 +101,12 @@ class _Weights:
     def add_convolution(self, key: str, module: Module, with_bias: bool) -> None:
         conv = conv_shape(module)
         shape = (conv.outputs, conv.inputs // conv.groups, conv.kernel, conv.kernel)
-        self.add(f"{key}.weight", module.tensors["weight"].reshape(shape))
+        self.add(f"{key}.weight", module.tensors["weight"].reshape(shape), module.input_scale)
         if with_bias:
             self.add_or_fill(f"{key}.bias", module.tensors.get("bias"), conv.outputs, 0)
 
     def add_linear(self, key: str, module: Module) -> None:
-        self.add(f"{key}.weight", module.tensors["weight"])
+        self.add(f"{key}.weight", module.tensors["weight"], module.input_scale)
         self.add_or_fill(f"{key}.bias", module.tensors.get("bias"), module.tensors["weight"].shape[0], 0)
 
     def add_or_fill(self, key: str, array: Array | None, width: int, default: float) -> None:
@@ -98,6 +115,9 @@ class _Weights:
         else:
             self.add(key, array[:width])
 
-    def add(self, key: str, array: Array) -> None:
+    def add(self, key: str, array: Array, scale: float = 1.0) -> None:
         self.state[key] = torch.empty(array.shape, dtype=torch.float32)
+        self.keys.append(key)
         self.copies.append((array, self.state[key].numpy()))
+        if scale != 1:
+            self.scales[key] = scale

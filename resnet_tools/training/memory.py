@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from resnet_tools.compute.device import release_cached_memory
 from resnet_tools.errors import DeviceMemoryError
-from resnet_tools.nets.resnet import ResidualBlock, ResNet
+from resnet_tools.nets.blocks import ResidualBlock
+from resnet_tools.nets.resnet import ResNet
 from resnet_tools.training.optimizer import batch_norms
 
 

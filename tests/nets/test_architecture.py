@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def test_any_damaged_value_is_an_error_of_ours_or_possible(net, field, value):
         found = Architecture.from_dict(values)
     except CheckpointError:
         return
-    assert found.to_dict() == values
+    assert {"in_channels": 3} | found.to_dict() == {"in_channels": 3} | values
 
 
 @pytest.mark.parametrize(
@@ -55,12 +56,21 @@ def test_any_damaged_value_is_an_error_of_ours_or_possible(net, field, value):
         ({"stages": [1]}, "differ in length"),
         ({"groups": 7}, "7 groups do not divide"),
         ({"bn_eps": float("nan")}, "bn_eps is nan"),
+        ({"in_channels": 2}, "images of 2 channels; expected 3, or 1 for gray"),
+        ({"in_channels": True}, "in_channels is True, which is not possible"),
+        ({"stages": [1] * 5, "widths": [8] * 5, "inner_widths": [8] * 5}, "5 stages; expected 1 to 4"),
     ],
 )
 def test_impossible_values_are_named(change, message):
     values = named_architecture("cifar10-resnet-20").to_dict() | change
     with pytest.raises(CheckpointError, match=message):
         Architecture.from_dict(values)
+
+
+def test_a_net_of_color_images_is_written_as_it_was_before_gray_ones_existed():
+    net = named_architecture("cifar10-resnet-20")
+    assert "in_channels" not in net.to_dict()
+    assert replace(net, in_channels=1).to_dict()["in_channels"] == 1
 
 
 @pytest.mark.parametrize("values", [None, [], "x", {}, {"block": "basic"}])

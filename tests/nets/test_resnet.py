@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,18 +62,18 @@ def test_state_dicts_load_strictly_into_torchvision_and_compute_the_same(ours, t
 def test_logits_are_the_classifier_of_the_features(net):
     model = build_resnet(net).eval()
     with torch.inference_mode():
-        features = model.forward_features(torch.ones(2, 3, 40, 33))
+        images = torch.ones(2, net.in_channels, 40, 33)
+        features = model.forward_features(images)
         assert features.shape == (2, net.feature_length)
-        assert torch.equal(model(torch.ones(2, 3, 40, 33)), model.fc(features))
+        assert torch.equal(model(images), model.fc(features))
 
 
 @settings(deadline=None, max_examples=30)
 @given(architectures())
 def test_folded_batch_norms_change_nothing(net):
     model = with_lively_batch_norms(build_resnet(net))
-    folded = copy.deepcopy(model)
-    fold_batch_norm(folded)
-    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    folded = fold_batch_norm(copy.deepcopy(model))
+    images = torch.randn(2, net.in_channels, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected, found = model(images), folded(images)
     assert (found - expected).abs().max() <= 1e-5 * max(1, expected.abs().max())
@@ -143,11 +144,32 @@ def test_new_nets_are_initialised_as_the_original_does():
         ({"depth": 18, "shortcut_type": "D"}, "shortcut_type is 'D', which is not possible"),
         ({"depth": 18, "classes": 0}, "0 classes"),
         ({"depth": 18, "classes": 2.5}, "classes is 2.5, which is not possible"),
+        ({"depth": 18, "num_classes": 5, "classes": 5}, "num_classes and classes are both given"),
+        ({"depth": 18, "in_channels": 4}, "images of 4 channels; expected 3, or 1 for gray"),
     ],
 )
 def test_nets_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ResnetToolsError, match=message):
         build_resnet(**options)
+
+
+def test_classes_is_the_older_name_of_num_classes():
+    assert build_resnet("cifar10-resnet-20", classes=7).architecture.num_classes == 7
+    assert build_resnet("cifar10-resnet-20", num_classes=7).architecture.num_classes == 7
+
+
+def test_a_net_of_gray_images_takes_one_channel():
+    model = build_resnet("cifar10-resnet-20", in_channels=1).eval()
+    assert model.conv1.weight.shape == (16, 1, 3, 3)
+    assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    assert "1 input channel" in describe(model.architecture)
+
+
+@pytest.mark.parametrize("shortcut_type", ["A", "B"])
+def test_a_stage_of_the_same_width_halves_the_sides_on_both_paths(shortcut_type):
+    net = replace(architecture(8, dataset="cifar10"), widths=(16, 16, 16), inner_widths=(16, 16, 16))
+    model = build_resnet(replace(net, shortcut_type=shortcut_type)).eval()
+    assert model.layer2(torch.zeros(1, 16, 32, 32)).shape == (1, 16, 16, 16)
 
 
 def test_an_unknown_name_lists_the_names():

@@ -26,9 +26,9 @@ class LuaNet:
         a = self.a
         net = []
         if a.stem == "imagenet":
-            net.append(self.conv(3, a.stem_width, 7, 2, 3))
+            net.append(self.conv(a.in_channels, a.stem_width, 7, 2, 3))
         else:
-            net.append(self.conv(3, a.stem_width, 3, 1, 1))
+            net.append(self.conv(a.in_channels, a.stem_width, 3, 1, 1))
         if a.stem_batch_norm:
             net += [self.bn(a.stem_width), self.relu()]
         if a.stem == "imagenet":

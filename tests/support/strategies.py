@@ -46,4 +46,5 @@ def architectures(draw: st.DrawFn) -> Architecture:
         bn_eps=draw(st.sampled_from([1e-5, 1e-3])),
         bn_momentum=draw(st.sampled_from([0.1, 0.01])),
         num_classes=draw(st.integers(1, 12)),
+        in_channels=draw(st.sampled_from([3, 3, 1])),
     )

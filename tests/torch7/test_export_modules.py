@@ -13,14 +13,17 @@ import torch
 from hypothesis import assume, given, settings
 
 from resnet_tools import load_checkpoint, read_t7, save_t7
+from resnet_tools.checkpoints.checkpoint import Checkpoint, default_preprocessing, save_model
+from resnet_tools.checkpoints.convert import Target, convert
 from resnet_tools.errors import ModuleError
 from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture
-from resnet_tools.nets.catalog import architecture
+from resnet_tools.nets.catalog import architecture, named_architecture
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.torch7.export_modules import BATCH, SIDE_PX, lua_modules
 from resnet_tools.torch7.lua import LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.modules import module_tree
-from resnet_tools.torch7.recognise import recognise_and_bind
+from resnet_tools.torch7.recognise import crop_px as recognise_crop_px
+from resnet_tools.torch7.recognise import recognise, recognise_and_bind
 from resnet_tools.torch7.weights import state_dict
 from tests.support.golden import DATA, GOLDEN, ModelCase, model_cases, needs_golden, other_model_cases
 from tests.support.strategies import architectures
@@ -161,6 +164,66 @@ def test_pooling_covers_the_last_stage_of_any_net():
     net = replace(net, pooling="sum")
     with pytest.raises(ModuleError, match="it sums over 7 x 7 positions, and its last stage has 14 x 14"):
         lua_modules(net, arrays(ResNet(net)))
+
+
+@pytest.mark.parametrize("package", ["nn", "cudnn"])
+@pytest.mark.parametrize(
+    ("net", "crop_px", "window_px"),
+    [
+        (architecture(18, num_classes=3), 32, 1),
+        (architecture(18, num_classes=3), 100, 4),  # 100, 50, 25, 13, 7, 4
+        (architecture(18, num_classes=3), 320, 10),
+        (architecture(8, dataset="cifar10"), 64, 16),
+        (architecture(8, dataset="cifar10"), 28, 7),
+    ],
+)
+def test_pooling_fits_the_crop_which_is_read_back(net, crop_px, window_px, package):
+    narrow = replace(net, stem_width=4, widths=(4, 8, 16, 32)[: len(net.stages)])
+    narrow = replace(narrow, inner_widths=narrow.widths)
+    lua = lua_modules(narrow, arrays(ResNet(narrow)), package=package, crop_px=crop_px)
+    tree = module_tree(lua)
+    pool = [module for module in tree.walk() if module.kind == "SpatialAveragePooling"][-1]
+    assert (pool.item["kW"], pool.item["kH"]) == (window_px, window_px)
+    assert recognise(tree) == narrow
+    assert recognise_crop_px(tree, narrow) == crop_px
+
+
+def test_without_a_note_of_cudnn_the_crop_is_the_largest_that_fits():
+    net = architecture(8, dataset="cifar10")
+    tree = module_tree(lua_modules(net, arrays(ResNet(net)), crop_px=30))
+    assert recognise_crop_px(tree, net) == 30
+    del tree.children[0].item.fields["iSize"]
+    assert recognise_crop_px(tree, net) == 32  # 32, 16, 8, as 30, 15, 8
+
+
+@pytest.mark.parametrize("package", ["nn", "cudnn"])
+def test_a_converted_net_is_read_back_with_its_crop(package, tmp_path):
+    net = replace(architecture(18, num_classes=3), stem_width=4, widths=(4, 8, 16, 32), inner_widths=(4, 8, 16, 32))
+    preprocessing = replace(default_preprocessing(net), resize_px=37, crop_px=32)
+    save_model(Checkpoint(ResNet(net).eval(), net, None, preprocessing, "pt"), tmp_path / "net.pt")
+    convert(tmp_path / "net.pt", Target(tmp_path / "net.t7", package=package))
+    found = load_checkpoint(tmp_path / "net.t7").preprocessing
+    assert (found.crop_px, found.resize_px) == (32, 37)  # 37 / 32 is 256 / 224
+
+
+@pytest.mark.parametrize("name", ["published-resnet-18", "published-resnet-34"])
+def test_the_bare_shortcuts_of_the_published_files_keep_a_bias_that_can_be_trained(name):
+    net = replace(named_architecture(name), stem_width=2, widths=(2, 4, 8, 16), inner_widths=(2, 4, 8, 16))
+    tree = module_tree(lua_modules(net, arrays(ResNet(net))))
+    biased = [module for module in tree.walk() if module.kind == "SpatialConvolution" and "bias" in module.item]
+    assert [module.path for module in biased] == ["6.1.1.2", "7.1.1.2", "8.1.1.2"]
+    for module, width in zip(biased, (4, 8, 16), strict=True):
+        assert module.item["bias"].tolist() == module.item["gradBias"].tolist() == [0] * width
+        assert module.item["bias"].storage is module.item["weight"].storage
+        assert module.item["bias"].storage_offset == module.item["weight"].storage_offset + module.item["weight"].size
+    assert recognise(tree) == net
+
+
+def test_a_net_of_gray_images_is_written_with_one_input_plane():
+    net = replace(architecture(8, dataset="cifar10"), in_channels=1)
+    lua = lua_modules(net, arrays(ResNet(net)))
+    assert lua["modules"][1]["nInputPlane"] == 1
+    assert recognise(module_tree(lua)) == net
 
 
 def test_shortcuts_of_type_a_double_the_channels():

@@ -47,6 +47,10 @@ def net() -> LuaObject:
         LuaTable([(b"epoch", 3), (b"state", LuaTable([(b"net", net())]))]),
         LuaTable([(1, net())]),
         container("nn.DataParallelTable", [net()]),
+        LuaObject("my.Trainer", 1, LuaTable([(b"epoch", 3), (b"opt", LuaTable()), (b"model", net())])),
+        LuaTable(
+            [(b"trainer", LuaObject("Trainer", 1, LuaTable([(b"timer", LuaObject("torch.Timer")), (b"net", net())])))]
+        ),
         LuaObject("tds.Hash", 0, LuaTable([(b"model", net())])),
         LuaTable([(b"optimizer", module("optim.State")), (b"best", container("nn.DataParallelTable", [net()]))]),
     ],

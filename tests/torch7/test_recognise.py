@@ -16,7 +16,7 @@ from resnet_tools.nets.catalog import PUBLISHED, architecture
 from resnet_tools.torch7.lua import LuaObject
 from resnet_tools.torch7.modules import module_tree
 from resnet_tools.torch7.recognise import recognise
-from tests.support.lua_nets import child_of, lua_net, module, sequential
+from tests.support.lua_nets import LuaNet, child_of, lua_net, module, sequential
 from tests.support.strategies import architectures
 
 
@@ -129,9 +129,20 @@ def test_a_missing_padding_is_none():
 def test_a_missing_height_is_the_width():
     net = lua_net(small())
     for conv in (child_of(net, 1), child_of(net, 5, 1, 1, 1, 1)):
-        for name in ("kH", "dH", "padH"):
+        for name in ("kH", "dH"):
             del conv.fields[name]
     assert recognise(module_tree(net)) == small()
+
+
+@pytest.mark.parametrize("path", [(1,), (5, 1, 1, 1, 1)])
+@pytest.mark.parametrize("package", ["nn", "cudnn"])
+def test_a_missing_padding_of_a_convolution_is_none(path, package):
+    # updateOutput of both packages: self.padH = self.padH or 0
+    net = LuaNet(small(), package=package).build()
+    del child_of(net, *path).fields["padH"]
+    where = ".".join(map(str, path))
+    with pytest.raises(RecognitionError, match=rf"module {where} is {package}\.SpatialConvolution; expected a square"):
+        recognise(module_tree(net))
 
 
 @pytest.mark.parametrize("momentum", [0, 1, 0.01])

@@ -73,6 +73,42 @@ def back(tmp_path: Path) -> Any:
     return write_and_read
 
 
+# Objects of torch7's own classes.
+
+
+@pytest.mark.parametrize("options", [{}, {"ascii": True}, {"long_bytes": 4}])
+def test_timers_and_generators_beside_a_value_are_read_and_written(back: Any, options: dict[str, Any]) -> None:
+    timer = LuaObject("torch.Timer", 1)
+    # as THGenerator lies in memory: seed, left, seeded, next, state[624], normal_x, normal_y, normal_rho, is_valid
+    state = struct.pack("<qiiq624q3dii", 1, 1, 1, 0, *range(624), 0.0, 0.0, 0.0, 0, 0)
+    generator = LuaObject("torch.Generator", 1, LuaTable([(b"state", state)]))
+    value = LuaTable([(1, timer), (2, generator), (3, timer), (4, b"after")])
+    found = back(value, **options)
+    assert (found[1].class_name, dict(found[1].fields.items())) == ("torch.Timer", {})
+    assert found[3] is found[1]
+    assert found[2]["state"] == state
+    assert found[4] == b"after"
+
+
+def test_a_generator_of_another_machine_is_refused(back: Any) -> None:
+    generator = LuaObject("torch.Generator", 1, LuaTable([(b"state", b"\xff" * 5048)]))
+    with pytest.raises(T7Error, match=r"the state of the generator in torch\.Generator: expected the 624 numbers"):
+        back(generator)
+
+
+def test_a_masked_array_is_refused(back: Any, tmp_path: Path) -> None:
+    with pytest.raises(T7Error, match=r"value.*: a masked array; tensors have no masks: fill it first"):
+        save_t7(np.ma.masked_array([1.0, 2.0], [True, False]), tmp_path / "value.t7")
+
+
+@pytest.mark.parametrize("options", [{}, {"ascii": True}])
+def test_float16_is_a_half_tensor(back: Any, options: dict[str, Any]) -> None:
+    value = np.array([[1.5, -2], [65504, 6e-8]], np.float16)
+    found = back(LuaTable([(b"features", value)]), **options)["features"]
+    assert (found.torch_type, found.storage.torch_type) == ("torch.HalfTensor", "torch.HalfStorage")
+    assert found.tobytes() == value.tobytes()
+
+
 # What Torch7 wrote.
 
 

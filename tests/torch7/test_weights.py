@@ -78,7 +78,7 @@ def test_any_net_fills_every_parameter_of_its_module(net):
     tree = module_tree(lua_net(net))
     model = load_resnet(net, weights_of(tree, net))
     with torch.inference_mode():
-        logits = model(torch.zeros(2, 3, 32, 32))
+        logits = model(torch.zeros(2, net.in_channels, 32, 32))
     assert logits.shape == (2, net.num_classes)
     assert logits.isfinite().all()
 
@@ -91,6 +91,16 @@ def test_weights_in_half_and_double_become_single():
         assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in found.values())
         for key in expected:
             torch.testing.assert_close(found[key], expected[key], rtol=tolerance, atol=tolerance)
+
+
+def test_a_double_beyond_float32_is_refused_with_its_module():
+    lua = lua_net(SMALL)
+    weight = child_of(lua, 1).fields["weight"].astype(np.float64)
+    weight[0, 0, 0, 0] = -1e39
+    child_of(lua, 1).fields["weight"] = weight
+    message = r"module 1 \(cudnn\.SpatialConvolution\): weight holds 1e\+39; expected at most 3\.4e\+38"
+    with pytest.raises(ModuleError, match=message):
+        weights_of(module_tree(lua))
 
 
 def with_dtype(tree: Module, dtype: type) -> Module:
