@@ -38,7 +38,8 @@ from resnet_tools.checkpoints.checkpoint import (
 )
 from resnet_tools.checkpoints.layouts import Layout, check_installed, net_there, state_for
 from resnet_tools.checkpoints.onnx_files import OnnxNet, onnx_packages, write_onnx
-from resnet_tools.checkpoints.tensor_files import checked_state, torch_load, torch_write
+from resnet_tools.checkpoints.tensor_files import checked_state, float_state, torch_write
+from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.verify import (
     ONNX_TOLERANCE,
     Comparison,
@@ -265,6 +266,6 @@ def _net_in(target: Target, architecture: Architecture) -> Net:
     if target.ending == ".onnx":
         return OnnxNet(target.path)
     if target.ending == ".pth":
-        state = checked_state(torch_load(target.path))
+        state = float_state(checked_state(read_torch(target.path).content))
         return partial(run_plain, net_there(target.library, architecture, state))
     return net_of(load_checkpoint(target.path).model)

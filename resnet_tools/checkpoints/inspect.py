@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+from resnet_tools.checkpoints.stored import StoredTensor
 from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
 from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
@@ -95,12 +95,12 @@ def _inspect_state(path: Path, kind: str) -> Report:
     return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
 
 
-def _summaries_of_state(tensors: Mapping[str, torch.Tensor]) -> list[TensorSummary]:
+def _summaries_of_state(tensors: Mapping[str, StoredTensor]) -> list[TensorSummary]:
     summaries = []
     for name, count in Counter(str(t.dtype) for t in tensors.values()).most_common():
         own = [t for t in tensors.values() if str(t.dtype) == name]
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in own}
-        summaries.append(TensorSummary(name, count, sum(t.numel() for t in own), sum(storages.values())))
+        storages = {id(t.storage): t.storage.nbytes for t in own}
+        summaries.append(TensorSummary(name, count, sum(t.elements for t in own), sum(storages.values())))
     return summaries
 
 

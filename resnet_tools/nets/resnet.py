@@ -57,6 +57,8 @@ def build_resnet(
         raise ResnetToolsError(f"{', '.join(given)} cannot be combined with a net that is given; leave out one of them")
     else:
         found = named_architecture(net) if isinstance(net, str) else net
+    if num_classes == 0:
+        raise ResnetToolsError("a new net of 0 classes gives nothing to train; give the number of its outputs")
     model = ResNet(check_architecture(found if num_classes is None else replace(found, num_classes=num_classes)))
     initialise(model)
     return model
@@ -87,7 +89,7 @@ class ResNet(nn.Module):
         self.norm_relu = nn.ReLU(inplace=True) if architecture.pre_activation else nn.Identity()
         window_px = POOL_WINDOW_PX[architecture.stem]
         self.avgpool = nn.AdaptiveAvgPool2d(1) if architecture.pooling == "average" else SumPool(window_px**2)
-        self.fc = nn.Linear(last, architecture.num_classes)
+        self.fc = nn.Linear(last, architecture.num_classes) if architecture.num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, K) logits."""
@@ -277,7 +279,8 @@ def initialise(model: ResNet) -> None:
             nn.init.normal_(module.weight, 0, math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels)))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    initialise_classifier(model.fc)
+    if isinstance(model.fc, nn.Linear):
+        initialise_classifier(model.fc)
 
 
 @torch.no_grad()
