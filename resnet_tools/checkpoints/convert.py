@@ -109,18 +109,20 @@ def convert(
     class_names: Sequence[str] | None = None,
     tolerance: float | None = None,
     force: bool = False,
+    weights: str | None = None,
 ) -> Converted:
     """Write the net of `source` as `target`, read it back, and keep it only if it computes the same.
 
     classes: names for a checkpoint that has none, or others. tolerance: of the largest logit; each format has its own.
-    force: an existing file may be replaced.
+    force: an existing file may be replaced. weights: which net of the source, as `load_checkpoint` takes it.
     Raises: ResnetToolsError if that cannot be done; the source, and an earlier file, are untouched then.
     """
     found = model_path(source)
     target = replace(target, path=Path(os.path.realpath(target.path)))  # a link stays a link
     _check(found, target, force)
-    checkpoint = _named(load_checkpoint(found), class_names)
+    checkpoint = _named(load_checkpoint(found, weights=weights), class_names)
     extra = extra_content(found) if checkpoint.format == "pt" else {}
+    _check_classifier(checkpoint, target)
     notes = _notes(checkpoint, extra, target)
     names_file = _names_file(checkpoint, target.path, force)
     images = fixed_images(checkpoint.preprocessing)
@@ -199,6 +201,13 @@ def _named(checkpoint: Checkpoint, class_names: Sequence[str] | None) -> Checkpo
             f"{len(class_names)} class names are given; the net has {checkpoint.architecture.num_classes}"
         )
     return replace(checkpoint, class_names=list(class_names))
+
+
+def _check_classifier(checkpoint: Checkpoint, target: Target) -> None:
+    if not checkpoint.architecture.num_classes and target.ending not in (".pt", ".safetensors"):
+        raise ExportError(
+            f"{target.path}: the net has no classifier, which a {target.ending} must have; write .pt or .safetensors"
+        )
 
 
 def _notes(checkpoint: Checkpoint, extra: Mapping[str, Any], target: Target) -> list[str]:
