@@ -120,9 +120,12 @@ def require_classifier(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> 
 
 def not_finite(state: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor with a NaN or an infinite number, or None."""
-    for key, tensor in state.items():  # a sum is quick, and shows them; a sum of large numbers may overflow
-        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            return key
+    with np.errstate(all="ignore"):  # a sum of large numbers may overflow
+        for key, tensor in state.items():
+            # A sum is the quickest look at all numbers; NumPy's, as torch's threads would wait for each other.
+            suspect = tensor.is_floating_point() and not np.isfinite(tensor.detach().numpy().sum())
+            if suspect and not tensor.isfinite().all():
+                return key
     return None
 
 

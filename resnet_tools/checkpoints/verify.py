@@ -53,11 +53,10 @@ class Comparison:
         return not self.not_finite and self.relative <= tolerance
 
     def __str__(self) -> str:
-        if self.not_finite:
-            return f"{self.not_finite}; the same best class for {self.same_class} of {self.images} images"
         return (
             f"largest difference {self.difference:.3g}, which is {self.relative:.3g} of the largest logit "
             f"{self.largest_logit:.4g}; the same best class for {self.same_class} of {self.images} images"
+            f"{'; ' * bool(self.not_finite)}{self.not_finite}"
         )
 
 
