@@ -16,6 +16,7 @@ ending         content                                                         c
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -277,4 +278,6 @@ def _net_in(target: Target, architecture: Architecture) -> Net:
     if target.ending == ".pth":
         state = float_state(checked_state(read_torch(target.path).content))
         return partial(run_plain, net_there(target.library, architecture, state))
-    return net_of(load_checkpoint(target.path).model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to say was said of the source
+        return net_of(load_checkpoint(target.path).model)
