@@ -20,6 +20,7 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.weights import weights_option
 
 if TYPE_CHECKING:
     from resnet_tools.checkpoints.checkpoint import Checkpoint
@@ -75,6 +76,7 @@ ERRORS = ("top1_error", "top5_error")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@weights_option
 @inference_options
 def command(
     models: tuple[str, ...],
@@ -89,6 +91,7 @@ def command(
     as_json: bool,
     as_csv: bool,
     quiet: bool,
+    weights: str | None,
     inference: Inference,
 ) -> int:
     if as_json and as_csv:
@@ -124,7 +127,7 @@ def command(
                 return run(net, samples, loading, progress=progress)
 
         rows = (
-            _evaluated(model, target if first else None, samples_of, inference, ready, shown, conditions)
+            _evaluated(model, weights, target if first else None, samples_of, inference, ready, shown, conditions)
             for model, target in zip(models, _report_folders(report, models), strict=True)
         )
         _print_all(rows, "csv" if as_csv else "json" if as_json else "line" if len(models) == 1 else "table", first)
@@ -133,6 +136,7 @@ def command(
 
 def _evaluated(
     model: str,
+    weights: str | None,
     report: Path | None,
     samples_of: Callable[[Checkpoint], Samples],
     inference: Inference,
@@ -141,13 +145,14 @@ def _evaluated(
     conditions: dict[str, Any],
 ) -> dict[str, Any]:
     """The facts of one model; its report is written to the folder `report`."""
-    from resnet_tools.checkpoints.checkpoint import load_checkpoint
+    from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
     from resnet_tools.evaluation.report.files import begin_report, write_report
     from resnet_tools.evaluation.report.summary import summary
 
     if report is not None:
         begin_report(report)
-    checkpoint = load_checkpoint(model)
+    checkpoint = load_checkpoint(model, weights=weights)
+    require_classifier(checkpoint, model)
     samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
     evaluation = run(ready(checkpoint.model), samples, loading)
     facts = summary(evaluation, checkpoint.architecture, loading, {"model": model, **conditions})

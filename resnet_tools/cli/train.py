@@ -11,6 +11,7 @@ import click
 
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.cli.train_options import NOT_WITH_RESUME, RECIPE_FIELDS, train_options
 from resnet_tools.cli.train_reports import list_skipped, reports, stop_flag, stopped
 
@@ -38,6 +39,7 @@ DECODED_AT_MOST = 2000  # images that are all decoded before the training; `resn
     latest.pt, history.csv and, if it is the best so far, model_best.pt are written to --save. Ctrl-C saves and stops;
     --resume goes on. On several machines: torchrun ... -m resnet_tools train ...""",
 )
+@weights_option
 @train_options
 def command(**options: Any) -> int:
     _check(options)
@@ -134,6 +136,7 @@ def _start(options: dict[str, Any], train: Samples) -> Start:
         options["reset_classifier"],
         options["n_classes"],
         padded_classes=options["test_only"] or name == "original",
+        weights=options["weights"],
     )
     return new_start(net, wishes, options["dataset"], train, options["epoch_number"], options["optim_state"])
 

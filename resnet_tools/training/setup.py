@@ -38,6 +38,7 @@ class NetOptions:
     retrain: str | None = None
     reset_classifier: bool = False
     n_classes: int | None = None
+    weights: str | None = None  # which net of `retrain`, if it holds several
     padded_classes: bool = False  # more outputs than classes are a warning and no error, as in the original
 
 
@@ -57,7 +58,7 @@ def starting_net(options: NetOptions, dataset: str, class_names: Sequence[str], 
                 num_classes=count,
             )
         return Checkpoint(net, net.architecture, _padded(class_names, count), PREPROCESSINGS[dataset], "new")
-    checkpoint = load_checkpoint(options.retrain)
+    checkpoint = load_checkpoint(options.retrain, weights=options.weights)
     check_stem(checkpoint, dataset, options.retrain)
     if options.reset_classifier:
         with seeded(seed):
