@@ -27,7 +27,7 @@ from torch import Tensor
 from resnet_tools.checkpoints.foreign import description_of
 from resnet_tools.checkpoints.lua_nets import net_of_tables
 from resnet_tools.checkpoints.net_weights import find_head, find_net, left_out
-from resnet_tools.checkpoints.stored import load_value
+from resnet_tools.checkpoints.stored import load_value, not_finite
 from resnet_tools.checkpoints.tensor_files import (
     checked_state,
     float_state,
@@ -116,17 +116,6 @@ def require_classifier(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> 
             f"{os.fspath(path)}: the net has no classifier that can be used: {reason}. `resnet extract-features` and "
             "`resnet train --retrain FILE --reset-classifier` take it"
         )
-
-
-def not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor with a NaN or an infinite number, or None."""
-    with np.errstate(all="ignore"):  # a sum of large numbers may overflow
-        for key, tensor in state.items():
-            # A sum is the quickest look at all numbers; NumPy's, as torch's threads would wait for each other.
-            suspect = tensor.is_floating_point() and not np.isfinite(tensor.detach().numpy().sum())
-            if suspect and not tensor.isfinite().all():
-                return key
-    return None
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
