@@ -1,12 +1,12 @@
-"""Path <-> model, classes and preprocessing, for every format, told apart by content and never by the name.
+"""Path <-> model, class names and preprocessing, for every format, told apart by content and never by the name.
 
-- `.t7`: Lua Torch; holds no class names and no preprocessing.
-- `.pt`: ours, one dict for `torch.load` with weights_only=True: {"format": "resnet_tools", "version", "architecture",
-  "classes", "preprocessing", "state_dict"}.
+- `.t7`: Lua Torch; holds no preprocessing. Of several nets in its tables one is chosen, see `net_weights`.
+- `.pt`: ours, one dict of tensors and plain values: {"format": "resnet_tools", "version", "architecture", "classes",
+  "preprocessing", "state_dict"}.
 - `.safetensors`: the weights, with the same description as JSON in the metadata under "resnet_tools"; without it, a
-  state dict of torchvision.
-- `.pth`: a state dict of torchvision's resnets, also inside {"state_dict": ...} or {"model": ...}, with or without the
-  prefix "module." of nn.DataParallel.
+  state dict as in a `.pth`.
+- `.pth`: the weights of a residual net as torchvision names them, in whatever tables and under whatever prefix a
+  trainer keeps them (`net_weights`), with what the file says of them (`foreign`). A TorchScript archive too.
 
 Class names that a file does not hold are read from `NAME.classes.txt` beside it, one a line.
 """
@@ -21,14 +21,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
+from resnet_tools.checkpoints.foreign import description_of
+from resnet_tools.checkpoints.lua_nets import net_of_tables
+from resnet_tools.checkpoints.net_weights import find_head, find_net, left_out
+from resnet_tools.checkpoints.stored import load_value, not_finite
 from resnet_tools.checkpoints.tensor_files import (
     checked_state,
+    float_state,
     format_of,
+    named_tensors,
+    pickled_module,
     read_safetensors,
-    torch_load,
     torch_write,
     write_safetensors,
 )
+from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
@@ -38,6 +48,7 @@ from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import classes_in, module_tree
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
+from resnet_tools.torch7.template import Bound
 from resnet_tools.torch7.weights import state_dict
 from resnet_tools.writing import written_whole
 
@@ -54,6 +65,7 @@ class Checkpoint:
 
     `model`: on the CPU in eval mode, (N, 3, H, W) float32 -> (N, K) logits; `model.forward_features` gives (N, D).
     `class_names`: K names in the order of the outputs, or None. `format`: t7, pt, safetensors or pth.
+    Without a classifier K is 0 and the model gives features (N, D); `no_classifier` may say why there is none.
     """
 
     model: ResNet
@@ -61,26 +73,49 @@ class Checkpoint:
     class_names: list[str] | None
     preprocessing: Preprocessing
     format: str
+    no_classifier: str | None = None
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The same as `class_names`."""
+        return self.class_names
 
 
-def load_checkpoint(path: str | os.PathLike[str] = DEMO) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None = None) -> Checkpoint:
     """The net in a file of any of the formats above; without a path, or with `demo`, the small net of the package.
 
+    weights: where in the file the net lies, if it holds several: `state_dict_ema`, `encoder_q`, `last`.
+    Warns, in one line, of what was chosen, taken off or left out, and of weights that are no finite numbers.
     Raises: T7Error, ModuleError, RecognitionError or CheckpointError; the message begins with the path.
     """
     found = model_path(path)
     try:
-        checkpoint = _LOADERS[format_of(found)](found)
+        checkpoint = _LOADERS[format_of(found)](found, weights)
     except ResnetToolsError as error:
         text = str(error)
         advice = f". `resnet inspect {found}` shows the net" if isinstance(error, NOT_A_RESNET) else ""
         raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
     if checkpoint.class_names is None:
         checkpoint = replace(checkpoint, class_names=_classes_beside(found, checkpoint.architecture.num_classes))
+    damaged = not_finite(checkpoint.model.state_dict())
+    if damaged is not None:
+        _warn(
+            found, f"{damaged} holds numbers that are not finite (NaN or infinite), so what the net gives may be none"
+        )
     return checkpoint
 
 
 load_model = load_checkpoint
+
+
+def require_classifier(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Raises: CheckpointError if the net has no classifier, and says why and what can be done with it."""
+    if not checkpoint.architecture.num_classes:
+        reason = checkpoint.no_classifier or "no nn.Linear stands behind its features"
+        raise CheckpointError(
+            f"{os.fspath(path)}: the net has no classifier that can be used: {reason}. `resnet extract-features` and "
+            "`resnet train --retrain FILE --reset-classifier` take it"
+        )
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
@@ -127,18 +162,23 @@ def write_model(checkpoint: Checkpoint, path: Path, extra: Mapping[str, Any] | N
 
 def extra_content(path: Path) -> dict[str, Any]:
     """What a `.pt` of ours holds beside the net, its classes and its preprocessing."""
-    content = torch_load(path)
+    content = read_torch(path).content
     own = {"format", "version", "architecture", "classes", "preprocessing", "state_dict"}
-    return {key: value for key, value in content.items() if key not in own}
+    extra: dict[str, Any] = load_value({key: value for key, value in content.items() if key not in own})
+    return extra
 
 
-def _load_t7(path: Path) -> Checkpoint:
+def _load_t7(path: Path, weights: str | None) -> Checkpoint:
     value = read_t7(path)
-    tree = module_tree(value)
+    net, notes = net_of_tables(value, weights)
+    tree = module_tree(net)
     architecture, bound = recognise_and_bind(tree)
-    model = load_resnet(architecture, state_dict(bound, architecture))
+    state = state_dict(bound, architecture)
+    _check_doubles(state, bound)
+    model = load_resnet(architecture, state)
     class_names = classes_in(value, architecture.num_classes)
     preprocessing = _at_crop(default_preprocessing(architecture), crop_px(tree, architecture))
+    _warn(path, *notes)
     return Checkpoint(model, architecture, class_names, preprocessing, "t7")
 
 
@@ -149,23 +189,34 @@ def _at_crop(usual: Preprocessing, crop_px: int | None) -> Preprocessing:
     return replace(usual, crop_px=crop_px, resize_px=round(crop_px * usual.resize_px / usual.crop_px))
 
 
-def _load_pt(path: Path) -> Checkpoint:
-    content = torch_load(path)
+def _check_doubles(state: Mapping[str, Tensor], bound: Bound) -> None:
+    """Raises: CheckpointError if a finite number of the file has become infinite as float32."""
+    for key, tensor in state.items():
+        module, name = key.rpartition(".")[::2]
+        source = bound[module][0].tensors.get(name) if module in bound else None
+        if source is None or source.dtype.itemsize <= 4 or tensor.sum().isfinite():
+            continue
+        if tensor.isinf().any() and np.isfinite(source).all():
+            largest = float(np.abs(source).max())
+            raise CheckpointError(f"{key} holds {largest:g}, which is beyond float32, in which nets compute")
+
+
+def _load_pt(path: Path, weights: str | None) -> Checkpoint:
+    file = read_torch(path)
+    content = file.content
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         return _described(content, content.get("state_dict"), "pt")
     if isinstance(content, Mapping) and "modelFile" in content:
         name = str(content["modelFile"])
         raise CheckpointError(f"it says where a training stands and holds no net; that is in {name!r:.80} beside it")
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    return _plain(content, "pth")
+    notes = ["a TorchScript archive: its weights are read, its code is not run"] if file.torchscript else []
+    return _foreign(path, content, "pth", weights, notes)
 
 
-def _load_safetensors(path: Path) -> Checkpoint:
+def _load_safetensors(path: Path, weights: str | None) -> Checkpoint:
     state, metadata = read_safetensors(path)
     if FORMAT not in metadata:
-        return _plain(state, "safetensors")
+        return _foreign(path, state, "safetensors", weights, [])
     try:
         description = json.loads(metadata[FORMAT])
     except (ValueError, RecursionError) as error:
@@ -189,16 +240,32 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
         preprocessing = Preprocessing.from_dict(description.get("preprocessing", {}))
     except ValueError as error:
         raise CheckpointError(f"its preprocessing is not possible: {error}") from error
-    model = load_resnet(architecture, checked_state(state))
+    model = load_resnet(architecture, float_state(checked_state(state)))
     return Checkpoint(model, architecture, class_names, preprocessing, file_format)
 
 
-def _plain(content: Any, file_format: str) -> Checkpoint:
-    state = checked_state(content)
+def _foreign(path: Path, content: Any, file_format: str, weights: str | None, notes: list[str]) -> Checkpoint:
+    """The net in what another program saved."""
+    named = list(named_tensors(content))
+    if not any(tensor.dtype.is_floating_point for _, tensor in named):
+        if (module := pickled_module(content)) is not None:
+            raise CheckpointError(module)
+        checked_state(content)
+    found = find_net(named, weights)
+    net = architecture_of(found.body)
+    head = find_head(found, net.feature_length)
+    notes = [*notes, *found.notes, *head.notes, *left_out(found, head)]
+    state = checked_state(found.body | head.classifier)
     architecture = architecture_of(state)
-    return Checkpoint(
-        load_resnet(architecture, state), architecture, None, default_preprocessing(architecture), file_format
-    )
+    said = description_of(content, path, architecture.num_classes, default_preprocessing(architecture))
+    model = load_resnet(architecture, float_state(state))
+    _warn(path, *notes, *said.notes)
+    return Checkpoint(model, architecture, said.class_names, said.preprocessing, file_format, head.problem)
+
+
+def _warn(path: Path, *notes: str) -> None:
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}", stacklevel=4)
 
 
 def _checked_classes(class_names: Any, count: int) -> list[str] | None:

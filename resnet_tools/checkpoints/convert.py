@@ -16,6 +16,7 @@ ending         content                                                         c
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,8 @@ from resnet_tools.checkpoints.checkpoint import (
 )
 from resnet_tools.checkpoints.layouts import Layout, check_installed, net_there, state_for
 from resnet_tools.checkpoints.onnx_files import OnnxNet, onnx_packages, write_onnx
-from resnet_tools.checkpoints.tensor_files import checked_state, torch_load, torch_write
+from resnet_tools.checkpoints.tensor_files import checked_state, float_state, torch_write
+from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.verify import (
     ONNX_TOLERANCE,
     Comparison,
@@ -108,18 +110,20 @@ def convert(
     class_names: Sequence[str] | None = None,
     tolerance: float | None = None,
     force: bool = False,
+    weights: str | None = None,
 ) -> Converted:
     """Write the net of `source` as `target`, read it back, and keep it only if it computes the same.
 
     classes: names for a checkpoint that has none, or others. tolerance: of the largest logit; each format has its own.
-    force: an existing file may be replaced.
+    force: an existing file may be replaced. weights: which net of the source, as `load_checkpoint` takes it.
     Raises: ResnetToolsError if that cannot be done; the source, and an earlier file, are untouched then.
     """
     found = model_path(source)
     target = replace(target, path=Path(os.path.realpath(target.path)))  # a link stays a link
     _check(found, target, force)
-    checkpoint = _named(load_checkpoint(found), class_names)
+    checkpoint = _named(load_checkpoint(found, weights=weights), class_names)
     extra = extra_content(found) if checkpoint.format == "pt" else {}
+    _check_classifier(checkpoint, target)
     notes = _notes(checkpoint, extra, target)
     names_file = _names_file(checkpoint, target.path, force)
     images = fixed_images(checkpoint.preprocessing)
@@ -200,6 +204,13 @@ def _named(checkpoint: Checkpoint, class_names: Sequence[str] | None) -> Checkpo
     return replace(checkpoint, class_names=list(class_names))
 
 
+def _check_classifier(checkpoint: Checkpoint, target: Target) -> None:
+    if not checkpoint.architecture.num_classes and target.ending not in (".pt", ".safetensors"):
+        raise ExportError(
+            f"{target.path}: the net has no classifier, which a {target.ending} must have; write .pt or .safetensors"
+        )
+
+
 def _notes(checkpoint: Checkpoint, extra: Mapping[str, Any], target: Target) -> list[str]:
     notes = []
     if extra and not _keeps_extra(target):
@@ -266,6 +277,8 @@ def _net_in(target: Target, architecture: Architecture) -> Net:
     if target.ending == ".onnx":
         return OnnxNet(target.path)
     if target.ending == ".pth":
-        state = checked_state(torch_load(target.path))
+        state = float_state(checked_state(read_torch(target.path).content))
         return partial(run_plain, net_there(target.library, architecture, state))
-    return net_of(load_checkpoint(target.path).model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to say was said of the source
+        return net_of(load_checkpoint(target.path).model)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+from resnet_tools.checkpoints.lua_nets import net_of_tables
+from resnet_tools.checkpoints.stored import StoredTensor
 from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
 from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
@@ -73,48 +74,48 @@ class Report:
         }
 
 
-def inspect_file(path: str | os.PathLike[str]) -> Report:
+def inspect_file(path: str | os.PathLike[str], weights: str | None = None) -> Report:
     """Everything that can be told of a file, even if no net is recognised in it.
 
     Raises: ResnetToolsError if the file cannot be read at all.
     """
     found = model_path(path)
     file_format = format_of(found)
-    return _inspect_t7(found) if file_format == "t7" else _inspect_state(found, KINDS[file_format])
+    return _inspect_t7(found, weights) if file_format == "t7" else _inspect_state(found, KINDS[file_format], weights)
 
 
-def _inspect_state(path: Path, kind: str) -> Report:
+def _inspect_state(path: Path, kind: str, weights: str | None) -> Report:
     tensors = tensors_in(path)
     text = "\n".join(f"{key}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
     report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_state(tensors), text)
     try:
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_checkpoint(path, weights=weights)
     except ResnetToolsError as error:
         return replace(report, problem=str(error))
     net = checkpoint.architecture
     return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
 
 
-def _summaries_of_state(tensors: Mapping[str, torch.Tensor]) -> list[TensorSummary]:
+def _summaries_of_state(tensors: Mapping[str, StoredTensor]) -> list[TensorSummary]:
     summaries = []
     for name, count in Counter(str(t.dtype) for t in tensors.values()).most_common():
         own = [t for t in tensors.values() if str(t.dtype) == name]
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in own}
-        summaries.append(TensorSummary(name, count, sum(t.numel() for t in own), sum(storages.values())))
+        storages = {id(t.storage): t.storage.nbytes for t in own}
+        summaries.append(TensorSummary(name, count, sum(t.elements for t in own), sum(storages.values())))
     return summaries
 
 
-def _inspect_t7(path: Path) -> Report:
+def _inspect_t7(path: Path, weights: str | None) -> Report:
     value = read_t7(path)
     with path.open("rb") as file:
         mode = "ascii" if is_ascii_t7(file.read(HEAD_BYTES)) else "binary"
     kind = f"Lua Torch file ({mode})"
     report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_t7(value), _value_text(value))
     try:
-        tree = module_tree(value)
+        tree = module_tree(net_of_tables(value, weights)[0])
         report = replace(report, modules=[_module_dict(module) for module in tree.walk()], text=module_text(tree))
         net = recognise(tree)
-        class_names = load_checkpoint(path).class_names
+        class_names = load_checkpoint(path, weights=weights).class_names
     except (RecognitionError, ModuleError) as error:
         return replace(report, problem=str(error))
     biases = 0 if net.conv_bias else sum(m.tensors["bias"].size for m in tree.walk() if _has_bias(m))

@@ -131,4 +131,5 @@ def _creator(layout: Layout) -> Callable[..., nn.Module]:
 
         return cast(Callable[..., nn.Module], torchvision.models.get_model)
     except ImportError:
-        raise ExportError(f"--layout {layout} needs {layout}: pip install 'resnet_tools[{layout}]'") from None
+        advice = "'resnet_tools[timm]'" if layout == "timm" else layout
+        raise ExportError(f"--layout {layout} needs {layout}: pip install {advice}") from None

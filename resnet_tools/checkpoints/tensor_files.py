@@ -1,25 +1,32 @@
 """Path <-> tensors by name, in files that nobody vouches for: PyTorch (.pt, .pth) and safetensors.
 
-`torch.load` is always `weights_only=True`, and only of files that hold as many bytes as they claim.
+Tensors are known by `StoredTensor` first, which costs nothing, and only those that are used are read, into memory of
+the process's own.
 """
 
 from __future__ import annotations
 
-import pickle
+import json
+import re
 import warnings
-import zipfile
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from resnet_tools.checkpoints.pickles import Unknown, name_of, tables_of
+from resnet_tools.checkpoints.stored import Storage, StoredTensor, as_float32, load_tensors, load_value, row_major
+from resnet_tools.checkpoints.torch_files import read_torch
+from resnet_tools.checkpoints.torch_values import array_of
 from resnet_tools.errors import CheckpointError
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.writing import written_whole
 
-MAX_NESTING = 3  # of tables around the tensors
+MAX_VISITED = 1_000_000  # values in nested tables
+MAX_NESTING = 12  # of tables around the tensors; modules of a TorchScript archive are tables too
 
 
 def format_of(path: Path) -> str:
@@ -27,6 +34,8 @@ def format_of(path: Path) -> str:
 
     Raises: CheckpointError if it is no regular file or cannot be read.
     """
+    if re.match(r"[a-z0-9+]+:/", str(path)):
+        raise CheckpointError(f"{path}: this is an address; download the file and give its path")
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise CheckpointError(f"{path}: a pipe or device; expected a file")
@@ -38,40 +47,80 @@ def format_of(path: Path) -> str:
     return {"zip": "pt", "pickle": "pt", "safetensors": "safetensors"}.get(kind or "", "t7")
 
 
-def tensors_in(path: Path) -> dict[str, Tensor]:
+def tensors_in(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a PyTorch or safetensors file as they are stored, by name; nested tables are searched.
 
     Raises: CheckpointError if the file cannot be read.
     """
     try:
-        content = torch_load(path) if format_of(path) == "pt" else read_safetensors(path)[0]
+        content = read_torch(path).content if format_of(path) == "pt" else read_safetensors(path)[0]
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    found: dict[str, Tensor] = {}
-    waiting: list[tuple[str, Any]] = [("", content)]
+    return {"/".join(keys): tensor for keys, tensor in named_tensors(content)}
+
+
+def named_tensors(content: Any) -> Iterator[tuple[tuple[str, ...], StoredTensor]]:
+    """Each tensor in nested tables with the keys that lead to it, those of the outer tables first.
+
+    Tables under keys that are no strings, such as the state of an optimizer, are left out.
+    """
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
+    visited = 0
     while waiting:
-        name, value = waiting.pop(0)
-        if isinstance(value, Tensor) and value.layout == torch.strided:
-            found[name] = value
-        elif isinstance(value, Mapping) and name.count("/") < MAX_NESTING:
-            waiting += [(f"{name}/{key}".lstrip("/"), inner) for key, inner in value.items()]
-    return found
+        keys, value = waiting.popleft()
+        for table in tables_of(value) if len(keys) <= MAX_NESTING and not is_module(value) else ():
+            visited += len(table)
+            if visited > MAX_VISITED:  # a few bytes can name one table a million times
+                raise CheckpointError(f"its tables hold more than {MAX_VISITED:,} values")
+            for key, inner in table.items():
+                found = array_of(Path(), inner) if isinstance(inner, Unknown) else inner
+                if isinstance(key, str) and isinstance(found, StoredTensor):
+                    yield (*keys, key), found
+                elif isinstance(key, str) and isinstance(found, (dict, Unknown)):
+                    waiting.append(((*keys, key), found))
 
 
-def torch_load(path: Path) -> Any:
-    """What torch.load gives, for files that hold no more than their own size."""
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _check_zip(path)
+def pickled_module(content: Any) -> str | None:
+    """The message that a file without tables of tensors deserves that holds objects, above all a whole model."""
+    waiting, visited = deque([content]), 0
+    first = None
+    while waiting and visited < MAX_VISITED:
+        value = waiting.popleft()
+        visited += 1
+        if isinstance(value, Unknown) and first is None and not value.class_name.startswith("torch._utils."):
+            first = value.class_name
+        if is_module(value):
+            return (
+                f"it holds a whole pickled model of the class {value.class_name:.100}, which is not loaded, as it "
+                "could run code; save the model's state_dict() in the program that made it"
+            )
+        waiting.extend(inner for table in tables_of(value) for inner in table.values())
+    if first is None:
+        return None
+    return f"it holds no weights but a {first:.100}, which is not loaded, as it could run code; save a state_dict()"
+
+
+def is_module(value: Any) -> bool:
+    """Whether it is a pickled nn.Module: its class is code that is not in the file, or should not be run."""
+    state = value.state if isinstance(value, Unknown) else None
+    return isinstance(state, dict) and "_parameters" in state and "_modules" in state
+
+
+def torch_load(path: Path, *, mapped: bool = False) -> Any:
+    """The plain values and tensors in a file of PyTorch, as torch.load gives them.
+
+    mapped: the tensors are read when they are used, from a file that nobody may change meanwhile.
+    Raises: CheckpointError if the file is not whole, or holds anything else.
+    """
+    content = read_torch(path).content
+    return _mapped(path) if mapped else load_value(content)
+
+
+def _mapped(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is odd in the file is checked by us
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            "it holds more than tensors and plain values (perhaps a whole pickled model), so it is not loaded, as it "
-            "could run code; save the model's state_dict() in the program that made it"
-        ) from error
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load raises whatever its damaged input leads to
         reason = str(error).partition("\n")[0].partition("  (")[0]
         raise CheckpointError(f"not a whole PyTorch file ({type(error).__name__}: {reason:.200})") from error
@@ -94,27 +143,31 @@ def torch_write(content: Mapping[str, Any], path: Path) -> None:
     torch.save(content, path)
 
 
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"not a whole PyTorch file ({error}); is the download complete?") from error
-    size = path.stat().st_size
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
-        raise CheckpointError("a compressed zip archive; expected a PyTorch file, whose parts are stored as they are")
+def read_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """The tensors and the metadata. Raises: CheckpointError if the file is not whole.
 
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata. Raises: CheckpointError if the file is not whole."""
+    The file is 8 bytes with the length of a header, the header in JSON, and the tensors.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            return state, file.metadata() or {}
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
+        with safe_open(path, framework="numpy") as file:  # checks the whole header
+            metadata = file.metadata() or {}
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        return {key: _of_header(path, 8 + length, entry) for key, entry in header.items()}, metadata
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"not a whole safetensors file ({error}); is the download complete?") from error
+
+
+def _of_header(path: Path, data: int, entry: dict[str, Any]) -> StoredTensor:
+    begin, end = entry["data_offsets"]
+    dtype = _SAFETENSORS.get(entry["dtype"])
+    if dtype is None:
+        raise CheckpointError(f"it holds numbers of type {entry['dtype']!r:.20}; expected floating-point weights")
+    return row_major(Storage(path, data + begin, end - begin), dtype, tuple(entry["shape"]))
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -131,26 +184,43 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping
     path.chmod(mode)  # as any new file; safetensors makes it readable for the owner only
 
 
-def checked_state(content: Any) -> dict[str, Tensor]:
-    """Float32 tensors by name. Raises: CheckpointError for anything else, or for a tensor larger than its data."""
+def float_state(state: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """Float32 tensors by name, and batch counters as they are, in the process's own memory.
+
+    Raises: CheckpointError if a number is too large for float32, or the file ends before a tensor does.
+    """
+    loaded = load_tensors(state)
+    return {key: as_float32(key, tensor) if tensor.is_floating_point() else tensor for key, tensor in loaded.items()}
+
+
+def checked_state(content: Any) -> dict[str, StoredTensor]:
+    """Weights by name. Raises: CheckpointError for anything else, or for a tensor larger than its data."""
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(
-            f"it holds a {type(content).__name__}; expected a state dict of parameter names and tensors"
-        )
-    state: dict[str, Tensor] = {}
+        raise CheckpointError(f"it holds a {name_of(content)}; expected a state dict of parameter names and tensors")
     for key, tensor in content.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        if not isinstance(key, str) or not isinstance(tensor, StoredTensor):
             raise CheckpointError(
-                f"it holds {key!r:.80}: {type(tensor).__name__}; expected parameter names and dense tensors"
+                f"it holds {key!r:.80}: {name_of(tensor)}; expected parameter names and dense tensors"
             )
-        if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(f"{key} claims {tensor.numel()} elements, more than its data holds")
+        if tensor.nbytes > tensor.storage.nbytes:
+            raise CheckpointError(f"{key} claims {tensor.elements} elements, more than its data holds")
         if not tensor.dtype.is_floating_point and not key.endswith("num_batches_tracked"):
             raise CheckpointError(f"{key} holds {tensor.dtype}; expected floating-point weights")
-        state[key.removeprefix("module.")] = tensor.float() if tensor.dtype.is_floating_point else tensor
-    if len(state) < len(content):
-        raise CheckpointError("it holds parameters both with and without the prefix 'module.'; expected one kind")
-    stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in content.values()}
-    if sum(t.numel() * t.element_size() for t in content.values()) > sum(stored.values()):
+    stored = {id(t.storage): t.storage.nbytes for t in content.values()}
+    if sum(t.nbytes for t in content.values()) > sum(stored.values()):
         raise CheckpointError("its tensors overlap in the file; expected each weight stored once")
-    return state
+    return dict(content)
+
+
+_SAFETENSORS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}

@@ -27,30 +27,36 @@ Net = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-4  # of the largest logit
 ONNX_TOLERANCE = 1e-3  # onnxruntime adds in another order: 1e-6 is usual, 1e-4 in 152 layers of random weights
 SMALL_PX = 48  # a side of the fixed images; a net of 200 layers takes half a second for all of them
+SHOWN = 5  # names of images in a message
 PHOTOS = Path(__file__).parents[1] / "assets" / "images"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest absolute difference between two nets' logits, on how many images, and the largest logit."""
+    """The largest absolute difference between two nets' logits, on how many images, and the largest logit.
+
+    `not_finite` names the net and the images for which it gave no finite numbers; those have no best class.
+    """
 
     difference: float
     largest_logit: float
     images: int
     same_class: int
+    not_finite: str = ""
 
     @property
     def relative(self) -> float:
         return self.difference / self.largest_logit if self.largest_logit else math.inf if self.difference else 0.0
 
     def within(self, tolerance: float) -> bool:
-        """False also for logits that are not numbers."""
-        return self.relative <= tolerance
+        """False also for logits that are not finite."""
+        return not self.not_finite and self.relative <= tolerance
 
     def __str__(self) -> str:
         return (
             f"largest difference {self.difference:.3g}, which is {self.relative:.3g} of the largest logit "
             f"{self.largest_logit:.4g}; the same best class for {self.same_class} of {self.images} images"
+            f"{'; ' * bool(self.not_finite)}{self.not_finite}"
         )
 
 
@@ -103,16 +109,36 @@ def logits_on(net: Net, batches: Sequence[Tensor]) -> Tensor:
         torch.set_num_threads(threads)
 
 
-def compare(expected: Tensor, found: Tensor) -> Comparison:
-    """Raises: ExportError if the nets differ in their number of classes."""
+def compare(
+    expected: Tensor,
+    found: Tensor,
+    nets: tuple[str, str] = ("the first net", "the second net"),
+    images: Sequence[str] = (),
+) -> Comparison:
+    """How far two nets' outputs (N, K) are apart; `nets` and `images` are what messages call them.
+
+    Raises: ExportError if the nets differ in their number of classes.
+    """
     if expected.shape != found.shape:
         raise ExportError(f"the nets have {expected.shape[1]} and {found.shape[1]} classes; they cannot be compared")
+    finite = expected.isfinite().all(1) & found.isfinite().all(1)
+    wrong = [_not_finite(name, logits, images) for name, logits in zip(nets, (expected, found), strict=True)]
     return Comparison(
         difference=float((expected.double() - found.double()).abs().max()),
         largest_logit=float(expected.double().abs().max()),
         images=len(expected),
-        same_class=int((expected.argmax(1) == found.argmax(1)).sum()),
+        same_class=int(((expected.argmax(1) == found.argmax(1)) & finite).sum()),
+        not_finite="; ".join(filter(None, wrong)),
     )
+
+
+def _not_finite(net: str, logits: Tensor, images: Sequence[str]) -> str:
+    """Which images a net gave NaN or infinite numbers for; empty if none."""
+    rows = [row for row, is_finite in enumerate(logits.isfinite().all(1).tolist()) if not is_finite]
+    if not rows:
+        return ""
+    named = ", ".join(images[row] for row in rows[:SHOWN]) + ", ..." * (len(rows) > SHOWN) if images else ""
+    return f"{net} gives numbers that are not finite for {len(rows)} of {len(logits)} images{': ' * bool(named)}{named}"
 
 
 def tolerance_for(*paths: Path) -> float:
@@ -128,7 +154,8 @@ def compare_files(first: Path, second: Path, images: Sequence[str] = ()) -> Comp
     batches = fixed_images(preprocessing) if not images else None
     expected = _logits(net, preprocessing, batches, images)
     del net  # one net at a time is in memory
-    return compare(expected, _logits(net_in(second)[0], preprocessing, batches, images))
+    found = _logits(net_in(second)[0], preprocessing, batches, images)
+    return compare(expected, found, (str(first), str(second)), images)
 
 
 def _logits(net: Net, preprocessing: Preprocessing, batches: Sequence[Tensor] | None, images: Sequence[str]) -> Tensor:

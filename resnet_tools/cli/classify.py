@@ -20,6 +20,7 @@ from resnet_tools.cli.shared.options import (
     quick_imports,
     warnings_as_lines,
 )
+from resnet_tools.cli.shared.weights import weights_option
 
 if TYPE_CHECKING:
     from resnet_tools.compute.inference import Prediction
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header.")
 @click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="A file with one label a line.")
+@weights_option
 @inference_options
 def command(
     model: str,
@@ -50,20 +52,22 @@ def command(
     as_json: bool,
     as_csv: bool,
     labels: str | None,
+    weights: str | None,
     inference: Inference,
 ) -> int:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     paths = check_files(model, images)
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import load_checkpoint
+        from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.inference import classify, prepare
         from resnet_tools.data.labels import output_names, read_labels
     given_names = None if labels is None else read_labels(labels)
     found_device = find_device(inference.device)
     with warnings_as_lines():
-        checkpoint = load_checkpoint(model)
+        checkpoint = load_checkpoint(model, weights=weights)
+    require_classifier(checkpoint, model)
     names = output_names(given_names or checkpoint.class_names, checkpoint.architecture.num_classes)
     net = prepare(checkpoint.model, found_device, inference.precision)
     loading = inference.loading(checkpoint.preprocessing)

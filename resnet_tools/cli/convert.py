@@ -8,6 +8,7 @@ import click
 
 from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.running import terminable
+from resnet_tools.cli.shared.weights import weights_option
 
 
 @click.command(
@@ -17,23 +18,38 @@ from resnet_tools.cli.shared.running import terminable
 @click.argument("source", metavar="IN", type=click.Path(path_type=str))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
-    "--layout", type=click.Choice(["torchvision", "timm"]), help="Whose net a .pth is for.  [default: torchvision]"
+    "--layout",
+    type=click.Choice(["torchvision", "timm"]),
+    help="Library whose ResNet loads the .pth.  [default: torchvision]",
 )
-@click.option("--nn", "nn_classes", is_flag=True, help="A .t7 of nn.* modules, which need no GPU, not of cudnn.*.")
+@click.option(
+    "--nn",
+    "nn_classes",
+    is_flag=True,
+    help="Write nn.* modules, which run without a GPU, to a .t7 instead of cudnn.* modules.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Of the weights; a .t7 has float32, an .onnx no bfloat16.",
+    help="Data type of the weights. A .t7 is always float32; .onnx does not support bfloat16.",
 )
-@click.option("--fold-batch-norm", is_flag=True, help="Into the convolutions before them; for .onnx.")
-@click.option("--strip", is_flag=True, help="Leave out of a .pt what training keeps in it: recipe, epoch.")
+@click.option("--fold-batch-norm", is_flag=True, help="Fold batch norms into the preceding convolutions (.onnx only).")
+@click.option("--strip", is_flag=True, help="Drop the training state, such as recipe and epoch, from a .pt.")
 @click.option(
-    "--classes", "class_names", type=click.Path(exists=True, dir_okay=False), help="A file with one class name a line."
+    "--classes",
+    "class_names",
+    type=click.Path(exists=True, dir_okay=False),
+    help="File with the class names, one per line.",
 )
-@click.option("--tolerance", type=click.FloatRange(0), help="Of the largest logit; each format has its own.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    help="Largest accepted difference, as a fraction of the largest logit.  [default: depends on the format]",
+)
+@weights_option
+@click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
 def command(
     source: str,
     target: Path,
@@ -45,11 +61,12 @@ def command(
     class_names: str | None,
     tolerance: float | None,
     force: bool,
+    weights: str | None,
 ) -> None:
-    """Write the net of IN as OUT; the ending of OUT says the format: .pt .safetensors .pth .onnx .t7
+    """Write the net in IN to OUT. The extension of OUT selects the format: .pt .safetensors .pth .onnx .t7
 
-    IN is a .t7, .pt, .safetensors or torchvision .pth file, told by content, or `demo`: the small net that comes with
-    the package. OUT is read back, both nets run on fixed images, and OUT stays only if their outputs agree.
+    IN is a .t7, .pt, .safetensors or torchvision .pth file, recognised by its content, or `demo`, the small net that
+    comes with the package. OUT is read back, both nets run on fixed images, and OUT is kept only if they agree.
     """
     with quick_imports():
         from resnet_tools.checkpoints.convert import Target, convert
@@ -64,7 +81,7 @@ def command(
     )
     names = None if class_names is None else read_labels(class_names)
     with warnings_as_lines(), terminable("Stopped. Nothing is written."):
-        done = convert(source, wanted, class_names=names, tolerance=tolerance, force=force)
+        done = convert(source, wanted, class_names=names, tolerance=tolerance, force=force, weights=weights)
     for note in done.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")

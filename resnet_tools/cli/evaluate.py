@@ -18,6 +18,7 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.evaluation.options import EvaluateOptions, Format
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values with a header.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@weights_option
 @inference_options
 def command(inference: Inference, **values: Any) -> int:
     options = EvaluateOptions(**values)
@@ -125,14 +127,15 @@ def _evaluate(
     processes: Processes,
 ) -> dict[str, Any]:
     """The summary of one model; `report`: the folder for its report."""
-    from resnet_tools.checkpoints.checkpoint import load_checkpoint
+    from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
     from resnet_tools.evaluation.evaluate import evaluate
     from resnet_tools.evaluation.report.files import begin_report, write_report
     from resnet_tools.evaluation.report.summary import summary
 
     if report is not None:
         begin_report(report)
-    checkpoint = load_checkpoint(model)
+    checkpoint = load_checkpoint(model, weights=options.weights)
+    require_classifier(checkpoint, model)
     samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
     own_images = -(-len(samples) // processes.count)
     with progress_bar(own_images, "evaluate", quiet=options.quiet or processes.rank > 0) as progress:

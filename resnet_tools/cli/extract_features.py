@@ -22,6 +22,7 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.weights import weights_option
 
 STOPPED = "Stopped. What is done is kept; the same command goes on from here."
 
@@ -71,6 +72,7 @@ STOPPED = "Stopped. What is done is kept; the same command goes on from here."
     "--resume/--no-resume", default=True, show_default=True, help="Go on with an interrupted run, or start anew."
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@weights_option
 @inference_options
 def command(
     model: str,
@@ -87,6 +89,7 @@ def command(
     on_error: str,
     resume: bool,
     quiet: bool,
+    weights: str | None,
     inference: Inference,
 ) -> int:
     images, batch_size = _batch_form(images, inference.batch_size)
@@ -104,7 +107,7 @@ def command(
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
-        checkpoint = load_checkpoint(model)
+        checkpoint = load_checkpoint(model, weights=weights)
     loading = inference.loading(checkpoint.preprocessing)
     layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
     if list_layers:

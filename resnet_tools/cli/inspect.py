@@ -7,18 +7,20 @@ import json
 import click
 
 from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.weights import weights_option
 
 
 @click.command(epilog="Example: resnet inspect resnet-50.t7", short_help="Show what a file is and the net in it.")
 @click.argument("file", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def command(file: str, as_json: bool) -> None:
+@weights_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(file: str, as_json: bool, weights: str | None) -> None:
     """Show what FILE is: its kind, its module tree as Torch7 prints it, tensor types, architecture and parameters.
 
-    It shows the tree also when the architecture is not recognised.
+    The tree is shown even if the architecture is not recognised.
     """
     with quick_imports():
         from resnet_tools.checkpoints.inspect import inspect_file, report_text
     with warnings_as_lines():
-        report = inspect_file(file)
+        report = inspect_file(file, weights)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else report_text(report))

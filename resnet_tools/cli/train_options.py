@@ -37,6 +37,7 @@ DATA: tuple[Decorator, ...] = (
 )  # fmt: skip
 MODEL: tuple[Decorator, ...] = (
     model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
+    model("--weights", metavar="KEY", help="Which weights of --retrain to use if it holds several."),
     model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, to fine-tune."),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
     model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
@@ -119,7 +120,7 @@ SPEED: tuple[Decorator, ...] = (
 
 # A resumed run has these already.
 NOT_WITH_RESUME = (
-    "retrain", "reset_classifier", "n_classes", "net_type", "depth", "shortcut_type", "optim_state",
+    "retrain", "weights", "reset_classifier", "n_classes", "net_type", "depth", "shortcut_type", "optim_state",
 )  # fmt: skip
 OF_A_NEW_NET = ("net_type", "depth", "shortcut_type")
 
@@ -140,6 +141,8 @@ def check_options(options: TrainOptions) -> None:
             raise click.UsageError(f"{_listed(unused)}: the run of --resume has its own; leave them out")
     if options.reset_classifier and not options.retrain:
         raise click.UsageError("--reset-classifier replaces the classifier of a net; give the net with --retrain")
+    if options.weights and not options.retrain:
+        raise click.UsageError("--weights chooses among the nets of a file; give the file with --retrain")
     new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
     if options.retrain and new_net:
         raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")

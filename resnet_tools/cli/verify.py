@@ -14,17 +14,22 @@ from resnet_tools.cli.shared.options import check_files, check_models, quick_imp
 @click.argument("first", metavar="A", type=click.Path(path_type=str))
 @click.argument("second", metavar="B", type=click.Path(path_type=str))
 @click.option(
-    "--images", multiple=True, metavar="IMAGE", help="A file, folder or pattern in place of the fixed images."
+    "--images",
+    multiple=True,
+    metavar="IMAGE",
+    help="Image file, folder or pattern to use instead of the built-in images.",
 )
 @click.option(
-    "--tolerance", type=click.FloatRange(0), help="Of the largest logit.  [default: 0.0001; with an .onnx 0.001]"
+    "--tolerance",
+    type=click.FloatRange(0),
+    help="Largest accepted difference, as a fraction of the largest logit.  [default: 0.0001; 0.001 with an .onnx]",
 )
 def command(first: str, second: str, images: tuple[str, ...], tolerance: float | None) -> int:
     """Run the nets in A and B on the same images and print the largest difference between their outputs.
 
-    A and B are .t7, .pt, .safetensors or torchvision .pth files, told by content, .onnx files, or `demo`. Exit code 1
-    if the difference is above the tolerance. Without --images they get random images and the small photos of the
-    package; with it, each image as A prepares it.
+    A and B are .t7, .pt, .safetensors or torchvision .pth files, recognised by their content, .onnx files, or `demo`.
+    The exit code is 1 if the difference exceeds the tolerance or an output is not finite. Without --images, the nets
+    run on random images and the small photos of the package; with it, on each image, preprocessed as for A.
     """
     check_models([first, second])
     paths = check_files(first, images)

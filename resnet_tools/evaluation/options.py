@@ -25,6 +25,7 @@ class EvaluateOptions:
     json: bool
     csv: bool
     quiet: bool
+    weights: str | None
 
     @property
     def format(self) -> Format:

@@ -181,7 +181,7 @@ def _slices(rows: Array) -> Iterator[Array]:
 
 
 def _read_pt(path: Path) -> Iterator[Array]:
-    return _slices(torch_load(path)["features"].numpy())
+    return _slices(torch_load(path, mapped=True)["features"].numpy())
 
 
 def _read_npy(path: Path) -> Iterator[Array]:

@@ -40,6 +40,7 @@ class Architecture:
     """A residual net, complete enough to build it. The defaults are the choices of the original program.
 
     `widths` are the output channels of each stage, `inner_widths` those of the first convolution of its blocks.
+    A net with `num_classes` 0 has no classifier: it gives features.
     """
 
     block: Block
@@ -261,8 +262,8 @@ def _check_ranges(net: Architecture) -> None:
     widths = (*net.widths, *net.inner_widths, net.stem_width)
     if any(not 1 <= n <= _MAX_WIDTH for n in widths):
         raise CheckpointError(f"the architecture's widths {list(widths)} are not all in 1 to {_MAX_WIDTH}")
-    if not 1 <= net.num_classes <= _MAX_CLASSES:
-        raise CheckpointError(f"the architecture has {net.num_classes} classes; expected 1 to {_MAX_CLASSES}")
+    if not 0 <= net.num_classes <= _MAX_CLASSES:
+        raise CheckpointError(f"the architecture has {net.num_classes} classes; expected 0 to {_MAX_CLASSES}")
     if net.in_channels not in (COLOR_CHANNELS, GRAY_CHANNELS):
         raise CheckpointError(f"the architecture takes images of {net.in_channels} channels; expected 3, or 1 for gray")
     grouped = [

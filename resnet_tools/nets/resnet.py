@@ -63,6 +63,8 @@ def build_resnet(
     if classes is not None and num_classes is not None:
         raise ResnetToolsError("num_classes and classes are both given; they mean the same, so leave out classes")
     outputs = classes if num_classes is None else num_classes
+    if outputs == 0:
+        raise ResnetToolsError("a new net of 0 classes gives nothing to train; give the number of its outputs")
     found = found if outputs is None else replace(found, num_classes=outputs)
     found = found if in_channels is None else replace(found, in_channels=in_channels)
     model = ResNet(check_architecture(found))
@@ -94,7 +96,7 @@ class ResNet(nn.Module):
         self.norm_relu = nn.ReLU(inplace=True) if architecture.pre_activation else nn.Identity()
         window_px = POOL_WINDOW_PX[architecture.stem]
         self.avgpool = nn.AdaptiveAvgPool2d(1) if architecture.pooling == "average" else SumPool(window_px**2)
-        self.fc = nn.Linear(last, architecture.num_classes)
+        self.fc = nn.Linear(last, architecture.num_classes) if architecture.num_classes else nn.Identity()
 
     if TYPE_CHECKING:  # nn.Module's returns Any
 
@@ -158,7 +160,8 @@ def initialise(model: ResNet) -> None:
             nn.init.normal_(module.weight, 0, math.sqrt(2 / (math.prod(module.kernel_size) * module.out_channels)))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    initialise_classifier(model.fc)
+    if isinstance(model.fc, nn.Linear):
+        initialise_classifier(model.fc)
 
 
 @torch.no_grad()

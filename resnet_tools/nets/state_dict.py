@@ -1,25 +1,33 @@
 """State dict -> Architecture, and state dict -> a loaded `ResNet`, by name and strictly.
 
 A state dict without a description of its net is read as torchvision's resnet.py would have written it: post-activation,
-convolutions without bias, shortcuts of convolution and batch norm.
+convolutions without bias, shortcuts of convolution and batch norm. Without `fc.weight` the net has no classifier.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from resnet_tools.errors import CheckpointError
-from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.architecture import Architecture, ShortcutType
 from resnet_tools.nets.resnet import ResNet
 
 _CONV = re.compile(r"layer(\d+)\.(\d+)\.conv(\d)\.weight")
 
 
-def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
+class Shaped(Protocol):
+    """A tensor, or what knows the shape of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def architecture_of(state: Mapping[str, Shaped]) -> Architecture:
     """The net of torchvision's kind that has these parameters.
 
     Raises: CheckpointError if a key that every such net has is missing or of an impossible shape.
@@ -40,10 +48,17 @@ def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
         inner_widths=inner,
         stem_width=stem[0],
         stem="imagenet" if stem[2] == 7 else "cifar",
-        shortcut_type="B" if any("downsample" in key for key in shapes) else "A",
+        shortcut_type=_shortcut_type(shapes, blocks),
         groups=max(1, inner[0] // max(1, second[1])),
-        num_classes=_shape(shapes, "fc.weight", 2)[0],
+        num_classes=_shape(shapes, "fc.weight", 2)[0] if "fc.weight" in shapes else 0,
     )
+
+
+def _shortcut_type(shapes: Mapping[str, tuple[int, ...]], blocks: set[tuple[int, ...]]) -> ShortcutType:
+    projected = {(stage, index) for stage, index, _ in blocks if f"layer{stage}.{index}.downsample.0.weight" in shapes}
+    if not projected:
+        return "A"
+    return "C" if len(projected) > len({stage for stage, _, _ in blocks}) else "B"
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], key: str, dimensions: int) -> tuple[int, ...]:
@@ -65,8 +80,10 @@ def load_resnet(architecture: Architecture, state: Mapping[str, Tensor]) -> ResN
     with torch.device("meta"):  # nothing is allocated or drawn
         model = ResNet(architecture)
     expected = model.state_dict()
-    counters = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
-    state = counters | dict(state)
+    implied = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
+    if "fc.weight" in state and "fc.bias" in expected:
+        implied["fc.bias"] = torch.zeros(architecture.num_classes)  # of an nn.Linear without bias
+    state = implied | dict(state)
     for key, tensor in expected.items():
         if key not in state:
             raise CheckpointError(f"the key {key} is missing; expected a tensor of shape {tuple(tensor.shape)}")

@@ -27,6 +27,7 @@ from resnet_tools.torch7.outline import (
     AVERAGE_POOL,
     BN,
     CONV,
+    FLATTEN,
     LINEAR,
     MAX_POOL,
     Block,
@@ -160,6 +161,8 @@ def _pooling(head: Sequence[Module]) -> Pooling:
 
 def _classes(net: Net) -> int:
     last = net.head[-1] if net.head else net.root
+    if last.kind in (AVERAGE_POOL, *FLATTEN):
+        return 0  # the classifier was taken off
     if last.kind != LINEAR or "weight" not in last.tensors or last.tensors["weight"].ndim != 2:
         raise misfit(last, "the nn.Linear of the classifier at the end, with a weight of two dimensions")
     return int(last.tensors["weight"].shape[0])

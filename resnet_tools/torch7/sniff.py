@@ -18,6 +18,9 @@ _MARKS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"(BZh[1-9]|\xfd7zXZ\x00|7z\xbc\xaf|(\x28\xb5\x2f\xfd)).", "compressed"),
         (rb"\x89HDF\r\n\x1a\n", "hdf5"),
         (rb"version https://git-lfs", "lfs"),
+        (rb"\x93NUMPY", "npy"),
+        (rb"MATLAB [45]\.\d MAT-file", "mat"),
+        (rb".{257}ustar", "tar"),
         (rb"\x08[\x01-\x7f][\x12\x1a\x22\x2a\x32\x3a\x42]", "onnx"),  # ir_version, then another field of a ModelProto
     )
 )
@@ -32,7 +35,10 @@ _ADVICE = {
     "pickle": "this is a Python pickle, perhaps an old PyTorch checkpoint: load_checkpoint reads PyTorch checkpoints",
     "image": "this is an image, not a model",
     "compressed": "this is a compressed archive: unpack it first",
-    "hdf5": "this is an HDF5 file, not a Lua Torch file",
+    "hdf5": "this is an HDF5 file (perhaps of Keras or MATLAB), not a Lua Torch file",
+    "npy": "this is an array of NumPy (.npy), not a model",
+    "mat": "this is a MATLAB file (.mat), not a model",
+    "tar": "this is a tar archive: unpack it first (tar -xf)",
     "lfs": "this is a Git LFS pointer, not the file itself: run `git lfs pull`",
     "onnx": "this is an ONNX graph, not a checkpoint: use the file that it was made from; "
     "`resnet verify` compares the two",

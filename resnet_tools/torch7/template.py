@@ -55,7 +55,10 @@ def bind(net: Net, architecture: Architecture) -> Bound:
         parts = (block.shared, block.branch, block.shortcut, block.tail)
         for steps, expected in zip(parts, expected_block(shape), strict=True):
             _match(steps, expected, block.module, bound)
-    _match(net.head, expected_head(architecture), net.root, bound)
+    head = expected_head(architecture)
+    if not architecture.num_classes:  # without nn.Linear, and perhaps without the nn.View before it
+        head = head[: len(head) - 1 if net.head[-1].kind in FLATTEN else len(head) - 2]
+    _match(net.head, head, net.root, bound)
     return bound
 
 

@@ -32,6 +32,7 @@ class NetOptions:
     retrain: str | None = None
     reset_classifier: bool = False
     n_classes: int | None = None
+    weights: str | None = None  # which net of `retrain`, if it holds several
     allow_unused_outputs: bool = False
 
 
@@ -51,7 +52,7 @@ def initial_checkpoint(options: NetOptions, dataset: str, class_names: Sequence[
                 num_classes=count,
             )
         return Checkpoint(net, net.architecture, _padded(class_names, count), PREPROCESSINGS[dataset], "new")
-    checkpoint = load_checkpoint(options.retrain)
+    checkpoint = load_checkpoint(options.retrain, weights=options.weights)
     check_stem(checkpoint, dataset, options.retrain)
     if options.reset_classifier:
         with seeded(seed):

@@ -29,6 +29,7 @@ class TrainOptions:
     check: bool
     # Model
     retrain: str | None
+    weights: str | None
     reset_classifier: bool
     n_classes: int | None
     net_type: Literal["resnet", "preresnet"] | None

@@ -77,6 +77,7 @@ def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
         options.retrain,
         options.reset_classifier,
         options.n_classes,
+        options.weights,
         allow_unused_outputs=options.test_only or name == "original",
     )
     recipe, seed = make_recipe(name, dataset, **options.recipe_changes), options.manual_seed or 0

@@ -106,3 +106,16 @@ def test_an_image_that_cannot_be_read_is_an_error():
 def test_onnxruntime_may_round_more(tmp_path):
     assert tolerance_for(tmp_path / "a.t7", tmp_path / "b.pt") == TOLERANCE
     assert tolerance_for(tmp_path / "a.t7", tmp_path / "b.onnx") == ONNX_TOLERANCE
+
+
+def test_logits_that_are_no_numbers_have_no_best_class_and_are_named():
+    expected, found = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[float("nan"), 0.0], [0.0, 1.0]])
+    comparison = compare(expected, found, ("a.pt", "b.pt"), ["x.png", "y.png"])
+    assert not comparison.within(1)
+    assert str(comparison) == (
+        "largest difference nan, which is nan of the largest logit 1; the same best class for 1 of 2 images; "
+        "b.pt gives numbers that are not finite for 1 of 2 images: x.png"
+    )
+    both = compare(found, found)
+    assert not both.within(1)
+    assert both.same_class == 1

@@ -1,0 +1,44 @@
+"""A Lua value -> the net in it, chosen and told if its tables hold several."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from resnet_tools.checkpoints.net_weights import Place, choose
+from resnet_tools.torch7.lua import LuaObject, LuaTable
+
+MAX_TABLES = 10_000
+
+
+def net_of_tables(value: Any, wanted: str | None = None) -> tuple[Any, list[str]]:
+    """The net at `wanted`, or the one to prefer, and what is told of the choice; the value itself if it has no choice.
+
+    Raises: CheckpointError if there is no net at `wanted`.
+    """
+    nets = _nets(value)
+    if wanted is None and len(nets) < 2:
+        return value, []
+    place, notes = choose([Place(name, "") for name in nets], wanted)
+    return nets[place.name], notes
+
+
+def _nets(value: Any) -> dict[str, LuaObject]:
+    """The nets in nested tables by the keys that lead to them, the outer ones first."""
+    found: dict[str, LuaObject] = {}
+    waiting: deque[tuple[str, Any]] = deque([("", value)])
+    seen: set[int] = set()
+    while waiting and len(seen) < MAX_TABLES:
+        name, item = waiting.popleft()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, LuaObject) and isinstance(item.get("modules"), LuaTable):
+            found[name] = item
+        elif isinstance(item, LuaTable):
+            waiting.extend((f"{name}.{_key(key)}".lstrip("."), inner) for key, inner in item.items())
+    return found
+
+
+def _key(key: Any) -> str:
+    return key.decode(errors="backslashreplace") if isinstance(key, bytes) else str(key)

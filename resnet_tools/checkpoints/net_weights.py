@@ -1,0 +1,297 @@
+"""Tensors by name, as any trainer keeps them -> the weights of one residual net under the names of `nets.resnet`.
+
+No trainer is known by name. Wherever a key ends with `layer1.0.conv1.weight`, what stands before it is where a net
+lies: tables around it (`state_dict`), and a prefix (`module.`, `model.backbone.`). A net is the tensors below that
+place, and its classifier the one nn.Linear there or beside it that takes as many numbers as the net has features.
+`nn.Sequential(*resnet.children())` names the same modules 0, 1, 4 ... 7 and 9.
+
+What is chosen, taken off or left out is told in `Found.notes`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from resnet_tools.checkpoints.stored import StoredTensor
+from resnet_tools.errors import CheckpointError
+
+Named = Sequence[tuple[tuple[str, ...], StoredTensor]]
+
+BODY = re.compile(r"(conv1|bn1|layer\d+\.\d+|norm)\.")
+MARK = "layer1.0.conv1.weight"
+SEQUENTIAL_MARK = "4.0.conv1.weight"
+SHORTCUT = re.compile(r"^(layer\d+\.\d+\.)(shortcut|skip|projection)\.(?=\d+\.)")
+SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4", "9": "fc"}
+AVERAGED = re.compile(r"(^|[._])(ema|teacher|momentum|target|k|last|avg|averaged?|swa|shadow|old|prev)([._]|$)")
+BEST = re.compile(r"(^|[._])best([._]|$)")
+OPTIMIZERS = re.compile(r"(^|\.)(optim\w*|scaler|\w*scheduler)\.")
+HEADS = ("fc", "head", "classifier", "last_linear", "linear", "logits")  # of several, the first of these is taken
+SHOWN = 4
+SMALL = 4096  # numbers of a buffer, such as the weights of classes in a loss
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a net lies: `name` is all that stands before its keys, without the last dot; `prefix` of it, the key's."""
+
+    name: str
+    prefix: str
+    sequential: bool = False
+
+    @property
+    def start(self) -> str:
+        return f"{self.name}." if self.name else ""
+
+    @property
+    def table(self) -> str:
+        """What stands before the keys of the table that the net is in."""
+        return self.start.removesuffix(self.prefix)
+
+    @property
+    def shown(self) -> str:
+        return self.name or "."
+
+
+@dataclass(frozen=True)
+class Head:
+    """The classifier as `fc.weight` and `fc.bias`, empty if there is none; `problem`: why what is there is none."""
+
+    classifier: dict[str, StoredTensor] = field(default_factory=dict)
+    used: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The weights of one net under our names, and the tensors beside them by whole names."""
+
+    place: Place
+    body: dict[str, StoredTensor]
+    others: dict[str, StoredTensor]
+    notes: list[str] = field(default_factory=list)
+
+
+def find_net(named: Named, wanted: str | None = None) -> Found:
+    """The net among the tensors of a file, with the head still among `others`.
+
+    wanted: where it lies, as messages and `places` name it, or a part of that: `state_dict_ema`, `encoder_q`.
+    Raises: CheckpointError if there is no net, or none there.
+    """
+    tensors = {".".join(keys): tensor for keys, tensor in named}
+    places = _places(named)
+    if not places:
+        raise CheckpointError(_no_net(tensors))
+    place, notes = choose(places, wanted)
+    other_places = [other for other in places if other != place and not place.start.startswith(other.start)]
+    elsewhere = tuple(other.start for other in other_places)
+    inside, others = {}, {}
+    for name, tensor in tensors.items():
+        if name.startswith(elsewhere) or OPTIMIZERS.search(name):
+            continue
+        key = _unnumbered(name.removeprefix(place.start)) if place.sequential else name.removeprefix(place.start)
+        if name.startswith(place.start) and BODY.match(key):
+            inside[SHORTCUT.sub(r"\1downsample.", key)] = tensor
+        elif name.startswith(place.start):
+            others[place.start + key] = tensor
+        elif _related(name, place, places):
+            others[name] = tensor
+    if place.prefix not in ("", "module."):
+        notes.append(f"the prefix {place.prefix!r} is taken off its keys")
+    _check_kind(inside)
+    return Found(place, inside, others, notes)
+
+
+def choose(places: Sequence[Place], wanted: str | None) -> tuple[Place, list[str]]:
+    """The place to take, and what is told of the choice. Raises: CheckpointError if nothing is at `wanted`."""
+    fitting = list(places)
+    if wanted is not None:
+        key = wanted.strip(".")
+        fitting = [p for p in places if p.name == key] or [p for p in places if key and f".{key}." in f".{p.name}."]
+    if not fitting:
+        there = ", ".join(place.shown for place in places) or "no place in it"
+        raise CheckpointError(f"--weights {wanted}: there is no residual net at this place; there is one at {there}")
+    place = min(fitting, key=lambda place: (_averaged(place), place.name.count(".")))
+    if len(fitting) < 2:
+        return place, []
+    rest = ", ".join(other.shown for other in places if other != place)
+    return place, [f"the weights at {place.shown} are used; --weights chooses others: {rest}"]
+
+
+def find_head(found: Found, features: int) -> Head:
+    """The classifier behind a net that gives so many features.
+
+    Raises: CheckpointError if its nn.Linear takes another number.
+    """
+    linears = {
+        name.removesuffix(".weight"): tensor
+        for name, tensor in found.others.items()
+        if name.endswith("weight") and len(tensor.shape) == 2
+    }
+    groups = _groups(found)
+    single = [group for group, layers in groups.items() if _is_one_linear(found, layers, features)]
+    between = [layer for layers in groups.values() for layer in layers if _normalises(found, layer, features)]
+    if single and not between:
+        group = min(single, key=_head_rank)
+        [layer] = groups[group]
+        outputs = linears[layer].shape[0]
+        behind = [other for other, t in linears.items() if other != layer and t.shape[1] == outputs != features]
+        if not behind:
+            return _head(found, layer)
+        between = [layer, *behind]
+    heads = [layers for layers in groups.values() if any(_takes(linears, layer, features) for layer in layers)]
+    if heads or between:
+        several = dict.fromkeys([*between, *(layer for layers in heads for layer in layers)])
+        problem = f"its head has several layers: {_listed(several)}"
+        return Head(problem=problem, notes=(f"{problem}; only what stands before it is read",))
+    own = f"{found.place.start}fc"
+    if own in linears:
+        raise CheckpointError(
+            f"{own}.weight has the shape {linears[own].shape}; expected {features} inputs, the net's features"
+        )
+    return Head()
+
+
+def _head(found: Found, layer: str) -> Head:
+    used = {f"fc.{part}": f"{layer}.{part}" for part in ("weight", "bias") if f"{layer}.{part}" in found.others}
+    classifier = {ours: found.others[name] for ours, name in used.items()}
+    notes = () if layer == f"{found.place.start}fc" else (f"{layer} is its classifier",)
+    return Head(classifier, frozenset(used.values()), notes)
+
+
+def left_out(found: Found, head: Head) -> list[str]:
+    """What is told of the tensors that are neither net nor classifier.
+
+    Raises: CheckpointError if the net itself has weights that ours has no place for.
+    """
+    rest = {name: t for name, t in found.others.items() if name not in head.used and not name.endswith("_tracked")}
+    own = [
+        name
+        for name, tensor in rest.items()
+        if name.startswith(found.place.start) and len(tensor.shape) > 2 and tensor.elements > SMALL
+    ]
+    if own:
+        raise CheckpointError(unknown_parameter(own[0].removeprefix(found.place.start)))
+    rest = {name: tensor for name, tensor in rest.items() if name.startswith(found.place.table)}
+    if head.problem or not rest:
+        return []
+    dense = any(len(tensor.shape) == 4 and tensor.elements > SMALL for tensor in rest.values())
+    warning = "; the last stages of nets for segmentation are often dilated, which weights do not show" * dense
+    return [f"left out: {_listed(rest)}{warning}"]
+
+
+VARIANTS = (  # parts of the keys of nets that are residual nets of another kind
+    (re.compile(r"conv1\.\d+\."), "its stem is of several convolutions (a ResNet-C, -D or -T)"),
+    (re.compile(r"\.(se|se_module|fc1|fc2)\."), "its blocks have squeeze-and-excitation (an SE-ResNet)"),
+    (re.compile(r"\.(eca|cbam|gc|attn|ca|sa)\."), "its blocks have attention"),
+    (re.compile(r"downsample\.2\."), "its shortcuts pool before the convolution (a ResNet-D)"),
+    (re.compile(r"conv2_offset|\.conv_offset"), "it has deformable convolutions"),
+    (re.compile(r"\.IN\."), "it has instance normalisation (IBN)"),
+    (re.compile(r"\.(conv4|bn4)\."), "its blocks have four convolutions"),
+)
+
+
+def unknown_parameter(key: str) -> str:
+    """The message for a key that our nets do not have, with the kind of net that has it."""
+    reason = next((f": {what}" for pattern, what in VARIANTS if pattern.search(f".{key}")), "")
+    return f"the key {key} is unknown; this net has no such parameter{reason}"
+
+
+def _check_kind(body: Mapping[str, StoredTensor]) -> None:
+    """Raises: CheckpointError naming a key of another kind of residual net."""
+    for key in body:
+        if any(pattern.search(f".{key}") for pattern, _ in VARIANTS):
+            raise CheckpointError(unknown_parameter(key))
+
+
+def _places(named: Named) -> list[Place]:
+    found: dict[str, Place] = {}
+    for mark in (MARK, SEQUENTIAL_MARK):
+        for keys, tensor in named:
+            name, last = ".".join(keys), keys[-1]
+            if not f".{name}".endswith(f".{mark}") or len(tensor.shape) != 4 or OPTIMIZERS.search(name):
+                continue
+            place = name.removesuffix(mark).removesuffix(".")
+            prefix = last.removesuffix(mark) if last.endswith(mark) else ""
+            found.setdefault(place, Place(place, prefix, mark == SEQUENTIAL_MARK))
+    return list(found.values())
+
+
+def _averaged(place: Place) -> int:
+    """The trained weights go before a mean of them, the best before the others."""
+    return len(AVERAGED.findall(place.name)) - len(BEST.findall(place.name))
+
+
+def _related(name: str, place: Place, places: Sequence[Place]) -> bool:
+    """Whether a tensor beside the net can be its own: no other net lies nearer to it."""
+    around = max((o.start.count(".") for o in places if o != place and place.start.startswith(o.start)), default=-1)
+    nearest = max(_shared(name, other.start) for other in places)
+    return _shared(name, place.start) >= max(nearest, around + 1)
+
+
+def _shared(first: str, second: str) -> int:
+    """How many leading parts two names share."""
+    count = 0
+    for one, two in zip(first.split("."), second.split("."), strict=False):
+        if one != two:
+            break
+        count += 1
+    return count
+
+
+def _unnumbered(key: str) -> str:
+    first, _, rest = key.partition(".")
+    return f"{SEQUENTIAL.get(first, first)}.{rest}"
+
+
+def _groups(found: Found) -> dict[str, list[str]]:
+    """The layers of each module beside the body, in the order of the file: `fc` -> [`fc.0`, `fc.3`]."""
+    groups: dict[str, list[str]] = {}
+    for name in found.others:
+        layer, start = name.rpartition(".")[0], found.place.start
+        while not name.startswith(start):
+            start = start[: start.rstrip(".").rfind(".") + 1]
+        group = start + name.removeprefix(start).partition(".")[0]
+        if layer and layer not in groups.setdefault(group, []):
+            groups[group].append(layer)
+    return groups
+
+
+def _is_one_linear(found: Found, layers: Sequence[str], features: int) -> bool:
+    if len(layers) != 1:
+        return False
+    parts = {name.rpartition(".")[2]: t for name, t in found.others.items() if name.rpartition(".")[0] == layers[0]}
+    weight = parts.get("weight")
+    return set(parts) <= {"weight", "bias"} and weight is not None and weight.shape[1:] == (features,)
+
+
+def _normalises(found: Found, layer: str, features: int) -> bool:
+    """A batch norm over the features, between net and classifier."""
+    mean = found.others.get(f"{layer}.running_mean")
+    return mean is not None and mean.shape == (features,)
+
+
+def _takes(linears: Mapping[str, StoredTensor], layer: str, features: int) -> bool:
+    return layer in linears and linears[layer].shape[1] == features
+
+
+def _head_rank(group: str) -> int:
+    name = group.rpartition(".")[2]
+    return HEADS.index(name) if name in HEADS else len(HEADS)
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(f"{name:.80}" for name in names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
+    )
+
+
+def _no_net(tensors: Mapping[str, StoredTensor]) -> str:
+    """The nearest key that is there is named, and none is called missing that stands there under a prefix."""
+    keys = f"; its keys are {_listed(tensors)}" if tensors else ""
+    stems = [name for name in tensors if f".{name}".endswith(".conv1.weight")]
+    missing = MARK if stems else "conv1.weight"
+    return f"it is no residual net: the key {missing} is missing, with any prefix{keys}"
