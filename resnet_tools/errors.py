@@ -44,6 +44,10 @@ class FeatureError(ResnetToolsError):
     """Features cannot be extracted or written, or an unfinished extraction is of another job."""
 
 
+class LockedError(ResnetToolsError):
+    """Another process is writing in a folder that only one may write in."""
+
+
 class ProcessError(ResnetToolsError):
     """The processes of a job cannot find each other, or one of them ended before the others."""
 

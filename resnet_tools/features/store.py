@@ -2,7 +2,7 @@
 
 The folder `.NAME.unfinished` beside the output holds
 - `job.json`: what is computed; another job is refused, with the difference named;
-- `lock`: locked by the job that is at work, so that a second one of the same output is refused;
+- `lock`: held by the job that is at work, so that a second one of the same output is refused;
 - `rows-R` and `log-R` for each process R: the rows one after another, and a line of JSON for each finished batch:
   {"batch": number, "shape": of a row, "rows": in all of this file so far, "errors": [[position in the batch, reason]],
   "crc": CRC-32 of the batch's rows}.
@@ -14,7 +14,6 @@ every batch are compared with its sum once more when they are collected.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,10 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tools.errors import FeatureError
+from resnet_tools.errors import FeatureError, LockedError
+from resnet_tools.locking import LOCK_NAME, locked_folder
 from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would change newlines
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class FeatureStore:
         path = self.folder / "job.json"
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock()
+            self.files.enter_context(locked_folder(self.folder))
             if resume and path.exists():
                 self._check_job(json.loads(path.read_text()), job)
                 for rows in self.folder.glob("rows-*"):
@@ -82,23 +83,14 @@ class FeatureStore:
                 return
             path.unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
             for left in self.folder.iterdir():
-                if left.name != "lock":
+                if left.name != LOCK_NAME:
                     left.unlink()
             with written_whole(path) as partial:
                 partial.write_text(json.dumps(job))
+        except LockedError as error:
+            raise FeatureError(str(error)) from None
         except (OSError, ValueError) as error:
             raise FeatureError(f"{self.folder}: cannot be written or read: {error}") from error
-
-    def _lock(self) -> None:
-        file = self.files.enter_context((self.folder / "lock").open("w"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FeatureError(
-                f"{self.folder}: another run is writing this output; wait for its end or stop it"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
 
     def _check_job(self, earlier: Any, job: Mapping[str, Any]) -> None:
         if not isinstance(earlier, dict):
@@ -160,7 +152,7 @@ class FeatureStore:
     def _appended(self, kind: str) -> int:
         if kind not in self.appended:
             path = self.folder / f"{kind}-{self.process}"
-            self.appended[kind] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self.appended[kind] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, 0o666)
             self.files.callback(os.close, self.appended[kind])
             os.ftruncate(self.appended[kind], self.vouched[kind])  # never behind bytes of an unknown past
         return self.appended[kind]

@@ -447,3 +447,13 @@ def test_a_full_disk_keeps_the_earlier_output_and_what_is_done(folder):
 def test_a_folder_that_does_not_exist_is_named(folder):
     done = extract("demo", "photos", "--output", "no/features.pt", cwd=folder, code=1)
     assert "no/.features.pt.unfinished: cannot be written" in done.stderr
+
+
+def test_it_works_on_a_system_without_fcntl(folder):
+    code = "import sys; sys.modules['fcntl'] = None; from resnet_tools.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "extract-features", "demo", "photos", "--output"]
+    done = subprocess.run([*command, "found.npy"], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    extract("demo", "photos", "--output", "expected.npy", cwd=folder)
+    assert (folder / "found.npy").read_bytes() == (folder / "expected.npy").read_bytes()
+    assert not list(folder.glob(".*"))
