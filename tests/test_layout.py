@@ -66,6 +66,8 @@ INSIDE = {
         "image",
         "files",
         "labels",
+        "class_lists",
+        "class_structures",
         "samples",
     ],
     "torch7": [
