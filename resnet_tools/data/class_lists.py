@@ -19,7 +19,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from resnet_tools.data.class_structures import WORDNET, bracketed, ordered
+from resnet_tools.data.class_structures import WORDNET, bracketed, names_of, ordered
 
 MOST = 0.8  # of the lines: where so many are of one form, the others are mistakes
 HEADER_WORDS = {"id", "index", "idx", "number", "class", "label", "name", "class_id", "class_name", "label_id", "title"}
@@ -57,7 +57,7 @@ def listed_names(text: str) -> tuple[list[str], str]:
     """
     structure = bracketed(text)
     if structure is not None:
-        return _frombracketed(structure)
+        return names_of(structure)
     return _from_lines(plain_lines(text))
 
 

@@ -25,7 +25,7 @@ LIST_KEYS = ("class_names", "label_names", "labels", "names", "classes", "id2lab
 WORDNET = re.compile(r"(n\d{8})[\s,:;]+(\S.*)")
 
 
-def bracketed(text: str) -> Any:
+def bracketed(text: str) -> list[Any] | dict[Any, Any] | None:
     """The list or dict that the text is, or None if it is lines of text."""
     content = re.sub(r"\A\s*\w+\s*=\s*(?=[\[{])", "", text).strip().rstrip(";")
     closing = {"[": "]", "{": "}"}.get(content[:1])
@@ -35,7 +35,7 @@ def bracketed(text: str) -> Any:
     if first_line != content and _closes(first_line):  # `[unknown]` and more names
         return None
     try:
-        return json.loads(content, object_pairs_hook=_dict_of)
+        return _checked(json.loads(content, object_pairs_hook=_dict_of))
     except RecursionError:
         raise ValueError("brackets within brackets; expected a list or a dict of class names") from None
     except json.JSONDecodeError as error:
@@ -43,7 +43,13 @@ def bracketed(text: str) -> Any:
         if literal is None:
             raise ValueError(f"line {error.lineno} is no JSON and no Python literal: {error.msg}") from None
         _dict_of([(str(key), None) for key in literal.keys])
-        return literal.value
+        return _checked(literal.value)
+
+
+def _checked(value: Any) -> list[Any] | dict[Any, Any]:
+    if not isinstance(value, (list, dict)):  # such as a set
+        raise ValueError(f"holds a {type(value).__name__}; expected a list or a dict of class names")
+    return value
 
 
 def _closes(line: str) -> bool:

@@ -62,7 +62,7 @@ def cifar_labels(name: str) -> tuple[str, ...]:
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
     """The class names in a file, the first output's first, in any form that `class_lists` knows.
 
-    NAME.classes.txt always has one name a line. Warns, with the file's name, of the form if it is not the plain one: one name a line.
+    The plain form is one name a line, and NAME.classes.txt always has it. Warns of any other, with the file's name.
     Raises ResnetToolsError when the file cannot be read, is no text, is empty, or has an entry that does not fit.
     """
     if os.fspath(path).endswith(OWN_ENDING):
