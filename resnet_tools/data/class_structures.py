@@ -95,7 +95,7 @@ def _literal(content: str) -> Literal | None:
     return Literal(value, keys) if strings == written else None  # Python joins strings that lack a comma between them
 
 
-def _frombracketed(value: Any) -> tuple[list[str], str]:
+def names_of(value: Any) -> tuple[list[str], str]:
     for _ in range(2):  # as in a config.json
         if isinstance(value, dict):
             inner = [value[key] for key in LIST_KEYS if isinstance(value.get(key), (list, dict))]
