@@ -150,12 +150,19 @@ def _plugin(head: bytes, path: str) -> Plugin:
     # Some signatures are short (a TGA may begin as a CUR does), so the format that the name says is asked first.
     for name, (factory, accept) in sorted(_other_formats().items(), key=lambda item: item[0] != said):
         # A format without a signature takes any file for its own, so its name must say that it is one.
-        if accept(head) is True if accept else name == said:
+        if _accepts(accept, head) if accept else name == said:
             return cast(Plugin, factory)
     found = "an HTML or XML page" if head.lstrip()[:1] == b"<" else f"the file begins with {head[:8]!r}"
     raise ImageError(
         f"not an image; expected JPEG, PNG, WebP, GIF, BMP, PPM, PGM, TIFF or what else Pillow decodes, but {found}"
     )
+
+
+def _accepts(accept: Callable[[bytes], Any], head: bytes) -> bool:
+    try:
+        return accept(head) is True
+    except (struct.error, IndexError, ValueError):  # a file shorter than what is looked at
+        return False
 
 
 def _decode(data: bytes, plugin: Plugin, exif: bool) -> Pixels:
