@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 import click
 
 from resnet_tools.cli import cli
 from resnet_tools.errors import ResnetToolsError, Terminated
+from resnet_tools.text import OUTPUT_ERRORS, printable
 
 INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 
@@ -19,7 +23,8 @@ def main() -> None:
         stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (open until the end; it was closed for us)
         setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):  # labels are UTF-8, and file names need not be text
-            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+            stream.reconfigure(encoding="utf-8", errors=OUTPUT_ERRORS)
+    _show_own_warnings_as_lines()
     code = run(sys.argv[1:])
     if "torch" not in sys.modules:
         sys.exit(code)
@@ -38,10 +43,13 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:  # --help and --version
         code = end.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        click.echo(printable(shown.getvalue(), lines=True), err=True, nl=False)
         code = error.exit_code
     except ResnetToolsError as error:
-        click.echo(f"Error: {error}", err=True)
+        # A message has several lines only where it lists files, whose names are printable by then.
+        click.echo(f"Error: {printable(str(error), lines=True)}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
@@ -52,9 +60,22 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # such as a full disk behind our output
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error))}", err=True)
         code = 1
     return code
+
+
+def _show_own_warnings_as_lines() -> None:
+    """What the package says about a file is for its user; where in the code it was said is not."""
+    original, package = warnings.showwarning, str(Path(__file__).parent)
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:
+        if filename.startswith(package):
+            click.echo(f"Warning: {printable(str(message))}", err=True)
+        else:
+            original(message, category, filename, *rest, **options)
+
+    warnings.showwarning = show
 
 
 if __name__ == "__main__":

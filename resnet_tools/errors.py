@@ -40,8 +40,16 @@ class ImageError(ResnetToolsError):
     """An image cannot be decoded; the message names the file and the reason."""
 
 
+class NotFiniteError(ImageError):
+    """What a net gives for an image is NaN or infinite, so nothing can be said of it."""
+
+
 class FeatureError(ResnetToolsError):
     """Features cannot be extracted or written, or an unfinished extraction is of another job."""
+
+
+class LockedError(ResnetToolsError):
+    """Another process is writing in a folder that only one may write in."""
 
 
 class ProcessError(ResnetToolsError):

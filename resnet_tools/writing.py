@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     """The path of a partial file beside `path`, which takes its place, synced to the disk, when the block ends well.
 
     If the block raises, the partial file is removed and an earlier `path` is untouched. Both have the same ending, and
-    the partial one's name depends on `path` alone, as torch writes it into the file.
+    the partial one's name depends on `path` alone, as torch writes it into the file; so what a killed process left of
+    it is overwritten by the next one. A link stays a link: the file that it names is written.
+
+    Raises: OSError if a folder, a device or a pipe has the name; none of them could be replaced by a file.
     """
+    check_target(path)
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         yield partial
@@ -24,6 +31,18 @@ def written_whole(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Raises: OSError if there is something at `path`, or where it links to, that is no file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or what is there says so when it is written
+        return
+    kinds = {"folder": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "device": stat.S_ISCHR, "disk": stat.S_ISBLK}
+    kind = next((kind for kind, test in kinds.items() if test(mode)), None if stat.S_ISREG(mode) else "socket")
+    if kind:
+        raise OSError(errno.EINVAL, f"a {kind} has this name; give the name of a file", os.fspath(path))
 
 
 def _sync_folder(folder: Path) -> None:

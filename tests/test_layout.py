@@ -26,7 +26,8 @@ ROOMS = [
     ["data"],
     ["torch7"],
     ["history", "nets"],
-    ["errors", "metrics", "writing"],
+    ["locking", "metrics", "reading", "text", "writing"],
+    ["errors"],
 ]
 # The same inside the rooms: a file imports only from files later in its list.
 INSIDE = {
@@ -77,6 +78,8 @@ INSIDE = {
         "labelled",
         "label_files",
         "folder",
+        "files",
+        "fetched",
         "cifar",
         "pickled",
         "loading",
@@ -84,8 +87,9 @@ INSIDE = {
         "transforms",
         "resample",
         "image",
-        "files",
         "labels",
+        "class_lists",
+        "class_structures",
         "samples",
     ],
     "torch7": [

@@ -5,32 +5,46 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from math import isfinite
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
 from resnet_tools.cli.shared.options import (
     MODEL_HELP,
+    Images,
     Inference,
     check_files,
+    image_options,
     inference_options,
     model_argument,
     quick_imports,
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.weights import weights_option
+from resnet_tools.errors import NotFiniteError, ResnetToolsError
+from resnet_tools.text import OUTPUT_ERRORS, csv_cell, printable
+from resnet_tools.writing import written_whole
 
 if TYPE_CHECKING:
     from resnet_tools.compute.inference import Prediction
     from resnet_tools.errors import ImageError
 
+Form = Literal["text", "json", "csv"]
+Write = Callable[["Prediction"], None]
+WriteError = Callable[[str, str], None]  # of a path and a message
+ENDINGS: dict[str, Form] = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": OUTPUT_ERRORS, "newline": ""}
+HEADER = ["path", "rank", "index", "label", "probability"]
+
 
 @click.command(
     epilog="Example: resnet classify resnet-101.t7 cat.jpg",
     short_help="Print the most probable labels of images.",
-    help=f"""Print the most probable labels of each IMAGE: a file, a folder (searched recursively) or a glob pattern.
+    help=f"""Print the most probable labels of each IMAGE: a file, a folder (searched recursively), a glob pattern, -
+    for an image on stdin, or with --allow-urls an http(s) address.
 
     {MODEL_HELP}
 
@@ -38,91 +52,148 @@ if TYPE_CHECKING:
     classes they are ImageNet's, else `class 1`, `class 2`, ...""",
 )
 @model_argument
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels for each image.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header.")
-@click.option("--labels", type=click.Path(exists=True, dir_okay=False), help="A file with one label a line.")
+@image_options
+@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Number of labels per image.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object per line.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write comma-separated values with a header.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to this file, images that cannot be read too. "
+    "Without --json or --csv its ending selects the format: .json, .jsonl, .csv, else text.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(exists=True, dir_okay=False),
+    help="File of class names: one per line, or numbered lines, JSON, and the other usual forms.",
+)
 @weights_option
 @inference_options
 def command(
     model: str,
-    images: tuple[str, ...],
+    sources: Images,
     top_k: int,
     as_json: bool,
     as_csv: bool,
+    output: Path | None,
     labels: str | None,
     weights: str | None,
     inference: Inference,
 ) -> int:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
-    paths = check_files(model, images)
+    arguments = sources.arguments()
+    if not arguments:
+        raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
+    paths = check_files(model, arguments, allow_urls=sources.allow_urls)
     with quick_imports():
         from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.inference import classify, prepare
         from resnet_tools.data.labels import output_names, read_labels
-    given_names = None if labels is None else read_labels(labels)
-    found_device = find_device(inference.device)
     with warnings_as_lines():
+        given_names = None if labels is None else read_labels(labels)
+        found_device = find_device(inference.device)
         checkpoint = load_checkpoint(model, weights=weights)
     require_classifier(checkpoint, model)
     names = output_names(given_names or checkpoint.class_names, checkpoint.architecture.num_classes)
     net = prepare(checkpoint.model, found_device, inference.precision)
     loading = inference.loading(checkpoint.preprocessing)
-    write = (_json_writer if as_json else _csv_writer if as_csv else _text_writer)(names)
-    return _print_all(classify(paths, net, loading, top_k=top_k), len(paths), write)
+    form: Form = (
+        "json" if as_json else "csv" if as_csv else ENDINGS.get(output.suffix.lower() if output else "", "text")
+    )
+    with _opened(output) as file:
+        write, write_error = WRITERS[form](names, file, with_errors=output is not None)
+        return _write_all(classify(paths, net, loading, top_k=top_k), len(paths), file, write, write_error)
 
 
-def _print_all(
-    predictions: Iterable[Prediction | tuple[str, ImageError]], count: int, write: Callable[[Prediction], None]
+@contextmanager
+def _opened(output: Path | None) -> Iterator[IO[str]]:
+    """stdout, or a file that takes its place when all is written."""
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        with written_whole(output) as partial, partial.open("w", **TEXT) as file:
+            yield file
+    except OSError as error:
+        raise ResnetToolsError(f"{output}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_all(
+    predictions: Iterable[Prediction | tuple[str, ImageError]],
+    count: int,
+    file: IO[str],
+    write: Write,
+    write_error: WriteError,
 ) -> int:
-    """Print results as they come and failures to stderr; 1 if there were failures, else 0."""
-    quiet = count < 2 or not sys.stderr.isatty() or sys.stdout.isatty()
-    failures = 0
+    """Write results as they come and print failures to stderr; 1 if there were failures, else 0."""
+    quiet = count < 2 or not sys.stderr.isatty() or (file is sys.stdout and sys.stdout.isatty())
+    unreadable = not_finite = 0
     with click.progressbar(length=count, label="classify", file=sys.stderr, hidden=quiet) as bar:
         for prediction in predictions:
             if isinstance(prediction, tuple):
-                failures += 1
-                click.echo(f"{'' if quiet else chr(10)}Error: {prediction[1]}", err=True)
+                path, error = prediction
+                not_finite += isinstance(error, NotFiniteError)
+                unreadable += not isinstance(error, NotFiniteError)
+                click.echo(f"{'' if quiet else chr(10)}Error: {printable(str(error))}", err=True)
+                write_error(path, str(error).removeprefix(f"{path}: "))
             else:
                 write(prediction)
-                sys.stdout.flush()
+            file.flush()
             bar.update(1)
-    if failures and count > 1:
-        click.echo(f"{failures} of {count} images could not be read.", err=True)
-    return min(failures, 1)
+    if unreadable and count > 1:
+        click.echo(f"{unreadable} of {count} images could not be read.", err=True)
+    if not_finite and count > 1:
+        click.echo(f"For {not_finite} of {count} images the net gives NaN or infinite outputs.", err=True)
+    return int(unreadable + not_finite > 0)
 
 
-def _text_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
+def _text_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> tuple[Write, WriteError]:
     def write(prediction: Prediction) -> None:
-        lines = [f"Classes for\t{prediction.path}"]
+        lines = [f"Classes for\t{printable(prediction.path)}"]
         for position, probability in zip(prediction.indices, prediction.probabilities, strict=True):
-            lines.append(f"{probability:.14g}\t{names[position]}")
-        click.echo("\n".join([*lines, ""]))
+            lines.append(f"{probability:.14g}\t{printable(names[position])}")
+        click.echo("\n".join([*lines, ""]), file=file)
 
-    return write
+    def write_error(path: str, message: str) -> None:
+        if with_errors:
+            click.echo(f"Classes for\t{printable(path)}\nError\t{printable(message)}\n", file=file)
+
+    return write, write_error
 
 
-def _json_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
+def _json_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> tuple[Write, WriteError]:
     def write(prediction: Prediction) -> None:
         best = [
-            {"index": position, "label": names[position], "probability": probability if isfinite(probability) else None}
+            {"index": position, "label": names[position], "probability": probability}
             for position, probability in zip(prediction.indices, prediction.probabilities, strict=True)
         ]
-        click.echo(json.dumps({"path": prediction.path, "classes": best}))
+        click.echo(json.dumps({"path": prediction.path, "classes": best}), file=file)
 
-    return write
+    def write_error(path: str, message: str) -> None:
+        if with_errors:
+            click.echo(json.dumps({"path": path, "error": message}), file=file)
+
+    return write, write_error
 
 
-def _csv_writer(names: Sequence[str]) -> Callable[[Prediction], None]:
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(["path", "rank", "index", "label", "probability"])
+def _csv_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> tuple[Write, WriteError]:
+    """Names and messages are cells that no spreadsheet runs; only a file has the column `error`."""
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow([*HEADER, "error"] if with_errors else HEADER)
+    rest = [""] if with_errors else []
 
     def write(prediction: Prediction) -> None:
         for rank, position in enumerate(prediction.indices, 1):
             probability = f"{prediction.probabilities[rank - 1]:.9g}"
-            rows.writerow([prediction.path, rank, position, names[position], probability])
+            rows.writerow([csv_cell(prediction.path), rank, position, csv_cell(names[position]), probability, *rest])
 
-    return write
+    def write_error(path: str, message: str) -> None:
+        if with_errors:
+            rows.writerow([csv_cell(path), "", "", "", "", csv_cell(message)])
+
+    return write, write_error
+
+
+WRITERS = {"text": _text_writers, "json": _json_writers, "csv": _csv_writers}

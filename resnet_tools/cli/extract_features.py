@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
+import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from resnet_tools.cli.shared.options import (
     BATCH_SIZE,
     MODEL_HELP,
+    Images,
     Inference,
     check_files,
+    image_options,
     inference_options,
     model_argument,
     quick_imports,
@@ -23,6 +23,7 @@ from resnet_tools.cli.shared.options import (
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.weights import weights_option
+from resnet_tools.text import printable
 
 STOPPED = "Stopped. What is done is kept; the same command goes on from here."
 
@@ -37,48 +38,65 @@ STOPPED = "Stopped. What is done is kept; the same command goes on from here."
 
     {MODEL_HELP}
 
-    IMAGE is a file, a folder (searched recursively, in byte order) or a glob pattern. The original's batch form works
+    IMAGE is a file, a folder (searched recursively, in byte order), a glob pattern, - for an image on stdin, or with
+    --allow-urls an http(s) address. The original's batch form works
     too: resnet extract-features MODEL 32 DIR. An interrupted run goes on when the same command is given again.""",
 )
 @model_argument
-@click.argument("images", nargs=-1, metavar="[IMAGE...]")
+@image_options
 @click.option(
-    "--dir", "folders", multiple=True, type=click.Path(exists=True, file_okay=False), help="A folder; repeatable."
-)
-@click.option(
-    "--from-file", "lists", multiple=True, type=click.File("rb"), help="A list of images, one a line; - is stdin."
+    "--dir",
+    "folders",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder of images. Repeatable.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False),
     default="features.pt",
     show_default=True,
-    help="The ending says the format: .pt .npy .npz .safetensors .parquet .t7",
+    help="Output file; its ending selects the format: .pt .npy .npz .safetensors .parquet .csv .h5 .t7",
 )
-@click.option("--shard-size", type=click.IntRange(1), help="Files a shard: numbered outputs and an index of them.")
-@click.option("--layer", default="flatten", show_default=True, help="The module whose output is taken.")
-@click.option("--list-layers", is_flag=True, help="Print the layers and the shapes of their outputs, and stop.")
-@click.option("--pool", type=click.Choice(["avg", "none"]), default="avg", show_default=True, help="Over positions.")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    help="Split the output into numbered files of this many images each, with an index.",
+)
+@click.option("--layer", default="flatten", show_default=True, help="Module whose output is written.")
+@click.option("--list-layers", is_flag=True, help="Print the layers and their output shapes, then exit.")
+@click.option(
+    "--pool",
+    type=click.Choice(["avg", "none"]),
+    default="avg",
+    show_default=True,
+    help="Average each channel over all positions, or keep the feature map.",
+)
 @click.option("--l2-normalize", is_flag=True, help="Scale each row to length 1.")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Type of the features in the output.",
+)
 @click.option(
     "--on-error",
     type=click.Choice(["skip", "fail", "zero"]),
     default="skip",
     show_default=True,
-    help="An unreadable image: leave it out, stop, or write zeros.",
+    help="For images that cannot be read or give NaN: leave them out, stop, or write zeros.",
 )
 @click.option(
-    "--resume/--no-resume", default=True, show_default=True, help="Go on with an interrupted run, or start anew."
+    "--resume/--no-resume", default=True, show_default=True, help="Continue an interrupted run, or start over."
 )
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @weights_option
 @inference_options
 def command(
     model: str,
-    images: tuple[str, ...],
+    sources: Images,
     folders: tuple[str, ...],
-    lists: tuple[Any, ...],
     output: str,
     shard_size: int | None,
     layer: str,
@@ -92,17 +110,19 @@ def command(
     weights: str | None,
     inference: Inference,
 ) -> int:
-    images, batch_size = _batch_form(images, inference.batch_size)
+    images, batch_size = _batch_form(sources.images, inference.batch_size)
     inference = replace(inference, batch_size=batch_size)
-    arguments = [*images, *folders, *_listed(lists)]
+    arguments = replace(sources, images=images).arguments(folders)
     if not arguments and not list_layers:
         raise click.UsageError("no images: give files, folders, --dir or --from-file")
-    paths = check_files(model, arguments)
+    paths = check_files(model, arguments, allow_urls=sources.allow_urls)
     with quick_imports():
         from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.inference import prepare
         from resnet_tools.compute.processes import joined_processes, own_device
+        from resnet_tools.data.fetched import stdin_bytes
+        from resnet_tools.data.image import MAX_FILE_BYTES
         from resnet_tools.features.extract import Extraction, provenance_of
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
@@ -117,6 +137,8 @@ def command(
         raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
     kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
     provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, inference.precision)
+    if "-" in paths:  # another image there is another job
+        provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
     net = prepare(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
     with (
         joined_processes() as processes,
@@ -126,7 +148,7 @@ def command(
         job = Extraction(net, kind, loading, provenance, on_error, resume, processes)  # type: ignore[arg-type]
         written = job.run(paths, Path(output), shard_size, progress)
     if processes.rank == 0:
-        click.echo(f"saved features to {written[-1]}")
+        click.echo(printable(f"saved features to {written[-1]}"))
     return 0
 
 
@@ -135,8 +157,3 @@ def _batch_form(images: tuple[str, ...], batch_size: int) -> tuple[tuple[str, ..
     if len(images) == 2 and images[0].isdecimal() and not os.path.exists(images[0]) and os.path.isdir(images[1]):
         return images[1:], int(BATCH_SIZE(images[0]))
     return images, batch_size
-
-
-def _listed(lists: Sequence[Any]) -> list[str]:
-    contents = [file.read().removeprefix(codecs.BOM_UTF8) for file in lists]
-    return [os.fsdecode(line) for content in contents for line in content.splitlines() if line.strip()]

@@ -21,12 +21,13 @@ from resnet_tools.compute.device import keep_freed_memory
 from resnet_tools.compute.processes import Processes
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
-from resnet_tools.errors import DeviceMemoryError, ImageError
+from resnet_tools.errors import DeviceMemoryError, ImageError, NotFiniteError
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
 Average = Literal["outputs", "softmax"]
 DTYPES = {"single": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
 LOADED_AHEAD_BATCHES = 2
+NOT_FINITE = "the net gives NaN or infinite outputs for it; a weight may be NaN, or too large for --precision half"
 SMALL_NET_PARAMETERS = 1_000_000  # below, images take longer to decode than to classify
 
 
@@ -113,12 +114,18 @@ def classify(
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
     """The `top_k` best classes (or all, if there are fewer) of each image, in the order of `paths`.
 
-    An image that cannot be read gives its path and the error in its place; the others go on.
+    An image that cannot be read, or whose logits are not finite, gives its path and the error in its place; the others
+    go on.
     """
     for batch in loaded_batches(paths, loading):
-        best = _best(logits_of(model, batch.images), top_k) if batch.images is not None else iter(())
+        logits = logits_of(model, batch.images) if batch.images is not None else torch.empty(0, 1)
+        best = zip(logits.isfinite().all(1).tolist(), _best(logits, top_k), strict=True)
         for path, error in zip(batch.paths, batch.errors, strict=True):
-            yield Prediction(path, *next(best)) if error is None else (path, error)
+            if error is not None:
+                yield path, error
+                continue
+            is_finite, classes = next(best)
+            yield Prediction(path, *classes) if is_finite else (path, NotFiniteError(f"{path}: {NOT_FINITE}"))
 
 
 def loaded_batches(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:

@@ -11,7 +11,9 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html
 
 from __future__ import annotations
 
+import lzma
 import os
+import struct
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -28,6 +30,11 @@ from resnet_tools.errors import DataError
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 IMAGE_BYTES = 3 * 32 * 32
+# KeyError: a link to nothing; RecursionError: links in a circle
+ARCHIVE_ERRORS = (
+    *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError),
+    *(KeyError, RecursionError, struct.error, OverflowError),
+)
 MAX_FILE_BYTES = 1 << 28  # the largest, CIFAR-100's train, has 155 MB
 
 
@@ -117,7 +124,7 @@ def _read_archive(path: str, form: Form) -> dict[str, bytes]:
                     files[name] = content.read()
             while archive.fileobj and archive.fileobj.read(1 << 20):
                 pass  # the checksum stands at the end
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+    except ARCHIVE_ERRORS as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise DataError(f"{path}: damaged archive ({reason}); get it again from {SOURCE}") from error
     return files
@@ -172,9 +179,13 @@ Batch = tuple[NDArray[np.uint8], list[int]]
 
 
 def checked_batch(pixels: Any, labels: Any, num_classes: int) -> Batch:
-    """Images (N, 3, 32, 32) and N labels from 0, as they were found in a file. Raises ValueError if they are not."""
+    """Images (N, 3, H, W), or N rows of 32 x 32, and N labels from 0, as they were found in a file.
+
+    Raises ValueError if they are not.
+    """
     is_array = isinstance(pixels, np.ndarray) and pixels.ndim > 1
-    if not is_array or pixels.dtype != np.uint8 or pixels[:1].size != IMAGE_BYTES:
+    is_images = is_array and pixels.ndim == 4 and pixels.shape[1] == 3
+    if not is_array or pixels.dtype != np.uint8 or not (is_images or pixels[:1].size == IMAGE_BYTES):
         found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
         raise ValueError(f"expected images of {IMAGE_BYTES} bytes each, found {found}")
     if not isinstance(labels, list) or len(labels) != len(pixels):
@@ -183,7 +194,7 @@ def checked_batch(pixels: Any, labels: Any, num_classes: int) -> Batch:
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < num_classes]
     if wrong:
         raise ValueError(f"expected the numbers of {num_classes} classes, found {wrong[0]!r:.60}")
-    return pixels.reshape(-1, 3, 32, 32), labels
+    return pixels if is_images else pixels.reshape(-1, 3, 32, 32), labels
 
 
 def joined_samples(batches: Sequence[Batch], class_names: Sequence[str]) -> Samples:

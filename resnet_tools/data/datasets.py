@@ -1,14 +1,18 @@
 """The name and the place of a data set -> its training and validation samples.
 
 `imagenet` is any folder with train/ and val/. `cifar10` and `cifar100` are the published files, or the `cifar10.t7`
-that the original made of them: a table of train and val, each of data (N x 3 x 32 x 32 bytes) and labels from 1.
+that the original made of them: a table of train and val, each of data (N x 3 x 32 x 32 bytes) and labels from 1. Such
+a table may also hold images of another side, gray ones, other numbers of classes, and labels from 0.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnet_tools.data.cifar import FORMS, checked_batch, joined_samples, read_cifar
 from resnet_tools.data.folder import find_classes, find_folder
@@ -37,18 +41,50 @@ def read_dataset(name: str, path: str) -> tuple[Samples, Samples]:
 
 def _read_cache(name: str, path: str) -> tuple[Samples, Samples]:
     table = read_t7(path)
+    parts = {split: _part(table, split, path) for split in ("train", "val")}
+    try:
+        first, class_names = _classes(name, [labels for _, labels in parts.values()], parts["train"][0].shape)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     splits = []
-    for split in ("train", "val"):
-        part = table.get(split) if isinstance(table, LuaTable) else None
-        data, labels = (part.get(key) if isinstance(part, LuaTable) else None for key in ("data", "labels"))
-        if not isinstance(data, np.ndarray) or not isinstance(labels, np.ndarray):
-            raise DataError(
-                f"{path}: expected a table of train and val, each of data and labels, as the original wrote"
-            )
-        class_names = cifar_labels(name)
+    for split, (data, labels) in parts.items():
         try:
-            numbers = [int(label) - 1 for label in labels.ravel()]
-            splits.append(joined_samples([checked_batch(np.asarray(data), numbers, len(class_names))], class_names))
+            numbers = [label - first for label in labels]
+            splits.append(joined_samples([checked_batch(data, numbers, len(class_names))], class_names))
         except ValueError as error:
-            raise DataError(f"{path}: {split}: {error}, counted from 1") from error
+            raise DataError(f"{path}: {split}: {error}, counted from {first}") from error
     return splits[0], splits[1]
+
+
+def _part(table: Any, split: str, path: str) -> tuple[NDArray[Any], list[int]]:
+    """The images and labels of a split as they are in the file, gray images copied to three channels."""
+    part = table.get(split) if isinstance(table, LuaTable) else None
+    data, labels = (part.get(key) if isinstance(part, LuaTable) else None for key in ("data", "labels"))
+    if not isinstance(data, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise DataError(f"{path}: expected a table of train and val, each of data and labels, as the original wrote")
+    data = np.asarray(data)
+    gray = data.ndim == 4 and data.shape[1] == 1
+    if data.dtype != np.uint8 or data.ndim != 4 or data.shape[1] not in (1, 3) or data.size == 0:
+        raise DataError(f"{path}: {split}: expected images as bytes, N x 3 x H x W, found {data.dtype} {data.shape}")
+    numbers = np.asarray(labels, np.float64).ravel()
+    if not np.array_equal(numbers, numbers.round()) or not (np.abs(numbers) < 1e6).all():
+        raise DataError(f"{path}: {split}: expected whole numbers as labels, found {numbers[:5].tolist()}, ...")
+    return np.repeat(data, 3, 1) if gray else data, numbers.astype(np.int64).tolist()
+
+
+def _classes(name: str, labels: Sequence[Sequence[int]], shape: tuple[int, ...]) -> tuple[int, Sequence[str]]:
+    """The number that the labels count from, and the names of the classes: CIFAR's own, or numbers.
+
+    Raises: ValueError if they are no labels of CIFAR, and not all of 0..K-1 or 1..K.
+    """
+    found = sorted({label for split in labels for label in split})
+    names = cifar_labels(name)
+    first = 0 if found[:1] == [0] else 1
+    if shape[2:] == (32, 32) and found and first <= found[0] and found[-1] - first < len(names):
+        return first, names  # a part of CIFAR need not have all classes
+    if found != list(range(first, first + len(found))):
+        raise ValueError(
+            f"the labels are {found[0]} to {found[-1]}, {len(found)} different ones; expected 1 to {len(names)} or "
+            f"0 to {len(names) - 1}, or for other classes every number from 1, or from 0, to the last"
+        )
+    return first, [f"class {number}" for number in range(1, len(found) + 1)]

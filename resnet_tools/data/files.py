@@ -1,7 +1,8 @@
 """Command line arguments -> image paths.
 
-An argument is a file (taken as it is, whatever its ending), a folder (searched with its subfolders for the endings
-below) or a pattern with `*`, `?`, `[...]` or `**` that names no file itself. Paths stay the strings that were given:
+An argument is a file (taken as it is, whatever its ending), a folder (searched with its subfolders for the endings of
+images) or a pattern with `*`, `?`, `[...]` or `**` that names no file itself. `-` is an image on stdin, and where that
+is allowed http:// and https:// addresses are images too. Paths stay the strings that were given:
 DIR gives DIR/SUB/FILE. Names that are not UTF-8 pass through as surrogates, as Python's `os` makes them.
 """
 
@@ -9,37 +10,53 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
+from resnet_tools.data.fetched import StdinImage, WebImage, is_address
+from resnet_tools.data.image import image_endings
 from resnet_tools.errors import ImageError
+from resnet_tools.text import printable
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+NO_IMAGES = "holds no images (.jpg .png .webp .tif and the other endings that Pillow decodes)"
+STDIN = "-"
+MAX_ENDINGS = 5  # in a message
 
 
-def image_files(arguments: Iterable[str]) -> list[str]:
+def image_files(
+    arguments: Iterable[str], *, allow_urls: bool = False, skipped: Counter[str] | None = None
+) -> list[str]:
     """The paths of all images that the arguments name, in the arguments' order; within one, in byte order.
 
+    skipped: gets the endings, and how often, of files in folders that are left out because of them.
     Raises ImageError that lists every argument that names nothing, one a line.
     """
+    skipped = Counter() if skipped is None else skipped
     paths: list[str] = []
     problems: list[str] = []
     for argument in arguments:
         try:
-            paths += _files_of(argument)
+            paths += _files_of(argument, skipped, allow_urls)
         except ImageError as error:
-            problems.append(str(error))
+            problems.append(printable(str(error)))
         except OSError as error:  # a folder that may not be read
-            problems.append(f"{error.filename}: {error.strerror}")
+            problems.append(printable(f"{error.filename}: {error.strerror}"))
     if problems:
         raise ImageError("\n".join(problems))
     return paths
 
 
-def _files_of(argument: str) -> list[str]:
+def _files_of(argument: str, skipped: Counter[str], allow_urls: bool) -> list[str]:
+    if argument == STDIN:
+        return [StdinImage(argument)]
+    if is_address(argument):
+        if not allow_urls:
+            raise ImageError(f"{argument}: is an address; give --allow-urls to fetch images from the network")
+        return [WebImage(argument)]
     if os.path.isdir(argument):
-        found = images_below(argument)
+        found = images_below(argument, skipped)
         if not found:
-            raise ImageError(f"{argument}: holds no images ({' '.join(IMAGE_ENDINGS)})")
+            raise ImageError(f"{argument}: {NO_IMAGES}{skipped_text(skipped, ' Left out: ')}")
     elif os.path.exists(argument):
         return [argument]
     elif any(sign in argument for sign in "*?["):
@@ -51,10 +68,29 @@ def _files_of(argument: str) -> list[str]:
     return sorted(found, key=os.fsencode)
 
 
-def images_below(folder: str) -> list[str]:
-    """The paths of all images in a folder and its subfolders, in byte order; maybe none. Raises OSError."""
-    found = [path for inside in _folders(folder) for path in _images_in(inside)]
+def images_below(folder: str, skipped: Counter[str] | None = None) -> list[str]:
+    """The paths of all images in a folder and its subfolders, in byte order; maybe none. Raises OSError.
+
+    skipped: gets the endings of the other files, and how often, but of hidden ones.
+    """
+    skipped = Counter() if skipped is None else skipped
+    found = [path for inside in _folders(folder) for path in _images_in(inside, skipped)]
     return sorted(found, key=os.fsencode)
+
+
+def skipped_text(skipped: Counter[str], before: str = "") -> str:
+    """What was left out, in a sentence: `3 files whose endings are not those of images: .txt (2), .heic (1).`"""
+    if not skipped:
+        return ""
+    kinds = ", ".join(f"{ending or 'no ending'} ({count})" for ending, count in skipped.most_common(MAX_ENDINGS))
+    more = ", ..." if len(skipped) > MAX_ENDINGS else ""
+    count = skipped.total()
+    files = (
+        "1 file whose ending is not that of an image"
+        if count == 1
+        else f"{count} files whose endings are not those of images"
+    )
+    return printable(f"{before}{files}: {kinds}{more}.")
 
 
 def _folders(top: str) -> Iterator[str]:
@@ -76,13 +112,17 @@ def subfolders(folder: str) -> list[str]:
     return [path for path, entry in _entries(folder) if _is(entry, path, os.DirEntry.is_dir, os.path.isdir)]
 
 
-def _images_in(folder: str) -> Iterator[str]:
+def _images_in(folder: str, skipped: Counter[str]) -> Iterator[str]:
     """The image files directly in a folder. A link to nowhere counts: its loading says what is wrong."""
+    endings = image_endings()
     for path, entry in _entries(folder):
-        if path.lower().endswith(IMAGE_ENDINGS):
+        ending = os.path.splitext(path)[1].lower()
+        if ending in endings:
             is_broken_link = entry.is_symlink() and not os.path.exists(path)
             if is_broken_link or _is(entry, path, os.DirEntry.is_file, os.path.isfile):
                 yield path
+        elif _is(entry, path, os.DirEntry.is_file, os.path.isfile):
+            skipped[ending] += 1
 
 
 def _entries(folder: str) -> list[tuple[str, os.DirEntry[str]]]:

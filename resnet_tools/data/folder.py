@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 
-from resnet_tools.data.files import IMAGE_ENDINGS, images_below, subfolders
+from resnet_tools.data.files import NO_IMAGES, images_below, skipped_text, subfolders
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
 
@@ -33,17 +34,20 @@ def find_folder(path: str, split: str, class_names: Sequence[str] | None = None)
     folder = _split_folder(path, split)
     try:
         found = {_name(inside): inside for inside in subfolders(folder)}
-        images = [images_below(found[name]) if name in found else [] for name in class_names]
+        skipped: Counter[str] = Counter()
+        images = [images_below(found[name], skipped) if name in found else [] for name in class_names]
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from error
     _check_names(folder, set(found), class_names)
     empty = [name for name, paths in zip(class_names, images, strict=True) if not paths]
     if len(empty) == len(class_names):
-        raise DataError(f"{folder}: holds no images ({' '.join(IMAGE_ENDINGS)}); {LAYOUT}")
+        raise DataError(f"{folder}: {NO_IMAGES}; {LAYOUT}.{skipped_text(skipped, ' Left out: ')}")
     if empty and split == "train":
         raise DataError(f"{folder}: without an image: {listed(empty)}; add images, or remove the empty folders")
     if empty:
         warnings.warn(f"{folder}: of {len(class_names)} classes, without an image here: {listed(empty)}", stacklevel=2)
+    if skipped:
+        warnings.warn(skipped_text(skipped, f"{folder}: left out: "), stacklevel=2)
     targets = [target for target, paths in enumerate(images) for _ in paths]
     return Samples([path for paths in images for path in paths], targets, list(class_names))
 

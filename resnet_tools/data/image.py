@@ -1,9 +1,10 @@
 """Image file -> decoded RGB pixels, as the original's `image.load(path, 3, 'float')` sees them.
 
-In: the path of a JPEG, PNG, WebP, GIF (first frame), BMP, PPM/PGM/PBM or TIFF file; its first bytes decide, not its
-name. Out: an (H, W, 3) array of uint8, or of uint16 where the file holds 16 bits a sample. Gray is copied to three
-channels, alpha is dropped and not blended, colour profiles are ignored, CMYK is converted. EXIF orientation is
-ignored unless asked for; a TIFF's own orientation is always applied, by Pillow.
+In: the path of a JPEG, PNG, WebP, GIF (first frame), BMP, PPM/PGM/PBM or TIFF file, or of any other format that the
+installed Pillow decodes by itself; its first bytes decide, and its name only for formats without a signature. Out: an
+(H, W, 3) array of uint8, or of uint16 where the file holds 16 bits a sample. Gray is copied to three channels, alpha
+is dropped and not blended, colour profiles are ignored, CMYK is converted. EXIF orientation is ignored unless asked
+for; a TIFF's own orientation is always applied, by Pillow.
 
 Source: torch/image 5aa1881, init.lua. Pillow decodes; simplejpeg, where it is installed, decodes plain JPEGs to the
 same pixels in two thirds of the time and leaves every doubtful file to Pillow.
@@ -15,8 +16,9 @@ import functools
 import io
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,7 @@ from PIL import (
 
 from resnet_tools.errors import ImageError
 
+Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 ImagePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -54,13 +57,24 @@ PLUGINS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"MM\0+": TiffImagePlugin.TiffImageFile,
     **{b"P%d" % kind: PpmImagePlugin.PpmImageFile for kind in range(1, 7)},
 }
-HEAD_BYTES = 12  # of WebP's signature, the longest: RIFF, length, WEBP
+HEAD_BYTES = 16  # as many as Pillow shows to a format that is asked whether a file is its own
+# Formats that Pillow registers, but leaves to other programs (EPS) or cannot decode alone (MPEG, IPTC); those that are
+# only stubs for a program's own handler (HDF5, GRIB, BUFR, WMF) are told by their class.
+LEFT_OUT = {"EPS", "MPEG", "IPTC"}
 
 EXIF_ORIENTATION = 0x0112
 PNG_RAWMODES = {  # PNG colour type -> the raw modes of Pillow that together hold both bytes of 16-bit samples
     2: ("RGB", "RGB;16B", "RGB;16L"),
     6: ("RGBA", "RGBA;16B", "RGBA;16L"),
 }
+
+
+class FetchedImage(str):
+    """The name of an image that is no file; `fetch` gets its bytes. Where names are handled it is one like others."""
+
+    def fetch(self, max_bytes: int) -> bytes:
+        """Raises: ImageError."""
+        raise NotImplementedError
 
 
 def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
@@ -86,12 +100,41 @@ def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error}); get it again") from error
 
 
-def _read(path: str) -> tuple[bytes, type[ImageFile.ImageFile]]:
+@functools.cache
+def image_endings() -> tuple[str, ...]:
+    """The endings of the file formats that are decoded, as Pillow registers them: `.jpg`, `.jfif`, `.avif`, ..."""
+    formats = {*_other_formats(), *_signed_formats()}
+    return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in formats))
+
+
+@functools.cache
+def _signed_formats() -> set[str]:
+    return {plugin.format for plugin in PLUGINS.values() if plugin.format}
+
+
+@functools.cache
+def _other_formats() -> dict[str, tuple[Any, Any]]:
+    """The formats that are not in PLUGINS: what opens each, and what tells its files by their head, or None."""
+    Image.init()
+    return {
+        name: (factory, accept)
+        for name, (factory, accept) in Image.OPEN.items()
+        if name not in LEFT_OUT | _signed_formats()
+        and not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile))
+    }
+
+
+def _read(path: str) -> tuple[bytes, Plugin]:
+    if isinstance(path, FetchedImage):
+        data = path.fetch(MAX_FILE_BYTES)
+        if not data:
+            raise ImageError("empty")
+        return data, _plugin(data[:HEAD_BYTES], path)
     with Path(path).open("rb") as file:
         head = file.read(HEAD_BYTES)
         if not head:
             raise ImageError("empty file")
-        plugin = _plugin(head)
+        plugin = _plugin(head, path)
         # not more than there is: `read` first allocates what it is asked for
         data = head + file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) or MAX_FILE_BYTES)
     if len(data) > MAX_FILE_BYTES:
@@ -99,15 +142,30 @@ def _read(path: str) -> tuple[bytes, type[ImageFile.ImageFile]]:
     return data, plugin
 
 
-def _plugin(head: bytes) -> type[ImageFile.ImageFile]:
+def _plugin(head: bytes, path: str) -> Plugin:
     for signature, plugin in PLUGINS.items():
         if head.startswith(signature) and (signature != b"RIFF" or head[8:12] == b"WEBP"):
             return plugin
+    said = Image.registered_extensions().get(os.path.splitext(path)[1].lower()) if _other_formats() else None
+    # Some signatures are short (a TGA may begin as a CUR does), so the format that the name says is asked first.
+    for name, (factory, accept) in sorted(_other_formats().items(), key=lambda item: item[0] != said):
+        # A format without a signature takes any file for its own, so its name must say that it is one.
+        if _accepts(accept, head) if accept else name == said:
+            return cast(Plugin, factory)
     found = "an HTML or XML page" if head.lstrip()[:1] == b"<" else f"the file begins with {head[:8]!r}"
-    raise ImageError(f"not an image; expected JPEG, PNG, WebP, GIF, BMP, PPM, PGM or TIFF, but {found}")
+    raise ImageError(
+        f"not an image; expected JPEG, PNG, WebP, GIF, BMP, PPM, PGM, TIFF or what else Pillow decodes, but {found}"
+    )
 
 
-def _decode(data: bytes, plugin: type[ImageFile.ImageFile], exif: bool) -> Pixels:
+def _accepts(accept: Callable[[bytes], Any], head: bytes) -> bool:
+    try:
+        return accept(head) is True
+    except (struct.error, IndexError, ValueError):  # a file shorter than what is looked at
+        return False
+
+
+def _decode(data: bytes, plugin: Plugin, exif: bool) -> Pixels:
     pixels: Pixels | None = _decode_plain_jpeg(data) if plugin is JpegImagePlugin.JpegImageFile else None
     if pixels is not None and not exif:
         return pixels

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from resnet_tools.data.files import images_below
 from resnet_tools.data.folder import listed
-from resnet_tools.data.labels import read_labels
+from resnet_tools.data.labels import read_lines, read_text
 from resnet_tools.errors import DataError, ResnetToolsError
 
 HEADERS = {"path", "file", "filename", "file_name", "image", "imageid", "image_id", "name", "id"}
@@ -52,9 +52,10 @@ def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str]
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as text: {error}") from error
+        return read_text(path)
+    except ResnetToolsError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: cannot be read as text: {reason}") from error
 
 
 def _table(text: str, labels: Path) -> list[tuple[str, str]]:
@@ -107,7 +108,7 @@ def read_synsets(path: Path) -> list[str]:
     Raises: DataError that names the line.
     """
     try:
-        lines = read_labels(path)
+        lines = read_lines(path)
     except ResnetToolsError as error:
         raise DataError(str(error)) from error
     ids = [_class_of(line.strip()) for line in lines]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_tools.data.files import images_below, subfolders
+from resnet_tools.data.files import images_below, skipped_text, subfolders
 from resnet_tools.data.folder import listed
 from resnet_tools.data.label_files import WORDNET_ID, is_number, labelled_files, read_synsets
 from resnet_tools.data.labels import imagenet_labels, output_names
@@ -79,7 +80,11 @@ def _in_directories(folder: Path) -> list[tuple[str, str]]:
             f"{folder}: has no class folders; expected one for each class, or images with a list of their classes "
             "(--labels FILE with lines of `path,class`)"
         )
-    return [(path, name) for name in names for path in images_below(os.fspath(folder / name))]
+    skipped: Counter[str] = Counter()
+    found = [(path, name) for name in names for path in images_below(os.fspath(folder / name), skipped)]
+    if skipped:
+        warnings.warn(skipped_text(skipped, f"{folder}: left out: "), stacklevel=2)
+    return found
 
 
 def _numbered(

@@ -1,18 +1,27 @@
 """Class numbers -> class names.
 
+Lists of class names are read in every form that `class_lists` knows.
+
 `imagenet_labels.txt` holds the 1000 strings of the original's `pretrained/imagenet.lua`, all synonyms of a class on
 one line, the first class first; `cifar10_labels.txt` and `cifar100_labels.txt` the names of CIFAR's (fine) classes.
 """
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_tools.data.class_lists import listed_names, plain_lines
 from resnet_tools.errors import ResnetToolsError
+from resnet_tools.reading import read_bounded
+
+MAX_LIST_BYTES = 1 << 24
+OWN_ENDING = ".classes.txt"  # of what `convert` writes beside a .t7: one name a line, even if they end in numbers
 
 
 def output_names(class_names: Sequence[str] | None, n: int) -> list[str]:
@@ -41,31 +50,67 @@ def short_names(names: Sequence[str]) -> list[str]:
 @functools.cache
 def imagenet_labels() -> tuple[str, ...]:
     """The 1000 labels of ImageNet in the order of the original's outputs."""
-    return tuple(read_labels(Path(__file__).with_name("imagenet_labels.txt")))
+    return tuple(read_lines(Path(__file__).with_name("imagenet_labels.txt")))
 
 
 @functools.cache
 def cifar_labels(name: str) -> tuple[str, ...]:
     """The labels of `cifar10` or `cifar100` in the order of their numbers."""
-    return tuple(read_labels(Path(__file__).with_name(f"{name}_labels.txt")))
+    return tuple(read_lines(Path(__file__).with_name(f"{name}_labels.txt")))
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
-    """The class names in a UTF-8 text file, one a line, the first class first.
+    """The class names in a file, the first output's first, in any form that `class_lists` knows.
 
-    Raises ResnetToolsError when the file cannot be read, is no text, is empty, or has an empty line between others.
+    The plain form is one name a line, and NAME.classes.txt always has it. Warns of any other, with the file's name.
+    Raises ResnetToolsError when the file cannot be read, is no text, is empty, or has an entry that does not fit.
     """
-    name = os.fspath(path)
+    if os.fspath(path).endswith(OWN_ENDING):
+        return read_lines(path)
+    text = read_text(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            names, form = listed_names(text)
+        except ValueError as error:
+            raise ResnetToolsError(f"{os.fspath(path)}: {error}") from error
+    remarks = [str(warning.message) for warning in caught] + ([f"read as {form}"] if form else [])
+    for remark in remarks:
+        warnings.warn(f"{os.fspath(path)}: {remark}", stacklevel=2)
+    return names
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a text file, none of them empty, whatever they look like. Raises ResnetToolsError."""
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ResnetToolsError(f"{name}: {error.strerror or error}") from error
-    except ValueError as error:  # UnicodeDecodeError, or a path with a null byte
-        raise ResnetToolsError(f"{name}: not a UTF-8 text file of class names, one a line ({error})") from error
-    labels = [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
-    if labels == [""]:
-        raise ResnetToolsError(f"{name}: holds no class names; expected one a line")
-    for number, label in enumerate(labels, 1):
-        if not label.strip():
-            raise ResnetToolsError(f"{name}: line {number} is empty; expected one class name a line")
-    return labels
+        return plain_lines(read_text(path))
+    except ValueError as error:
+        raise ResnetToolsError(f"{os.fspath(path)}: {error}") from error
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file in UTF-8 or UTF-16, without its byte order mark. Raises ResnetToolsError."""
+    data = read_bounded(path, MAX_LIST_BYTES, "list of class names")
+    try:
+        text = data.decode(_encoding_of(data))
+    except UnicodeDecodeError as error:
+        raise ResnetToolsError(
+            f"{os.fspath(path)}: not a UTF-8 text file of class names, nor one in UTF-16 ({error})"
+        ) from error
+    if "\0" in text:
+        raise ResnetToolsError(f"{os.fspath(path)}: not a text file; it holds null bytes")
+    return text
+
+
+def _encoding_of(data: bytes) -> str:
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    # Without a mark: every other byte of western text in UTF-16 is zero.
+    even, odd = data[:1000:2], data[1:1000:2]
+    if even.count(0) == 0 and 2 * odd.count(0) > len(odd):
+        return "utf-16-le"
+    if odd.count(0) == 0 and 2 * even.count(0) > len(even):
+        return "utf-16-be"
+    return "utf-8-sig"

@@ -20,14 +20,16 @@ import numpy as np
 from resnet_tools import __version__
 from resnet_tools.compute.inference import Batch, Loading, loaded_batches
 from resnet_tools.compute.processes import ALONE, Processes
-from resnet_tools.errors import FeatureError, ImageError
+from resnet_tools.errors import FeatureError, ImageError, ResnetToolsError
 from resnet_tools.features.files import Features, check_format, file_sums, stored_dtype, write_features
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes
 from resnet_tools.features.store import DoneBatch, FeatureStore
 from resnet_tools.nets.resnet import ResNet
+from resnet_tools.reading import read_bounded
 from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
+NOT_FINITE = "the net gives NaN or infinite features for it; a weight may be NaN, or too large for --precision half"
 OnError = Literal["skip", "fail", "zero"]
 
 
@@ -52,6 +54,17 @@ class Extraction:
         Raises: FeatureError (nothing to write, disk full, another job's leftovers), ImageError with on_error=fail.
         """
         check_format(output, paths)
+        try:
+            return self._run(paths, output, shard_size, progress)
+        except OSError as error:
+            raise FeatureError(
+                f"{error.filename or output}: {error.strerror or error}; what is done so far is kept: give the same "
+                "command again when this is mended"
+            ) from error
+
+    def _run(
+        self, paths: Sequence[str], output: Path, shard_size: int | None, progress: Callable[[int, list[str]], None]
+    ) -> list[Path]:
         if len(set(self.processes.gather(self._digest(paths)))) > 1:
             raise FeatureError(
                 "the processes of this job differ in their files or options; give all the same, and a list as a file: "
@@ -81,6 +94,8 @@ class Extraction:
         # Only the first looks, and decides for all: others may see a shared disk late.
         looks = self.processes.rank == 0 and self.resume and finished is not None
         if self.processes.gather(looks and _read_mark(output) == {"job": finished, **file_sums(output)})[0]:
+            if self.processes.rank == 0:
+                FeatureStore(output, stored_dtype(output, self.kind.dtype)).remove_left_over()
             progress(len(paths), [])
             return
         with FeatureStore(output, stored_dtype(output, self.kind.dtype), self.processes.rank) as store:
@@ -123,17 +138,25 @@ class Extraction:
         for number, batch in zip(waiting, loaded_batches(files, self.loading), strict=True):
             rows, errors = self._rows(batch)
             store.add(number, rows, errors)
-            progress(len(batch.paths), [str(error) for error in batch.errors if error is not None])
+            progress(len(batch.paths), list(errors.values()))
 
     def _rows(self, batch: Batch) -> tuple[Array, dict[int, str]]:
+        """The rows of a batch that are kept, and the reasons for the positions that have no features."""
         errors = {position: str(error) for position, error in enumerate(batch.errors) if error is not None}
+        rows = self._zeros(0)
+        if batch.images is not None:
+            rows = features_of(self.model, batch.images, self.kind).numpy()
+            good = [position for position in range(len(batch.paths)) if position not in errors]
+            finite = np.isfinite(rows).reshape(len(rows), -1).all(1)
+            for position, is_finite in zip(good, finite, strict=True):
+                if not is_finite:
+                    errors[position] = f"{batch.paths[position]}: {NOT_FINITE}"
+            rows = rows[finite]
+            if self.kind.dtype == "float16":
+                rows = _halved(rows)
+        errors = dict(sorted(errors.items()))
         if errors and self.on_error == "fail":
             raise ImageError(f"{next(iter(errors.values()))}. What is done so far is kept (--on-error fail)")
-        if batch.images is None:
-            return self._zeros(len(batch.paths) if self.on_error == "zero" else 0), errors
-        rows = features_of(self.model, batch.images, self.kind).numpy()
-        if self.kind.dtype == "float16":
-            rows = _halved(rows)
         if not errors or self.on_error == "skip":
             return rows, errors
         padded = self._zeros(len(batch.paths))
@@ -156,13 +179,17 @@ class Extraction:
         for number in sorted(done):
             for position, path in enumerate(paths[number * size : (number + 1) * size]):
                 reason = done[number].errors.get(position)
+                path = str(path)  # of a source that is no file, only its name is written
                 if reason is not None:
                     errors.append((path, reason))
                 if reason is None or self.on_error == "zero":
                     kept.append(path)
         if len(errors) == len(paths) and not may_be_empty:
             store.remove()
-            raise FeatureError(f"none of the {len(paths)} images could be read; {output} is not written")
+            raise FeatureError(
+                f"none of the {len(paths)} images could be read and used; {output} is not written. The first: "
+                f"{errors[0][1]}"
+            )
         if len(kept) != len(rows):
             raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start anew")
         write_features(Features(rows, kept, errors, self.provenance, crc), output)
@@ -184,8 +211,8 @@ def _mark_of(shard: Path) -> Path:
 
 def _read_mark(shard: Path) -> Any:
     try:
-        return json.loads(_mark_of(shard).read_text())
-    except (OSError, ValueError):
+        return json.loads(read_bounded(_mark_of(shard), 1 << 16))
+    except (ResnetToolsError, ValueError, RecursionError):
         return None
 
 

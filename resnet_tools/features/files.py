@@ -6,16 +6,20 @@ that they had when they were computed.
 
 - `.pt`: {"features": (N, ...) tensor, "image_list": N paths, "errors": [[path, reason], ...], **provenance};
   it is read with torch.load and weights_only=True.
-- `.npy`: the array; the paths one a line in `NAME.paths.txt` beside it.
-- `.npz`: features, image_list (bytes) and provenance (JSON).
+- `.npy`: the array; the paths one a line in `NAME.paths.txt` beside it, the rest in `NAME.provenance.json`.
+- `.npz`: features, image_list (text) and provenance (JSON).
 - `.safetensors`: the tensor `features`; paths, errors and provenance as JSON in the metadata.
 - `.parquet`: columns path (text: bytes that are not UTF-8 as \\xHH) and features (a list of floats a row); the rest as
   JSON in the schema's metadata, with the `shape` of a row.
+- `.csv`: a header and columns path, f0, f1, ...; paths as `text.csv_cell` writes them; the rest in
+  `NAME.provenance.json`.
+- `.h5`: the data sets features, image_list (text, as in .parquet) and provenance (JSON).
 - `.t7`: the table {features = FloatTensor N x D, image_list = {paths}} of the original program.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import zipfile
@@ -23,6 +27,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,13 +36,16 @@ import torch
 
 from resnet_tools.checkpoints.tensor_files import torch_load, torch_write, write_safetensors
 from resnet_tools.errors import FeatureError
+from resnet_tools.text import csv_cell
 from resnet_tools.torch7.lua import LuaTable
 from resnet_tools.torch7.t7 import read_t7
-from resnet_tools.torch7.t7_writer import save_t7
-from resnet_tools.writing import written_whole
+from resnet_tools.torch7.t7_writer import write_t7
+from resnet_tools.writing import check_target, written_whole
 
 Array = np.ndarray[Any, Any]
 ROWS_AT_ONCE = 4096
+PATHS, PROVENANCE = ".paths.txt", ".provenance.json"
+BESIDE = {".npy": (PATHS, PROVENANCE), ".csv": (PROVENANCE,)}
 
 
 @dataclass(frozen=True)
@@ -55,20 +63,36 @@ class Features:
 
 
 def check_format(path: Path, names: Sequence[str]) -> None:
-    """Raises: FeatureError if the ending names no format, its package is not installed, or it cannot hold a name."""
-    if path.suffix not in WRITERS:
+    """Raises: FeatureError if the ending names no format, its package is not installed, it cannot hold a name, or a
+    folder or a device has the name of a file that is written."""
+    ending = ending_of(path)
+    if ending not in WRITERS:
         raise FeatureError(f"{path}: the ending {path.suffix!r} names no format; it is one of {', '.join(WRITERS)}")
-    if path.suffix == ".parquet":
-        _pyarrow()
-    if path.suffix == ".npy":
+    NEEDS.get(ending, lambda: None)()
+    try:
+        for file in files_of(path):
+            check_target(file)
+    except OSError as error:
+        raise FeatureError(f"{error.filename}: {error.strerror}") from error
+    if ending == ".npy":
         for name in names:
             if "\n" in name:
                 raise FeatureError(f"{name!r} holds a newline, which .paths.txt cannot hold; use .npz or .pt")
 
 
+def ending_of(path: Path) -> str:
+    """The ending that names the format: .PT is .pt."""
+    return path.suffix.lower()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that `write_features` makes of a path, the path itself first."""
+    return [path, *(path.with_suffix(ending) for ending in BESIDE.get(ending_of(path), ()))]
+
+
 def stored_dtype(path: Path, asked: str) -> np.dtype[Any]:
-    """What rows are kept as until they are written: Torch7 has no 16-bit floats, so .t7 gets them as 32 bits."""
-    return np.dtype("float32" if path.suffix == ".t7" else asked)
+    """What rows are kept as until they are written: Torch7 and text have no 16-bit floats and get them as 32 bits."""
+    return np.dtype("float32" if ending_of(path) in (".t7", ".csv") else asked)
 
 
 def write_features(features: Features, path: Path) -> None:
@@ -78,11 +102,10 @@ def write_features(features: Features, path: Path) -> None:
     """
     try:
         with ExitStack() as files:
-            if path.suffix == ".npy":
-                beside = files.enter_context(written_whole(path.with_suffix(".paths.txt")))
-                beside.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in features.paths))
+            for file in files_of(path)[1:]:
+                files.enter_context(written_whole(file)).write_bytes(_beside(features, file))
             partial = files.enter_context(written_whole(path))
-            WRITERS[path.suffix](features, partial)
+            WRITERS[ending_of(path)](features, partial)
             _check_written(partial, path, features.crc)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         raise FeatureError(f"{path}: cannot be written: {error}") from error
@@ -90,8 +113,14 @@ def write_features(features: Features, path: Path) -> None:
 
 def file_sums(path: Path) -> dict[str, int | None]:
     """The CRC-32 of each file that `write_features` makes of a path, by name; None for one that is not there."""
-    files = [path, path.with_suffix(".paths.txt")] if path.suffix == ".npy" else [path]
-    return {file.name: _crc_of_file(file) if file.is_file() else None for file in files}
+    return {file.name: _crc_of_file(file) if file.is_file() else None for file in files_of(path)}
+
+
+def _beside(features: Features, file: Path) -> bytes:
+    """What stands in the files beside the one with the rows."""
+    if file.name.endswith(PATHS):
+        return b"".join(os.fsencode(name) + b"\n" for name in features.paths)
+    return (json.dumps(json.loads(_description(features)), indent=1) + "\n").encode()
 
 
 def _crc_of_file(path: Path) -> int:
@@ -105,7 +134,7 @@ def _crc_of_file(path: Path) -> int:
 def _check_written(partial: Path, path: Path, expected: int) -> None:
     try:
         crc, reason = 0, "its rows differ"
-        for rows in READERS[path.suffix](partial):
+        for rows in READERS[ending_of(path)](partial):
             crc = zlib.crc32(np.ascontiguousarray(rows).data.cast("B") if rows.size else b"", crc)
     except Exception as error:  # whatever a format's reader makes of a file that is not what its writer wrote
         crc, reason = -1, f"{type(error).__name__}: {error}"
@@ -135,7 +164,7 @@ def _write_npy(features: Features, path: Path) -> None:
 
 
 def _write_npz(features: Features, path: Path) -> None:
-    names = np.array([os.fsencode(name) for name in features.paths], np.bytes_)
+    names = np.array(features.paths, np.str_)
     with path.open("wb") as file:
         np.savez(file, features=features.rows, image_list=names, provenance=np.array(_description(features)))
 
@@ -156,13 +185,37 @@ def _write_parquet(features: Features, path: Path) -> None:
             rows = features.rows[start : start + ROWS_AT_ONCE]
             values = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), width)
             paths = features.paths[start : start + ROWS_AT_ONCE]
-            names = arrow.array([os.fsencode(path).decode(errors="backslashreplace") for path in paths])
+            names = arrow.array([_as_text(path) for path in paths])
             writer.write_table(arrow.Table.from_arrays([names, values], schema=schema))
+
+
+def _write_csv(features: Features, path: Path) -> None:
+    width = int(np.prod(features.rows.shape[1:]))
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["path", *(f"f{column}" for column in range(width))])
+        for name, row in zip(features.paths, features.rows, strict=True):
+            rows.writerow([csv_cell(_as_text(name)), *map("{:.9g}".format, row.reshape(-1).tolist())])
+
+
+def _write_h5(features: Features, path: Path) -> None:
+    h5py = _h5py()
+    with path.open("w+b") as target, h5py.File(target, "w") as file:
+        file.create_dataset("features", data=features.rows)
+        names = [_as_text(name) for name in features.paths]
+        file.create_dataset("image_list", (len(names),), h5py.string_dtype(), data=names or None)
+        file.create_dataset("provenance", data=_description(features), dtype=h5py.string_dtype())
+
+
+def _as_text(path: str) -> str:
+    """A path as UTF-8 can hold it: other bytes as \\xHH."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _write_t7(features: Features, path: Path) -> None:
     names = LuaTable(enumerate((os.fsencode(name) for name in features.paths), 1))
-    save_t7(LuaTable([(b"features", features.rows), (b"image_list", names)]), path)
+    with path.open("wb", buffering=1 << 18) as file:  # save_t7 has a partial file of its own, which a kill would leave
+        write_t7(LuaTable([(b"features", features.rows), (b"image_list", names)]), file)
 
 
 WRITERS: dict[str, Callable[[Features, Path], None]] = {
@@ -171,6 +224,8 @@ WRITERS: dict[str, Callable[[Features, Path], None]] = {
     ".npz": _write_npz,
     ".safetensors": _write_safetensors,
     ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".h5": _write_h5,
     ".t7": _write_t7,
 }
 
@@ -218,6 +273,21 @@ def _read_parquet(path: Path) -> Iterator[Array]:
             yield batch.column(0).flatten().to_numpy(zero_copy_only=False)
 
 
+def _read_csv(path: Path) -> Iterator[Array]:
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        next(lines)
+        while part := [line[1:] for line in islice(lines, ROWS_AT_ONCE)]:
+            yield np.array(part, np.float64).astype(np.float32)
+
+
+def _read_h5(path: Path) -> Iterator[Array]:
+    with _h5py().File(path) as file:
+        rows = file["features"]
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            yield rows[start : start + ROWS_AT_ONCE]
+
+
 def _read_t7(path: Path) -> Iterator[Array]:
     table: Any = read_t7(path)
     return _slices(table["features"])
@@ -229,12 +299,22 @@ READERS: dict[str, Callable[[Path], Iterator[Array]]] = {
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
     ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".h5": _read_h5,
     ".t7": _read_t7,
 }
 
 
 def _description(features: Features) -> str:
     return json.dumps(features.provenance | {"errors": features.errors, "shape": features.rows.shape[1:]})
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise FeatureError(".h5 needs h5py: pip install 'resnet_tools[h5]'") from None
+    return h5py
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -244,3 +324,6 @@ def _pyarrow() -> tuple[Any, Any]:
     except ImportError:
         raise FeatureError(".parquet needs pyarrow: pip install 'resnet_tools[parquet]'") from None
     return pyarrow, pyarrow.parquet
+
+
+NEEDS: dict[str, Callable[[], object]] = {".parquet": _pyarrow, ".h5": _h5py}

@@ -2,7 +2,7 @@
 
 The folder `.NAME.unfinished` beside the output holds
 - `job.json`: what is computed; another job is refused, with the difference named;
-- `lock`: locked by the job that is at work, so that a second one of the same output is refused;
+- `lock`: held by the job that is at work, so that a second one of the same output is refused;
 - `rows-R` and `log-R` for each process R: the rows one after another, and a line of JSON for each finished batch:
   {"batch": number, "shape": of a row, "rows": in all of this file so far, "errors": [[position in the batch, reason]],
   "crc": CRC-32 of the batch's rows}.
@@ -14,23 +14,30 @@ every batch are compared with its sum once more when they are collected.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
+import math
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnet_tools.errors import FeatureError
+from resnet_tools.errors import FeatureError, LockedError, ResnetToolsError
+from resnet_tools.locking import LOCK_NAME, locked_folder
+from resnet_tools.reading import read_bounded
 from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
+MAX_JOB_BYTES = 1 << 24
+MAX_LINE_BYTES = 1 << 27  # a batch of 65536 files that are all unreadable has half of it
+MAX_NUMBER = 1 << 48
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would change newlines
 
 
 @dataclass(frozen=True)
@@ -70,35 +77,41 @@ class FeatureStore:
         """
         path = self.folder / "job.json"
         try:
-            self.folder.mkdir(exist_ok=True)
-            self._lock()
+            self._enter()
             if resume and path.exists():
-                self._check_job(json.loads(path.read_text()), job)
+                self._check_job(json.loads(read_bounded(path, MAX_JOB_BYTES)), job)
                 for rows in self.folder.glob("rows-*"):
                     if not _log_of(rows).exists():
                         rows.unlink()
-                for log in self.folder.glob("log-*"):
+                for log in self._logs():
                     self._cut_to_whole_batches(log)
                 return
             path.unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
             for left in self.folder.iterdir():
-                if left.name != "lock":
+                if left.name != LOCK_NAME:
                     left.unlink()
             with written_whole(path) as partial:
                 partial.write_text(json.dumps(job))
-        except (OSError, ValueError) as error:
+        except FeatureError:
+            raise
+        except ResnetToolsError as error:  # another run is at work, or job.json is no file
+            raise FeatureError(str(error)) from None
+        except (OSError, ValueError, RecursionError) as error:
             raise FeatureError(f"{self.folder}: cannot be written or read: {error}") from error
 
-    def _lock(self) -> None:
-        file = self.files.enter_context((self.folder / "lock").open("w"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FeatureError(
-                f"{self.folder}: another run is writing this output; wait for its end or stop it"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+    def _enter(self) -> None:
+        """Make the folder, or take the one that is there; lock it; believe nothing in it that this program never makes.
+
+        A link would lead the writing, and the removal of what is left over, to files of others.
+        """
+        self.folder.mkdir(exist_ok=True)
+        if self.folder.is_symlink():
+            raise FeatureError(f"{self.folder}: is a link; expected a folder. Remove it")
+        self.files.enter_context(locked_folder(self.folder))
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if not entry.is_file(follow_symlinks=False):
+                    raise FeatureError(f"{entry.path}: is no file, so it is not of an extraction; remove it")
 
     def _check_job(self, earlier: Any, job: Mapping[str, Any]) -> None:
         if not isinstance(earlier, dict):
@@ -114,10 +127,11 @@ class FeatureStore:
         rows = log.with_name(log.name.replace("log", "rows"))
         rows.touch()
         line_bytes, row_bytes = 0, 0
+        left = rows.stat().st_size
         with rows.open("rb") as file:
             for line, batch in _lines(log):
                 size = batch.count * self._row_bytes(batch.shape)
-                content = file.read(size)
+                content = file.read(size) if size <= left - row_bytes else b""
                 if len(content) < size or zlib.crc32(content) != batch.crc:
                     break
                 line_bytes, row_bytes = line_bytes + len(line), row_bytes + size
@@ -127,16 +141,20 @@ class FeatureStore:
     def open(self) -> dict[int, DoneBatch]:
         """Every finished batch, of all processes; what this one adds goes behind its own."""
         own = self.folder / f"log-{self.process}"
-        for line, batch in _lines(own) if own.exists() else ():
-            self.rows += batch.count
-            self.vouched["log"] += len(line)
-            self.vouched["rows"] += batch.count * self._row_bytes(batch.shape)
+        with self._disk_errors():
+            for line, batch in _lines(own) if own.exists() else ():
+                self.rows += batch.count
+                self.vouched["log"] += len(line)
+                self.vouched["rows"] += batch.count * self._row_bytes(batch.shape)
         return self.done()
 
     def done(self) -> dict[int, DoneBatch]:
         """Every finished batch so far, of all processes, by number."""
-        logs = sorted(self.folder.glob("log-*"))
-        return {batch.number: batch for log in logs for _, batch in _lines(log)}
+        with self._disk_errors():
+            return {batch.number: batch for log in self._logs() for _, batch in _lines(log)}
+
+    def _logs(self) -> list[Path]:
+        return sorted(log for log in self.folder.glob("log-*") if log.name.removeprefix("log-").isdecimal())
 
     def add(self, number: int, rows: Array, errors: Mapping[int, str]) -> None:
         """Keep the rows of a batch, (N, ...), and the reasons for the files that have none.
@@ -160,7 +178,7 @@ class FeatureStore:
     def _appended(self, kind: str) -> int:
         if kind not in self.appended:
             path = self.folder / f"{kind}-{self.process}"
-            self.appended[kind] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self.appended[kind] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | BINARY, 0o666)
             self.files.callback(os.close, self.appended[kind])
             os.ftruncate(self.appended[kind], self.vouched[kind])  # never behind bytes of an unknown past
         return self.appended[kind]
@@ -170,9 +188,12 @@ class FeatureStore:
         try:
             yield
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                advice = "make room and give the same command again"
+            else:
+                advice = "the same command goes on from there"
             raise FeatureError(
-                f"{self.folder}: cannot be written ({error.strerror}); what is done so far is kept: "
-                "make room and give the same command again"
+                f"{self.folder}: cannot be written ({error.strerror or error}); what is done so far is kept: {advice}"
             ) from error
 
     def collect(self, done: Mapping[int, DoneBatch]) -> tuple[Array, int]:
@@ -183,9 +204,11 @@ class FeatureStore:
         shape = next((batch.shape for batch in done.values() if batch.count), None)
         if shape is None:
             return np.empty((0,), self.dtype), 0
+        if any(batch.shape != shape for batch in done.values()):
+            raise FeatureError(f"{self.folder}: holds rows of several shapes; give --no-resume to start anew")
         total, crc = sum(batch.count for batch in done.values()), 0
         in_order = {batch.process for batch in done.values()} == {0} and list(done) == sorted(done)
-        with ExitStack() as files:
+        with self._disk_errors(), ExitStack() as files:
             target = None if in_order else files.enter_context((self.folder / "all").open("wb"))
             for number in sorted(done):
                 content = self._content_of(done[number])
@@ -193,7 +216,8 @@ class FeatureStore:
                 if target is not None:
                     target.write(content)
         rows = self.folder / ("rows-0" if in_order else "all")
-        return np.memmap(rows, self.dtype, "c", shape=(total, *shape)), crc
+        with self._disk_errors():
+            return np.memmap(rows, self.dtype, "c", shape=(total, *shape)), crc
 
     def _content_of(self, batch: DoneBatch) -> bytes:
         row_bytes = self._row_bytes(batch.shape)
@@ -209,12 +233,21 @@ class FeatureStore:
         return content
 
     def _row_bytes(self, shape: Sequence[int]) -> int:
-        return int(np.prod(shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(shape) * self.dtype.itemsize
 
     def remove(self) -> None:
         """Called when the output is in its place."""
-        (self.folder / "job.json").unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
+        with suppress(OSError):
+            (self.folder / "job.json").unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
+        if os.name == "nt":
+            self.files.close()  # there an open file, such as the lock, cannot be removed
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_left_over(self) -> None:
+        """Remove what a run left that ended after its output was in place, unless another one is at work in it."""
+        if self.folder.is_dir() and not self.folder.is_symlink():
+            with suppress(LockedError, OSError), locked_folder(self.folder):
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _log_of(rows: Path) -> Path:
@@ -223,22 +256,30 @@ def _log_of(rows: Path) -> Path:
 
 def _lines(log: Path) -> Iterator[tuple[bytes, DoneBatch]]:
     """Each line of a log with what it says, to the first line that is not whole."""
-    rows = 0
+    rows, process = 0, int(log.name.removeprefix("log-"))
     with log.open("rb") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-                errors = {int(position): str(reason) for position, reason in entry["errors"]}
-                process = int(log.name.removeprefix("log-"))
-                count = entry["rows"] - rows
-                shape, crc = tuple(entry["shape"]), entry["crc"]
-                batch = DoneBatch(entry["batch"], process, rows, count, shape, errors, crc)
-            except (ValueError, TypeError, KeyError):
+        while line := file.readline(MAX_LINE_BYTES):
+            batch = _batch_of(line, process, rows)
+            if batch is None:
                 return
-            if not line.endswith(b"\n"):
-                return
-            rows = entry["rows"]
+            rows += batch.count
             yield line, batch
+
+
+def _batch_of(line: bytes, process: int, rows: int) -> DoneBatch | None:
+    """What a line says of a batch whose rows begin behind `rows` others; None if this program never wrote it."""
+    try:
+        entry = json.loads(line)
+        number, crc, so_far, shape = (entry[key] for key in ("batch", "crc", "rows", "shape"))
+        errors = {position: reason for position, reason in entry["errors"]}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    numbers = [number, crc, so_far, *errors] + (shape if isinstance(shape, list) else [None])
+    if not all(type(value) is int and 0 <= value < MAX_NUMBER for value in numbers) or not line.endswith(b"\n"):
+        return None
+    if so_far < rows or 0 in shape or not all(type(reason) is str for reason in errors.values()):
+        return None
+    return DoneBatch(number, process, rows, so_far - rows, tuple(shape), errors, crc)
 
 
 def _append(file: int, content: memoryview) -> None:

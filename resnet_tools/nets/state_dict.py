@@ -50,6 +50,7 @@ def architecture_of(state: Mapping[str, Shaped]) -> Architecture:
         stem="imagenet" if stem[2] == 7 else "cifar",
         shortcut_type=_shortcut_type(shapes, blocks),
         groups=max(1, inner[0] // max(1, second[1])),
+        in_channels=stem[1],
         num_classes=_shape(shapes, "fc.weight", 2)[0] if "fc.weight" in shapes else 0,
     )
 

@@ -370,3 +370,134 @@ def test_both_ways_to_start_it_are_the_same():
     script = Path(sys.executable).with_name("resnet")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == resnet("--version").stdout
+
+
+HOSTILE = ["=cmd()", "a\x1b[2J", "new\nline", "\ud800", "\udc9b", "-x", "+y", "@z", "\u202egpj", "tab\there"]
+
+
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
+def test_class_names_and_file_names_do_nothing_to_a_terminal_or_a_spreadsheet(tmp_path, form):
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(HOSTILE))
+    image = tmp_path / "=x\x1b]0;\n.png"
+    shutil.copy(BAG, image)
+    (tmp_path / "bad\x1b.png").write_bytes(b"")
+    done = resnet("classify", "demo", "--labels", labels, "--top-k", 10, *form, *tmp_path.glob("*.png"))
+    assert done.returncode == 1
+    for text in (done.stdout, done.stderr):
+        assert not {sign for sign in text if ord(sign) < 32} - {"\t", "\n"}
+        assert not {"\x7f", "\x9b", "\u202e"} & set(text)
+    assert "bad\\x1b.png: empty file" in done.stderr
+    if form == ["--json"]:
+        [row] = map(json.loads, done.stdout.splitlines())
+        assert row["path"] == str(image)
+        assert sorted(c["label"] for c in row["classes"]) == sorted(HOSTILE)
+    elif form:
+        rows = list(csv.reader(done.stdout.splitlines()))
+        assert {row[3] for row in rows[1:]} >= {"'=cmd()", "a\\x1b[2J", "new\\nline", "'-x", "'+y", "'@z", "tab\\there"}
+        assert all(len(row) == 5 for row in rows)
+    else:
+        assert len(done.stdout.splitlines()) == 12
+
+
+def test_results_go_to_a_file_with_unreadable_images_as_rows(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"")
+    images = [BAG, tmp_path / "bad.png"]
+    for name in ("out.CSV", "out.jsonl", "out.txt"):
+        done = resnet("classify", "demo", *images, "--top-k", 2, "--output", tmp_path / name)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "1 of 2 images could not be read." in done.stderr
+    rows = list(csv.DictReader((tmp_path / "out.CSV").read_text().splitlines()))
+    assert [row["label"] for row in rows[:1]] == ["bag"]
+    assert [(row["path"], row["error"]) for row in rows[2:]] == [(str(tmp_path / "bad.png"), "empty file")]
+    good, bad = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert good["classes"][0]["label"] == "bag"
+    assert bad == {"path": str(tmp_path / "bad.png"), "error": "empty file"}
+    assert (tmp_path / "out.txt").read_text().endswith(f"Classes for\t{tmp_path / 'bad.png'}\nError\tempty file\n\n")
+    done = resnet("classify", "demo", BAG, "--output", "/dev/full", "--csv")
+    assert done.returncode == 1
+    assert "/dev/full: cannot be written: a device has this name" in done.stderr
+
+
+def test_a_net_that_gives_nan_is_named_with_the_image(tmp_path):
+    import torch
+
+    state = _demo_model().state_dict()
+    state["fc.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pth")
+    done = resnet("classify", tmp_path / "nan.pth", BAG)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Error: {BAG}: the net gives NaN or infinite outputs" in done.stderr
+
+
+def test_images_come_from_lists_and_stdin(tmp_path):
+    expected = resnet("classify", "demo", BAG, IMAGES / "coat.png").stdout
+    names = f"{BAG}\n{IMAGES / 'coat.png'}\n"
+    (tmp_path / "lines").write_text(names)
+    (tmp_path / "nulls").write_text(names.replace("\n", "\0"))
+    for name in ("lines", "nulls"):
+        assert resnet("classify", "demo", "--from-file", tmp_path / name).stdout == expected
+    assert resnet("classify", "demo", "--from-file", "-", input=names).stdout == expected
+    command = [sys.executable, "-m", "resnet_tools", "classify", "demo", "-"]
+    done = subprocess.run(command, input=Path(BAG).read_bytes(), capture_output=True, check=False)
+    assert done.stdout.decode() == resnet("classify", "demo", BAG).stdout.replace(BAG, "-")
+
+
+@pytest.mark.parametrize("option", ["--from-file", "--labels"])
+def test_lists_that_are_devices_or_silent_pipes_are_an_error_at_once(tmp_path, option):
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in (("/dev/zero", "is a device"), (tmp_path / "pipe", "a pipe that nobody writes to")):
+        done = resnet("classify", "demo", BAG, option, path)
+        assert done.returncode == 1
+        assert message in done.stderr
+
+
+def test_a_closed_stdin_is_an_error():
+    for arguments in ("--from-file -", "-"):
+        command = f"{sys.executable} -m resnet_tools classify demo {arguments} <&-"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode in (1, 2)
+        assert "stdin" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_addresses_are_fetched_only_where_that_is_allowed():
+    import http.server
+    import threading
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(IMAGES))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if self.path == "/file":
+                self.send_response(302)
+                self.send_header("Location", f"file://{BAG}")
+                self.end_headers()
+            else:
+                super().do_GET()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        top = f"http://127.0.0.1:{server.server_port}"
+        refused = resnet("classify", "demo", f"{top}/bag.png")
+        assert refused.returncode == 2
+        assert "give --allow-urls" in refused.stderr
+        done = resnet("classify", "demo", f"{top}/bag.png", f"{top}/none.png", f"{top}/file", "--allow-urls")
+        server.shutdown()
+    assert done.stdout == resnet("classify", "demo", BAG).stdout.replace(BAG, f"{top}/bag.png")
+    assert f"{top}/none.png: the server answers 404" in done.stderr
+    assert f"{top}/file: " in done.stderr
+    assert done.returncode == 1
+
+
+def test_files_that_are_left_out_of_a_folder_are_counted(tmp_path):
+    for name in ("a.png", "b.txt", "c.TXT", "d.heic"):
+        shutil.copy(BAG, tmp_path / name)
+    done = resnet("classify", "demo", tmp_path)
+    assert done.returncode == 0
+    expected = "3 files whose endings are not those of images: .txt (2), .heic (1)."
+    assert done.stderr == f"Left out: {expected}\n"

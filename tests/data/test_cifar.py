@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -296,7 +297,17 @@ def test_a_damaged_archive_is_an_error_or_whole_data(changes, tmp_path_factory):
     [
         (lambda: {}, "expected a table of train and val, each of data and labels"),
         (lambda: {"train": {"data": 1, "labels": 2}}, "expected a table of train and val"),
-        (lambda: cache(IMAGES, [0] * 12), r"t7: train: expected the numbers of 10 classes, found -1, counted from 1"),
+        (
+            lambda: cache(IMAGES, [-1] * 12),
+            r"t7: the labels are -1 to -1, 1 different ones; expected 1 to 10 or 0 to 9",
+        ),
+        (lambda: cache(IMAGES, [11] * 12), r"t7: the labels are 11 to 11"),
+        (lambda: cache(IMAGES, [1.5] * 12), r"t7: train: expected whole numbers as labels, found \[1.5, "),
+        (lambda: cache(IMAGES, [float("inf")] * 12), r"expected whole numbers as labels"),
+        (
+            lambda: cache(IMAGES[:, :2], [1] * 12),
+            r"expected images as bytes, N x 3 x H x W, found uint8 \(12, 2, 32, 32",
+        ),
         (lambda: cache(IMAGES, [1] * 11), r"expected 12 labels, one an image, found 11 labels"),
         (lambda: cache(IMAGES.astype(np.float32), [1] * 12), r"found float32 \(12, 3, 32, 32\)"),
     ],
@@ -307,6 +318,40 @@ def test_a_t7_that_is_no_cache_is_named(table, message, tmp_path):
         read_dataset("cifar10", str(tmp_path))
 
 
-def cache(images: np.ndarray, labels: list[int]) -> dict[str, Any]:
+def cache(images: np.ndarray, labels: list[float]) -> dict[str, Any]:
     part = {"data": images, "labels": np.array(labels, np.float64)}
     return {"train": part, "val": part}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(("side", "channels", "classes"), [(32, 3, 10), (32, 3, 12), (48, 3, 4), (28, 1, 10)])
+def test_a_t7_of_any_side_and_number_of_classes_is_read(tmp_path, first, side, channels, classes):
+    images = np.random.default_rng(0).integers(0, 256, (24, channels, side, side), np.uint8)
+    targets = [number % classes for number in range(24)]
+    save_t7(cache(images, [target + first for target in targets]), tmp_path / "cifar10.t7")
+    train, _ = read_dataset("cifar10", str(tmp_path))
+    assert list(train.targets) == targets
+    assert train.images.shape == (24, side, side, 3)
+    np.testing.assert_array_equal(train.images[5][:, :, 2], images[5, -1])
+    names = ["class 1", "class 2"] if (side, classes) != (32, 10) else ["airplane", "automobile"]
+    assert list(train.class_names[:2]) == names
+    assert len(train.class_names) == classes
+
+
+def test_links_to_nothing_and_in_circles_and_a_damaged_xz_are_damaged_archives(tmp_path):
+    for target in ("nothing", "cifar-100-binary/train.bin"):
+        with tarfile.open(tmp_path / "cifar-100-binary.tar.gz", "w:gz") as tar:
+            link = tarfile.TarInfo("cifar-100-binary/train.bin")
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+        with pytest.raises(DataError, match=r"damaged archive|missing"):
+            read_dataset("cifar100", str(tmp_path))
+    with tarfile.open(tmp_path / "cifar-100-binary.tar.gz", "w:xz") as tar:
+        tar.add(write_binary100(tmp_path / "x"), "cifar-100-binary")
+    whole = (tmp_path / "cifar-100-binary.tar.gz").read_bytes()
+    for position in range(0, len(whole), max(1, len(whole) // 40)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0xFF
+        (tmp_path / "cifar-100-binary.tar.gz").write_bytes(damaged)
+        with contextlib.suppress(DataError):  # a bit in the padding may not matter
+            assert read_dataset("cifar100", str(tmp_path))[0].images.shape == (10, 32, 32, 3)

@@ -52,7 +52,8 @@ def test_hidden_folders_stray_files_and_other_endings_are_not_data(tmp_path):
         *("train/a/1.png", "train/a/notes.txt", "train/a/.2.png", "train/a/.cache/3.png"),
         *("train/.ipynb_checkpoints/1.png", "train/stray.png", "train/list.txt"),
     )
-    train = find_folder(data, "train")
+    with pytest.warns(UserWarning, match=r"train: left out: 1 file whose ending is not that of an image: \.txt \(1\)"):
+        train = find_folder(data, "train")
     assert train.class_names == ["a"]
     assert train.images == [f"{data}/train/a/1.png"]
 
@@ -150,7 +151,10 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
 def test_a_class_without_validation_images_is_a_warning(tmp_path):
     data = make(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "val/b/1.png", "val/c/x.txt")
-    with pytest.warns(UserWarning, match=r"val: of 3 classes, without an image here: a, c$"):
+    with (
+        pytest.warns(UserWarning, match=r"val: of 3 classes, without an image here: a, c$"),
+        pytest.warns(UserWarning, match="val: left out: 1 file"),
+    ):
         _, val = read_dataset("imagenet", data)
     assert val.targets == [1]
     assert val.class_names == ["a", "b", "c"]

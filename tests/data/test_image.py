@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet_tools.data import image as image_module
-from resnet_tools.data.image import load_image
+from resnet_tools.data.image import image_endings, load_image
 from resnet_tools.errors import ImageError
 from tests.support.golden import DATA, GOLDEN, needs_golden
 
@@ -431,3 +431,27 @@ def check_robust(data: bytes, tmp_path_factory: pytest.TempPathFactory, exif: bo
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
     assert pixels.dtype in (np.uint8, np.uint16)
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "pbm", "avif", "jp2", "tga", "ico", "qoi", "pcx", "sgi", "dds"])
+def test_every_format_that_pillow_decodes_is_an_image_and_its_ending_is_searched_for(tmp_path, ending):
+    from PIL import features
+
+    if (ending == "avif" and not features.check("avif")) or (ending == "jp2" and not features.check("jpg_2000")):
+        pytest.skip("this Pillow was built without it")
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, 16:] = 255
+    path = tmp_path / f"x.{ending}"
+    save_format = {"jfif": "JPEG", "jpe": "JPEG", "pbm": "PPM"}.get(ending)
+    Image.fromarray(pixels).convert("1" if ending == "pbm" else "RGB").save(path, format=save_format)
+    assert f".{ending}" in image_endings()
+    found = load_image(path)
+    assert found.shape == (32, 32, 3)
+    assert np.abs(found.astype(int) - pixels).max() <= 30
+
+
+def test_formats_that_run_other_programs_or_only_stand_for_one_stay_out(tmp_path):
+    assert not {".eps", ".ps", ".h5", ".grib", ".bufr", ".wmf", ".mpg", ".txt"} & set(image_endings())
+    (tmp_path / "x.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    with pytest.raises(ImageError, match="not an image"):
+        load_image(tmp_path / "x.eps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.compute.inference import Loading, prepare
 from resnet_tools.compute.processes import Processes
 from resnet_tools.data.transforms import IMAGENET
-from resnet_tools.errors import FeatureError
+from resnet_tools.errors import FeatureError, ImageError
 from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes, may_fold
 from tests.support.demo_images import PHOTOS
@@ -113,7 +114,7 @@ def read_back(path: Path) -> tuple[np.ndarray, list[str]]:
     if path.suffix == ".pt":
         result = saved(path)
         return result["features"].numpy(), result["image_list"]
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return np.load(path), path.with_suffix(".paths.txt").read_text().splitlines()
     if path.suffix == ".npz":
         with np.load(path) as archive:
@@ -128,11 +129,20 @@ def read_back(path: Path) -> tuple[np.ndarray, list[str]]:
 
         table = pyarrow.parquet.read_table(path).to_pydict()
         return np.array(table["features"], np.float32), table["path"]
+    if path.suffix == ".csv":
+        _, *lines = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        return np.array([line[1:] for line in lines], np.float64).astype(np.float32), [line[0] for line in lines]
+    if path.suffix == ".h5":
+        import h5py
+
+        with h5py.File(path) as file:
+            assert json.loads(file["provenance"][()])["layer"] == "flatten"
+            return file["features"][:], file["image_list"].asstr()[:].tolist()
     table = read_t7(path)
     return np.asarray(table["features"]), [os.fsdecode(name) for name in table["image_list"].to_list()]
 
 
-@pytest.mark.parametrize("ending", [".pt", ".npy", ".npz", ".safetensors", ".parquet", ".t7"])
+@pytest.mark.parametrize("ending", [".pt", ".NPY", ".npz", ".safetensors", ".parquet", ".csv", ".h5", ".t7"])
 def test_every_format_holds_the_same(folder, ending):
     extract("demo", "photos", "--output", "expected.pt", cwd=folder)
     extract("demo", "photos", "--output", f"found{ending}", cwd=folder)
@@ -374,7 +384,7 @@ def test_a_killed_run_over_shards_goes_on_and_gives_the_same_bytes(folder):
     extract("demo", "photos", "--batch-size", "1", *options, cwd=folder)
     assert (folder / "part-00000.npy").stat().st_mtime_ns == first  # not computed again
     names = sorted(path.name for path in folder.glob("part*"))
-    assert len(names) == 11  # five shards with their paths, and the index
+    assert len(names) == 16  # five shards with their paths and provenance, and the index
     for name in names:
         assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
     assert len(np.load(folder / "part-00002.npy")) == 0
@@ -447,3 +457,79 @@ def test_a_full_disk_keeps_the_earlier_output_and_what_is_done(folder):
 def test_a_folder_that_does_not_exist_is_named(folder):
     done = extract("demo", "photos", "--output", "no/features.pt", cwd=folder, code=1)
     assert "no/.features.pt.unfinished: cannot be written" in done.stderr
+
+
+def test_it_works_on_a_system_without_fcntl(folder):
+    code = "import sys; sys.modules['fcntl'] = None; from resnet_tools.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "extract-features", "demo", "photos", "--output"]
+    done = subprocess.run([*command, "found.npy"], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    extract("demo", "photos", "--output", "expected.npy", cwd=folder)
+    assert (folder / "found.npy").read_bytes() == (folder / "expected.npy").read_bytes()
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("ending", [".npy", ".csv"])
+def test_formats_without_room_for_it_get_their_provenance_beside_them(folder, ending):
+    (folder / "photos" / "005.png").write_bytes(b"no image")
+    extract("demo", "photos", "--output", f"features{ending}", cwd=folder)
+    beside = json.loads((folder / "features.provenance.json").read_text())
+    assert beside["shape"] == [64]
+    assert beside["architecture"]["stages"] == [2, 2, 2, 2]
+    assert [path for path, _ in beside["errors"]] == ["photos/005.png"]
+
+
+@pytest.mark.parametrize("on_error", ["skip", "zero", "fail"])
+def test_features_that_are_not_finite_are_treated_as_on_error_says(folder, on_error):
+    net = load_checkpoint().model
+
+    class Overflowing(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found = net.forward_features(images)
+            found[images[:, 0].mean((1, 2)) == bright] = float("inf")
+            return found
+
+    paths = [str(folder / "photos" / f"{number:03}.png") for number in range(6)]
+    bright = preprocess(paths[2])[0].mean()
+    model = load_checkpoint().model
+    model.forward_features = Overflowing().forward
+    job = Extraction(model, FeatureKind(), Loading(IMAGENET, 4), {}, on_error)
+    messages: list[str] = []
+    run = lambda: job.run(paths, folder / "features.pt", None, lambda _, found: messages.extend(found))  # noqa: E731
+    if on_error == "fail":
+        with pytest.raises(ImageError, match=r"002\.png: the net gives NaN or infinite features"):
+            run()
+        return
+    run()
+    result = saved(folder / "features.pt")
+    assert [path for path, _ in result["errors"]] == [paths[2]]
+    assert len(messages) == 1
+    assert result["features"].isfinite().all()
+    expected = net.forward_features(torch.stack([preprocess(path) for path in paths])).detach()
+    expected[2] = 0
+    kept = [0, 1, 3, 4, 5] if on_error == "skip" else range(6)
+    torch.testing.assert_close(result["features"], expected[list(kept)], rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_finished_shard_left_over_is_removed_by_the_next_run(folder):
+    options = ["--batch-size", "1", "--shard-size", "10", "--output", "part.npy"]
+    with started(folder, *options[2:]) as process:
+        while not (folder / ".part-00000.npy.done").exists():
+            time.sleep(0.01)
+        process.kill()
+    left = folder / ".part-00000.npy.unfinished"
+    left.mkdir(exist_ok=True)  # as a kill between the mark and the removal leaves it
+    (left / "rows-0").write_bytes(b"rows")
+    extract("demo", "photos", *options, cwd=folder)
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fifos and devices")
+def test_an_output_that_is_no_file_is_refused_before_any_work(folder):
+    os.mkfifo(folder / "pipe.npy")
+    done = extract("demo", "photos", "--output", "pipe.npy", cwd=folder, code=1)
+    assert "pipe.npy: a pipe has this name" in done.stderr
+    (folder / "link.npy").symlink_to("target.npy")
+    extract("demo", "photos", "--output", "link.npy", cwd=folder)
+    assert (folder / "link.npy").is_symlink()
+    assert np.load(folder / "target.npy").shape == (23, 64)

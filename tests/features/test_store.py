@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from resnet_tools.errors import FeatureError
 from resnet_tools.features.store import FeatureStore
@@ -147,3 +151,88 @@ def test_a_damaged_job_is_named(tmp_path, content):
     (tmp_path / ".features.pt.unfinished" / "job.json").write_text(content)
     with FeatureStore(output, FLOAT) as store, pytest.raises(FeatureError, match="unfinished: "):
         store.begin(JOB, resume=True)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ["batch", "shape", "rows", "errors", "crc"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from([*KEYS, None]), value=JUNK, line=st.integers(0, 3))
+def test_a_log_with_any_json_gives_whole_batches_or_an_error_of_ours(tmp_path_factory, key, value, line):
+    folder = tmp_path_factory.mktemp("store")
+    filled(folder / "features.pt", 4)
+    log = folder / ".features.pt.unfinished" / "log-0"
+    lines = log.read_bytes().splitlines()
+    lines[line] = json.dumps(value if key is None else json.loads(lines[line]) | {key: value}).encode()
+    log.write_bytes(b"".join(one + b"\n" for one in lines))
+    try:
+        with FeatureStore(folder / "features.pt", FLOAT) as store:
+            store.begin(JOB, resume=True)
+            done = store.open()
+            rows, _ = store.collect(done)
+    except FeatureError:
+        return
+    assert len(rows) == sum(batch.count for batch in done.values())
+    for number, batch in done.items():
+        if key != "batch":
+            np.testing.assert_array_equal(
+                rows[batch.start : batch.start + batch.count], batch_rows(number)[: batch.count]
+            )
+
+
+@settings(max_examples=80, deadline=None)
+@given(JUNK)
+def test_a_job_with_any_json_is_another_job_or_an_error_of_ours(tmp_path_factory, value):
+    folder = tmp_path_factory.mktemp("store")
+    filled(folder / "features.pt", 1)
+    (folder / ".features.pt.unfinished" / "job.json").write_text(json.dumps(value))
+    with FeatureStore(folder / "features.pt", FLOAT) as store, pytest.raises(FeatureError, match="unfinished"):
+        store.begin(JOB, resume=True)
+
+
+def folder_of(name: str) -> Callable[[Path], object]:
+    return lambda folder: ((folder / name).unlink(missing_ok=True), (folder / name).mkdir())
+
+
+def link_of(name: str) -> Callable[[Path], object]:
+    return lambda folder: ((folder / name).unlink(missing_ok=True), (folder / name).symlink_to(folder.parent / "other"))
+
+
+def pipe_of(name: str) -> Callable[[Path], object]:
+    return lambda folder: ((folder / name).unlink(missing_ok=True), os.mkfifo(folder / name))
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("make", [folder_of, link_of, pipe_of])
+@pytest.mark.parametrize("name", ["job.json", "log-0", "rows-0", "log-1", "rows-7", "stray", "lock"])
+def test_what_is_no_file_in_the_folder_is_named_and_nothing_behind_a_link_is_touched(tmp_path, name, make, resume):
+    filled(tmp_path / "features.pt", 2)
+    (tmp_path / "other").write_text("of someone else")
+    make(name)(tmp_path / ".features.pt.unfinished")
+    with FeatureStore(tmp_path / "features.pt", FLOAT) as store, pytest.raises(FeatureError, match=r"\.unfinished"):
+        store.begin(JOB, resume=resume)
+    assert (tmp_path / "other").read_text() == "of someone else"
+
+
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("of someone else")
+    (tmp_path / ".features.pt.unfinished").symlink_to("other")
+    with FeatureStore(tmp_path / "features.pt", FLOAT) as store, pytest.raises(FeatureError, match="is a link"):
+        store.begin(JOB, resume=True)
+    assert os.listdir(tmp_path / "other") == ["file"]
+
+
+def test_rows_of_several_shapes_are_an_error(tmp_path):
+    with FeatureStore(tmp_path / "features.pt", FLOAT) as store:
+        store.begin(JOB, resume=True)
+        store.open()
+        store.add(0, batch_rows(0), {})
+        store.add(1, np.zeros((1, 4), FLOAT), {})
+        with pytest.raises(FeatureError, match="rows of several shapes"):
+            store.collect(store.done())

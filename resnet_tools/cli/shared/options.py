@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
+import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from resnet_tools.text import printable
 
 if TYPE_CHECKING:
     from resnet_tools.compute.inference import Loading
     from resnet_tools.data.transforms import Preprocessing
 
 BATCH_SIZE = click.IntRange(1, 65536)
+MAX_LIST_BYTES = 1 << 29
 SIDE_PX = click.IntRange(1, 8192)
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,6 +56,57 @@ class Inference:
         return Loading(preprocessing, self.batch_size, self.ten_crop, self.exif_orientation, self.workers)
 
 
+@dataclass(frozen=True)
+class Images:
+    """What `image_options` were given: files, folders, patterns, addresses, and lists of them."""
+
+    images: tuple[str, ...]
+    lists: tuple[str, ...]
+    allow_urls: bool
+
+    def arguments(self, folders: Sequence[str] = ()) -> list[str]:
+        """All that was named, folders before the content of lists. Raises: ResnetToolsError if one cannot be read."""
+        if self.lists.count("-") + self.images.count("-") > 1:
+            raise click.UsageError("stdin can be one image or one list of images, once")
+        return [*self.images, *folders, *(name for path in self.lists for name in listed_images(path))]
+
+
+def image_options(function: Callable[..., int]) -> Callable[..., int]:
+    """IMAGE... and the options that name more of them, given to the command as one argument `sources`."""
+
+    @wraps(function)
+    def command(*arguments: Any, **values: Any) -> int:
+        sources = Images(**{field.name: values.pop(field.name) for field in fields(Images)})
+        return function(*arguments, sources=sources, **values)
+
+    for option in (
+        click.option("--allow-urls", is_flag=True, help="Fetch images given as http:// and https:// addresses."),
+        click.option(
+            "--from-file",
+            "lists",
+            multiple=True,
+            type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+            help="A list of images, one per line or separated by null bytes; - is stdin. Repeatable.",
+        ),
+        click.argument("images", nargs=-1, metavar="[IMAGE...]"),
+    ):
+        command = option(command)
+    return command
+
+
+def listed_images(path: str) -> list[str]:
+    """The names in a list: separated by null bytes, as `find -print0` does, if it holds any, else one a line."""
+    from resnet_tools.reading import read_bounded, read_stdin
+
+    read = partial(read_stdin) if path == "-" else partial(read_bounded, path)
+    content = read(MAX_LIST_BYTES, "list of images")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "replace").encode()
+    content = content.removeprefix(codecs.BOM_UTF8)
+    names = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [os.fsdecode(name) for name in names if name.strip()]
+
+
 def inference_options(function: Callable[..., int]) -> Callable[..., int]:
     """The options of every command that runs a net on images, given to it as one argument `inference`."""
 
@@ -60,26 +117,46 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
 
     options = (
         click.option(
-            "--batch-size", type=click.IntRange(1, 65536), default=8, show_default=True, help="Images at once."
+            "--batch-size", type=BATCH_SIZE, default=8, show_default=True, help="Number of images per forward pass."
         ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            callback=_device_name,
+            help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
+        ),
         click.option(
             "--precision",
             type=click.Choice(["single", "bf16", "half"]),
             default="single",
             show_default=True,
-            help="Numbers of the net: 32 bits as the original, or 16 bits, faster and about 1 % off.",
-        ),
-        click.option("--resize-size", type=SIDE_PX, help="Shorter side in pixels; as the model says, mostly 256."),
-        click.option("--crop-size", type=SIDE_PX, help="Side of the crop in pixels; as the model says, mostly 224."),
-        click.option(
-            "--ten-crop", is_flag=True, help="Mean output of ten crops: corners, center and their mirror images."
+            help="Arithmetic: 32-bit floats, as the original, or 16-bit ones (faster, outputs differ by about 1 %).",
         ),
         click.option(
-            "--exif-orientation", is_flag=True, help="Turn images as their EXIF data says; the original does not."
+            "--resize-size",
+            type=SIDE_PX,
+            help="Scale the shorter side to this many pixels. [default: from the model, usually 256]",
         ),
         click.option(
-            "--workers", type=click.IntRange(0, 256), default=2, show_default=True, help="Threads that load images."
+            "--crop-size",
+            type=SIDE_PX,
+            help="Side of the center crop in pixels. [default: from the model, usually 224]",
+        ),
+        click.option(
+            "--ten-crop",
+            is_flag=True,
+            help="Average the outputs of ten crops: four corners, center, and their mirror images.",
+        ),
+        click.option(
+            "--exif-orientation", is_flag=True, help="Rotate images as their EXIF data says; the original does not."
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(0, 256),
+            default=2,
+            show_default=True,
+            help="Number of threads that load images.",
         ),
     )
     for option in reversed(options):
@@ -87,22 +164,31 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def check_files(model: str, images: Sequence[str]) -> list[str]:
-    """The image files of the arguments.
+def _device_name(_: click.Context, __: click.Parameter, name: str) -> str:
+    """The number of a GPU alone stands for it: 1 is cuda:1."""
+    return f"cuda:{int(name)}" if name.isascii() and name.isdecimal() and len(name) < 5 else name
+
+
+def check_files(model: str, images: Sequence[str], *, allow_urls: bool = False) -> list[str]:
+    """The image files of the arguments. Says on stderr what was left out of folders.
 
     Raises: click.UsageError (exit code 2) that names every missing file, the model too.
     """
-    from resnet_tools.data.files import image_files
+    from resnet_tools.data.files import image_files, skipped_text
     from resnet_tools.errors import ImageError
+
+    skipped: Counter[str] = Counter()
 
     missing = _missing_models([model])
     paths: list[str] = []
     try:
-        paths = image_files(images)
+        paths = image_files(images, allow_urls=allow_urls, skipped=skipped)
     except ImageError as error:
         missing.append(str(error))
     if missing:
         raise click.UsageError("\n".join(missing))
+    if skipped:
+        click.echo(skipped_text(skipped, "Left out: "), err=True)
     return paths
 
 
@@ -142,7 +228,7 @@ def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if not quiet:
-            click.echo(f"Warning: {message}", err=True)
+            click.echo(f"Warning: {printable(str(message))}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from resnet_tools.errors import Terminated
+from resnet_tools.text import printable
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
             nonlocal unreadable
             unreadable += len(messages)
             for message in messages:
-                click.echo(f"{'' if hidden else chr(10)}Error: {message}", err=True)
+                click.echo(f"{'' if hidden else chr(10)}Error: {printable(message)}", err=True)
             recent.append((time.monotonic(), bar.pos + files))
             bar.update(files, _speed(recent, count))
 

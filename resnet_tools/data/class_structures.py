@@ -1,0 +1,169 @@
+"""A list of class names in brackets, JSON or the Python literal of a dict or list -> the names in order.
+
+`["cat", "dog"]`; `{"0": "cat"}`; `{"cat": 0}`; Keras's class index, `{"0": ["n01440764", "tench"]}`; a list of pairs
+like those, or of dicts with a name and perhaps a number; one of these under a key such as `class_names` or `id2label`.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import tokenize
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_LITERAL_CHARACTERS = 1 << 21  # Python's own parser takes a hundred times the memory of its text
+MAX_DEPTH = 50  # of brackets
+PAIR_KEYS = ("name", "label", "class_name", "class")
+NUMBER_KEYS = ("id", "index", "class_id", "class_index", "label_id")
+LIST_KEYS = ("class_names", "label_names", "labels", "names", "classes", "id2label", "idx_to_class", "class_to_idx")
+WORDNET = re.compile(r"(n\d{8})[\s,:;]+(\S.*)")
+
+
+def bracketed(text: str) -> list[Any] | dict[Any, Any] | None:
+    """The list or dict that the text is, or None if it is lines of text."""
+    content = re.sub(r"\A\s*\w+\s*=\s*(?=[\[{])", "", text).strip().rstrip(";")
+    closing = {"[": "]", "{": "}"}.get(content[:1])
+    if closing is None or not content.endswith(closing):
+        return None
+    first_line = content.partition("\n")[0]
+    if first_line != content and _closes(first_line):  # `[unknown]` and more names
+        return None
+    try:
+        return _checked(json.loads(content, object_pairs_hook=_dict_of))
+    except RecursionError:
+        raise ValueError("brackets within brackets; expected a list or a dict of class names") from None
+    except json.JSONDecodeError as error:
+        literal = _literal(content)
+        if literal is None:
+            raise ValueError(f"line {error.lineno} is no JSON and no Python literal: {error.msg}") from None
+        _dict_of([(str(key), None) for key in literal.keys])
+        return _checked(literal.value)
+
+
+def _checked(value: Any) -> list[Any] | dict[Any, Any]:
+    if not isinstance(value, (list, dict)):  # such as a set
+        raise ValueError(f"holds a {type(value).__name__}; expected a list or a dict of class names")
+    return value
+
+
+def _closes(line: str) -> bool:
+    return line.rstrip()[-1:] == {"[": "]", "{": "}"}[line[0]]
+
+
+def _dict_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key in counts if counts[key] > 1)
+        raise ValueError(f"the key {twice!r:.80} is there twice")
+    return found
+
+
+@dataclass(frozen=True)
+class Literal:
+    value: Any
+    keys: Sequence[Any]  # of a dict, all that are written there
+
+
+def _literal(content: str) -> Literal | None:
+    """What a Python literal stands for, without running anything; None if it is none."""
+    depth = 0
+    for sign in re.finditer(r"[\[({]|[\])}]", content):
+        depth += 1 if sign[0] in "[({" else -1
+        if depth > MAX_DEPTH:
+            return None
+    if len(content) > MAX_LITERAL_CHARACTERS:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unknown escapes in strings
+            tree = ast.parse(content, mode="eval").body
+            keys = [ast.literal_eval(key) for key in tree.keys if key] if isinstance(tree, ast.Dict) else []
+            value = ast.literal_eval(tree)
+        strings = sum(isinstance(node, ast.Constant) and isinstance(node.value, str) for node in ast.walk(tree))
+        written = sum(
+            token.type == tokenize.STRING for token in tokenize.generate_tokens(io.StringIO(content).readline)
+        )
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError, tokenize.TokenError):
+        return None
+    return Literal(value, keys) if strings == written else None  # Python joins strings that lack a comma between them
+
+
+def names_of(value: Any) -> tuple[list[str], str]:
+    for _ in range(2):  # as in a config.json
+        if isinstance(value, dict):
+            inner = [value[key] for key in LIST_KEYS if isinstance(value.get(key), (list, dict))]
+            value = inner[0] if inner else value
+    if isinstance(value, (list, tuple)):
+        return _from_list(list(value))
+    if not isinstance(value, dict):
+        raise ValueError(f"holds a {type(value).__name__}; expected a list or a dict of class names")
+    if not value:
+        raise ValueError("holds no class names")
+    numbers = [_number(key) for key in value]
+    if None not in numbers:
+        entries = [(n, _entry_name(item, f"the entry of {n}")) for n, item in zip(numbers, value.values(), strict=True)]
+        return ordered(entries, "a dict of number -> name", lambda k: f"key {list(value)[k]!r}")
+    for key, item in value.items():
+        if not isinstance(key, str) or _number(item) is None:
+            raise ValueError(
+                f"the entry {key!r:.60} has the value {item!r:.60}; expected a dict of numbers and names, or a list"
+            )
+    entries = [(_number(item), name) for name, item in value.items()]
+    return ordered(entries, "a dict of name -> number", lambda k: f"the number of {list(value)[k]!r:.60}")
+
+
+def _from_list(items: list[Any]) -> tuple[list[str], str]:
+    if not items:
+        raise ValueError("holds no class names")
+    where = [f"entry {number} of the list" for number in range(1, len(items) + 1)]
+    names = [_entry_name(item, place) for item, place in zip(items, where, strict=True)]
+    numbers = [
+        next((_number(item[key]) for key in NUMBER_KEYS if key in item), None) if isinstance(item, dict) else None
+        for item in items
+    ]
+    if None not in numbers:
+        return ordered(list(zip(numbers, names, strict=True)), "a list of numbered entries", lambda k: where[k])
+    return names, "a list"
+
+
+def _entry_name(item: Any, where: str) -> str:
+    """The name in an entry: a string, a pair of WordNet id and name, or a dict with a name."""
+    if isinstance(item, dict):
+        item = next((item[key] for key in PAIR_KEYS if key in item), None)
+    if isinstance(item, (list, tuple)) and len(item) == 2 and WORDNET.match(f"{item[0]} x"):
+        item = item[1]
+    if not isinstance(item, str) or not item.strip():
+        raise ValueError(f"{where} is {item!r:.60}; expected a class name")
+    return item
+
+
+def _number(value: Any) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def ordered(entries: Sequence[tuple[Any, str]], form: str, where: Callable[[int], str]) -> tuple[list[str], str]:
+    """The names in the order of their numbers, which count from 0 or 1. Raises: ValueError."""
+    numbers = [number for number, _ in entries]
+    start = 1 if 0 not in numbers else 0
+    seen: dict[int, int] = {}
+    for position, number in enumerate(numbers):
+        if number in seen:
+            raise ValueError(f"{where(position)} has the number {number} a second time; {where(seen[number])} has it")
+        if not start <= number < start + len(numbers):
+            missing = next(n for n in range(start, start + len(numbers)) if n not in numbers)
+            raise ValueError(
+                f"{where(position)} has the number {number}, and none has {missing}; expected {len(numbers)} numbers "
+                "from 0 or from 1 without gaps"
+            )
+        seen[number] = position
+    names = [entries[seen[number]][1] for number in range(start, start + len(numbers))]
+    return names, f"{form}, numbered from {start}"

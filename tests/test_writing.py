@@ -1,0 +1,54 @@
+"""Whole files, through links too, and never in the place of something that is no file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from resnet_tools.writing import written_whole
+
+
+def write(path: Path, content: str) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(content)
+
+
+def test_a_link_stays_a_link_and_its_target_is_written(tmp_path):
+    (tmp_path / "there").mkdir()
+    for target in ("there/old.txt", "there/new.txt"):
+        link = tmp_path / f"link to {Path(target).name}"
+        link.symlink_to(target)
+        write(tmp_path / "there/old.txt", "old")
+        write(link, "new")
+        assert link.is_symlink()
+        assert (tmp_path / target).read_text() == "new"
+    assert sorted(os.listdir(tmp_path / "there")) == ["new.txt", "old.txt"]
+
+
+def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path):
+    write(tmp_path / "a.txt", "old")
+    with pytest.raises(TypeError), written_whole(tmp_path / "a.txt") as partial:
+        partial.write_text("half") + "no number"
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fifos and devices")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to a device"])
+def test_what_is_no_file_is_refused_by_name_and_stays(tmp_path, kind):
+    path = tmp_path / "output"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link to a device":
+        path.symlink_to("/dev/null")
+    else:
+        path = Path("/dev/null")
+    mode = path.stat().st_mode
+    with pytest.raises(OSError, match=f"a {kind.rpartition(' ')[2]} has this name; .*{path}"):
+        write(path, "x")
+    assert path.stat().st_mode == mode
+    assert not list(path.parent.glob(".output*"))
