@@ -49,7 +49,7 @@ INSIDE = {
     "evaluation": ["report", "evaluate"],
     "features": ["extract", "files", "store", "layers"],
     "checkpoints": ["inspect", "convert", "verify", "onnx_files", "layouts", "checkpoint", "tensor_files"],
-    "compute": ["inference", "device", "processes"],
+    "compute": ["inference", "device", "processes", "rendezvous", "launcher", "job", "cpus"],
     "data": [
         "datasets",
         "checking",

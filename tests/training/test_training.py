@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet_tools.compute.device import find_precision
-from resnet_tools.compute.processes import Processes, run_processes
+from resnet_tools.compute.launcher import run_processes
+from resnet_tools.compute.processes import Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import CIFAR10
 from resnet_tools.errors import MemoryShortage, TrainingError
