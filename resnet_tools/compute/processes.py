@@ -109,7 +109,7 @@ def lost_processes() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """What torch says without its stack; of NCCL's error its last line, which names the cause."""
-    text = re.sub(r"\s*(Exception raised from|C\+\+ CapturedTraceback)[\s\S]*", "", str(error))
+    text = re.sub(r"\s*(Exception raised from|C\+\+ CapturedTraceback|This is typically caused)[\s\S]*", "", str(error))
     text = re.sub(r"^\[[^\]]*\]\s*", "", text)  # of the source file in torch
     _, _, last = text.partition("Last error:")
     return " ".join((last.strip() or text).split())[:REASON_CHARACTERS].rstrip(".")
