@@ -71,7 +71,7 @@ INSIDE = {
         "stored",
         "pickles",
     ],
-    "compute": ["inference", "device", "processes"],
+    "compute": ["inference", "device", "processes", "rendezvous", "launcher", "job", "cpus"],
     "data": [
         "datasets",
         "checking",

@@ -69,7 +69,7 @@ def command(**values: Any) -> int:
 def _run_on_gpus(count: int, device: str) -> int:
     """This command in `count` processes, a GPU each; or on the CPU, if that was asked for."""
     from resnet_tools.compute.device import gpu_count
-    from resnet_tools.compute.processes import run_processes
+    from resnet_tools.compute.launcher import run_processes
     from resnet_tools.errors import TrainingError
 
     found = gpu_count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Literal
 
@@ -10,20 +11,29 @@ import torch
 
 from resnet_tools.errors import ResnetToolsError, TrainingError
 
-Precision = Literal["single", "double", "half", "bf16"]
+Precision = Literal["single", "tf32", "double", "half", "bf16"]
 Cudnn = Literal["fastest", "default", "deterministic"]
+OUT_OF_MEMORY = (  # what torch and the libraries below it say
+    "out of memory",  # CUDA's, MPS's, NCCL's
+    "allocate memory",  # the CPU's
+    "not enough memory",
+    "STATUS_ALLOC_FAILED",  # cuDNN's, cuBLAS's, cuSOLVER's
+    "ALLOCATION_FAILED",
+    "valid cuDNN algorithm",  # none whose workspace could be had
+)
+CUBLAS_WORKSPACE = ":4096:8"  # with which cuBLAS gives equal sums; read when it is first used
 HALF_CAPABILITY = (7, 0)  # the first GPUs with tensor cores
 
 
 def find_device(name: str) -> torch.device:
-    """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
+    """`auto` (the first GPU, else the CPU), `cpu`, `cuda`, `cuda:1` or just `1`, `mps`.
 
     Raises: ResnetToolsError if the name is no device or the machine has none of that kind.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{name}" if name.isascii() and name.isdecimal() else name)
     except RuntimeError:
         raise ResnetToolsError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:1 or mps") from None
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
@@ -59,14 +69,34 @@ def find_precision(asked: Precision | None, device: torch.device, *, automatic: 
 
 
 def configure(device: torch.device, cudnn: Cudnn, *, allow_tf32: bool) -> None:
-    """cuDNN as the original's -cudnn: `fastest` tries algorithms out, `deterministic` gives equal runs."""
+    """cuDNN as the original's -cudnn: `fastest` tries algorithms out, `deterministic` gives equal runs.
+
+    deterministic: torch warns by name of an operation that has no version of this kind, and goes on with the other.
+    """
     if device.type == "cpu":
         keep_freed_memory()
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = cudnn == "fastest"
         torch.backends.cudnn.deterministic = cudnn == "deterministic"
-        torch.backends.cudnn.allow_tf32 = allow_tf32
+        set_tf32(allow_tf32)
+        if cudnn == "deterministic":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def set_tf32(allowed: bool) -> None:
+    """Whether GPUs may compute float32 with 10 bits after the point; torch's default is yes, but not everywhere."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it is too little memory, on any device, that torch, numpy or a library of the GPU complains of."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def keep_freed_memory() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
-from resnet_tools.compute.device import find_device
-from resnet_tools.compute.inference import Loading, Prediction, classify, logits_of, prepare
+from resnet_tools.compute.device import configure, find_device, set_tf32
+from resnet_tools.compute.inference import Loading, Prediction, classify, logits_of, memory_errors, prepare
 from resnet_tools.data.transforms import preprocess, ten_crops
-from resnet_tools.errors import ImageError, ResnetToolsError
+from resnet_tools.errors import DeviceMemoryError, ImageError, ResnetToolsError
 from tests.support.demo_images import PHOTOS
 from tests.support.golden import DATA, model_cases
 
@@ -98,3 +100,88 @@ def test_a_gpu_without_a_number_is_the_first(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [str(find_device(name)) for name in ("auto", "cuda", "cuda:1")] == ["cuda:0", "cuda:0", "cuda:1"]
+    assert [str(find_device(name)) for name in ("0", "1")] == ["cuda:0", "cuda:1"]
+    with pytest.raises(ResnetToolsError, match="device '2' is not there; this machine has"):
+        find_device("2")
+
+
+SHORTAGES = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, max allowed: 18.1 GB)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: str(error)[:40])
+def test_every_want_of_memory_says_what_to_do(error):
+    with (
+        pytest.raises(DeviceMemoryError, match="not enough memory for 8 images at once; lower --batch-size"),
+        memory_errors(8),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: device-side assert triggered"), ValueError("out of memory")]
+)
+def test_no_other_error_is_taken_for_want_of_memory(error):
+    with pytest.raises(type(error)) as caught, memory_errors(8):
+        raise error
+    assert caught.value is error
+
+
+def test_a_net_that_does_not_fit_and_images_that_do_not_are_told_apart(demo, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    images = torch.zeros(2, 3, 28, 28)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", full)
+        with pytest.raises(DeviceMemoryError, match="2 images at once"):
+            logits_of(demo[0], images)
+    model = load_checkpoint().model
+    monkeypatch.setattr(type(model), "to", full)
+    with pytest.raises(DeviceMemoryError, match="not enough memory for the net; other programs"):
+        prepare(model, CPU)
+
+
+@pytest.fixture
+def restored_tf32():
+    earlier = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = earlier
+
+
+@pytest.mark.usefixtures("restored_tf32")
+@pytest.mark.parametrize(("precision", "allowed"), [("single", False), ("tf32", True), ("half", False)])
+def test_only_tf32_computes_in_tf32_on_a_gpu(monkeypatch, precision, allowed):
+    set_tf32(not allowed)
+    model = load_checkpoint().model
+    monkeypatch.setattr(type(model), "to", lambda self, *_, **__: self)  # there need not be a GPU
+    prepare(model, torch.device("cuda"), precision)
+    assert torch.backends.cudnn.allow_tf32 is allowed
+    assert torch.backends.cuda.matmul.allow_tf32 is allowed
+
+
+@pytest.mark.usefixtures("restored_tf32")
+def test_deterministic_runs_ask_torch_for_equal_results(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *given, **named: asked.append((given, named)))
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for name in ("benchmark", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    configure(torch.device("cuda"), "fastest", allow_tf32=False)
+    assert (asked, "CUBLAS_WORKSPACE_CONFIG" in os.environ) == ([], False)
+    configure(torch.device("cuda"), "deterministic", allow_tf32=False)
+    assert asked == [((True,), {"warn_only": True})]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.benchmark

@@ -1,0 +1,110 @@
+"""What scripts/gpu and tests/gpu use of the package, in one place: what the package renames is renamed here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from resnet_tools.compute.cpus import default_workers, usable_cpus
+from resnet_tools.compute.device import configure, find_precision
+from resnet_tools.compute.inference import Loading, classify, logits_of, prepare
+from resnet_tools.data.samples import Samples
+from resnet_tools.data.transforms import IMAGENET
+from resnet_tools.features.extract import Extraction
+from resnet_tools.features.layers import FeatureKind, features_of
+from resnet_tools.nets.catalog import named_architecture
+from resnet_tools.nets.resnet import ResNet, build_resnet
+from resnet_tools.training.batches import BatchLoader, epoch_batches, loaded
+from resnet_tools.training.recipe import recipe
+from resnet_tools.training.setup import image_loader
+from resnet_tools.training.step import Machine, Stepper
+
+Step = Callable[[Tensor, Tensor], Any]
+
+
+class Training:
+    """A net in training on a device; call it with (N, 3, H, W) and (N,) for one step, which gives the mean loss."""
+
+    def __init__(
+        self,
+        model: ResNet,
+        device: torch.device,
+        precision: str | None = None,
+        *,
+        name: str = "original",
+        cudnn: str = "fastest",
+        compiled: bool = False,
+        checkpointed: bool = False,
+        **changes: Any,
+    ) -> None:
+        """precision: None for what a GPU computes fastest. changes: of the recipe `name`."""
+        configure(device, cudnn, allow_tf32=precision is None)  # type: ignore[arg-type]
+        chosen = find_precision(precision, device, automatic=precision is None)  # type: ignore[arg-type]
+        machine = Machine(device, chosen, compile=compiled, checkpoint_activations=checkpointed)
+        dataset = "imagenet" if model.architecture.stem == "imagenet" else "cifar10"
+        self.precision = chosen
+        self._stepper = Stepper(model, recipe(name, dataset, **changes), machine)
+
+    def __call__(self, images: Tensor, targets: Tensor) -> float:
+        self._stepper.train_mode()
+        counts = self._stepper.backward(images, targets, len(images), last=True)
+        self._stepper.step()
+        return counts.loss
+
+    @property
+    def weights(self) -> Tensor:
+        """Of the net that would be saved, in one row."""
+        return torch.cat([values.detach().flatten().double().cpu() for values in self._stepper.evaluated.parameters()])
+
+
+def new_net(name: str, seed: int = 0) -> ResNet:
+    torch.manual_seed(seed)
+    return build_resnet(named_architecture(name))
+
+
+def inference_net(model: ResNet, device: torch.device, precision: str = "single") -> ResNet:
+    return prepare(model, device, precision)
+
+
+def checkpoint_of(path: Path | None = None) -> Checkpoint:
+    """The net of a file, or the one of the package."""
+    return load_checkpoint() if path is None else load_checkpoint(path)
+
+
+def bare_logits(model: ResNet, images: Tensor) -> Tensor:
+    return logits_of(model, images)
+
+
+def bare_features(model: ResNet, images: Tensor) -> Tensor:
+    return features_of(model, images, FeatureKind())
+
+
+def extract_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int, output: Path) -> None:
+    loading = Loading(IMAGENET, batch_size, workers=workers)
+    job = Extraction(model, FeatureKind(), loading, {"model": "measured"}, resume=False)
+    job.run(list(paths), output, None, lambda *_: None)
+
+
+def classify_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int) -> None:
+    for _ in classify(paths, model, Loading(IMAGENET, batch_size, workers=workers)):
+        pass
+
+
+def training_batches(
+    paths: Sequence[str], batch_size: int, workers: int, *, pin: bool, augmentation: str = "light"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """An epoch of JPEGs as a training loads them."""
+    samples = Samples(list(paths), [k % 1000 for k in range(len(paths))], [str(k) for k in range(1000)])
+    loader = BatchLoader(samples, image_loader(augmentation, "imagenet", IMAGENET), 0, 1)  # type: ignore[arg-type]
+    for batch in loaded(loader, epoch_batches(len(paths), batch_size, 0, 1), workers=workers, pin=pin):
+        if batch.images is not None:
+            yield batch.images, batch.targets
+
+
+def workers_here() -> int:
+    return default_workers(usable_cpus())
