@@ -19,10 +19,11 @@ from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, features_of
 from resnet_tools.nets.catalog import named_architecture
 from resnet_tools.nets.resnet import ResNet, build_resnet
-from resnet_tools.training.batches import BatchLoader, epoch_batches, loaded
-from resnet_tools.training.recipe import recipe
-from resnet_tools.training.setup import image_loader
-from resnet_tools.training.step import Machine, Stepper
+from resnet_tools.training.batches import EpochDataset, epoch_batches, load_batches
+from resnet_tools.training.compute_config import ComputeConfig
+from resnet_tools.training.recipe import make_recipe
+from resnet_tools.training.step import TrainStep
+from resnet_tools.training.transforms import training_transform
 
 Step = Callable[[Tensor, Tensor], Any]
 
@@ -45,21 +46,23 @@ class Training:
         """precision: None for what a GPU computes fastest. changes: of the recipe `name`."""
         configure(device, cudnn, allow_tf32=precision is None)  # type: ignore[arg-type]
         chosen = find_precision(precision, device, automatic=precision is None)  # type: ignore[arg-type]
-        machine = Machine(device, chosen, compile=compiled, checkpoint_activations=checkpointed)
+        config = ComputeConfig(device, chosen, compile=compiled, checkpoint_activations=checkpointed)
         dataset = "imagenet" if model.architecture.stem == "imagenet" else "cifar10"
         self.precision = chosen
-        self._stepper = Stepper(model, recipe(name, dataset, **changes), machine)
+        self._train_step = TrainStep(model, make_recipe(name, dataset, **changes), config)
 
     def __call__(self, images: Tensor, targets: Tensor) -> float:
-        self._stepper.train_mode()
-        counts = self._stepper.backward(images, targets, len(images), last=True)
-        self._stepper.step()
+        self._train_step.train_mode()
+        counts = self._train_step.backward(images, targets, len(images), last=True)
+        self._train_step.update()
         return counts.loss
 
     @property
     def weights(self) -> Tensor:
         """Of the net that would be saved, in one row."""
-        return torch.cat([values.detach().flatten().double().cpu() for values in self._stepper.evaluated.parameters()])
+        return torch.cat(
+            [values.detach().flatten().double().cpu() for values in self._train_step.evaluated.parameters()]
+        )
 
 
 def new_net(name: str, seed: int = 0) -> ResNet:
@@ -100,8 +103,8 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of JPEGs as a training loads them."""
     samples = Samples(list(paths), [k % 1000 for k in range(len(paths))], [str(k) for k in range(1000)])
-    loader = BatchLoader(samples, image_loader(augmentation, "imagenet", IMAGENET), 0, 1)  # type: ignore[arg-type]
-    for batch in loaded(loader, epoch_batches(len(paths), batch_size, 0, 1), workers=workers, pin=pin):
+    loader = EpochDataset(samples, training_transform(augmentation, "imagenet", IMAGENET), 0, 1)  # type: ignore[arg-type]
+    for batch in load_batches(loader, epoch_batches(len(paths), batch_size, 0, 1), workers=workers, pin=pin):
         if batch.images is not None:
             yield batch.images, batch.targets
 
