@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.test_golden import COPIED
 
 from resnet_tools.__main__ import run
 from resnet_tools.compute.inference import memory_errors
@@ -26,6 +25,7 @@ from resnet_tools.nets.resnet import ResNet, build_resnet
 from scripts import gpu_adapter as ours
 from tests.support.demo_images import PHOTOS
 from tests.support.golden import DATA, model_cases
+from tests.training.test_original_steps import COPIED
 
 NAME = os.environ.get("RESNET_TOOLS_TEST_DEVICE", "cuda")
 DEVICE = torch.device(NAME)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from resnet_tools.compute.processes import run_processes
+from resnet_tools.compute.launcher import run_processes
 from resnet_tools.errors import TrainingError
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.compute_config import ComputeConfig
