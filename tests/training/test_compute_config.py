@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from resnet_tools.compute.device import find_precision
-from resnet_tools.compute.processes import Processes, run_processes
+from resnet_tools.compute.launcher import run_processes
+from resnet_tools.compute.processes import Processes
 from resnet_tools.errors import TrainingError
 from resnet_tools.training.compute_config import ComputeConfig
 from tests.support.small_nets import CPU, small_train_step, some_images, weights
