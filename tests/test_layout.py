@@ -75,8 +75,10 @@ INSIDE = {
     "data": [
         "datasets",
         "checking",
+        "findings",
         "labelled",
         "label_files",
+        "splits",
         "folder",
         "files",
         "fetched",
