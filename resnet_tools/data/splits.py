@@ -169,7 +169,8 @@ def relative_path(path: str, top: str) -> str:
 
 def _part(samples: Samples, parts: Sequence[str], split: str) -> Samples:
     positions = [k for k, part in enumerate(parts) if part == split]
-    return Samples([samples.images[k] for k in positions], [samples.targets[k] for k in positions], samples.class_names)
+    images, targets = [str(samples.images[k]) for k in positions], [samples.targets[k] for k in positions]
+    return Samples(images, targets, samples.class_names)
 
 
 def _warn_of_changes(rows: Sequence[SplitRow], names: Sequence[str], parts: Sequence[str], stored: Path) -> None:
@@ -212,6 +213,12 @@ def _row(cells: Sequence[str], where: str) -> SplitRow:
     if len(cells) != len(COLUMNS) or not cells[0] or cells[2] not in ("train", "val"):
         raise DataError(f"{where} is {','.join(cells)!r:.80}; expected `path,class,train` or `path,class,val`")
     return SplitRow(*cells)
+
+
+def stored_split(data: Path, model: Path) -> Path | None:
+    """The `split.csv` in the folder of the data, or else the one of the run that the model, or run folder, is from."""
+    run = model if model.is_dir() else model.parent
+    return next((path for path in (data / SPLIT_FILE, run / SPLIT_FILE) if path.is_file()), None)
 
 
 def keep_split(folder: Path, rows: Sequence[SplitRow] | None) -> None:
