@@ -13,8 +13,6 @@ from typing import Any, Literal
 from resnet_tools.training.recipe import AugmentationName, Recipe, RecipeName, Schedule
 from resnet_tools.training.run_files import DEFAULT_FOLDER
 
-DatasetName = Literal["imagenet", "cifar10", "cifar100"]
-
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -22,7 +20,11 @@ class TrainOptions:
 
     # Data
     data: str
-    dataset: DatasetName | None
+    dataset: str | None  # imagenet, cifar10, cifar100 or module:function
+    val_fraction: float | None
+    train_list: Path | None
+    val_list: Path | None
+    exif_orientation: bool | None
     resize_size: int | None
     crop_size: int | None
     on_error: Literal["fail", "skip"]
@@ -32,6 +34,8 @@ class TrainOptions:
     weights: str | None
     reset_classifier: bool
     n_classes: int | None
+    arch: str | None
+    stem: Literal["imagenet", "cifar"] | None
     net_type: Literal["resnet", "preresnet"] | None
     depth: int | None
     shortcut_type: Literal["A", "B", "C"] | None
@@ -83,6 +87,12 @@ class TrainOptions:
     def save_folder(self) -> Path:
         """Unless --save says otherwise, a resumed run continues in its own folder."""
         return Path(self.save or self.resume or DEFAULT_FOLDER)
+
+    @property
+    def chooses_net(self) -> bool:
+        """Whether anything that was given says which net, or which size of images, it is to be."""
+        given = (self.retrain, self.resume, self.arch, self.stem, self.depth, self.resize_size, self.crop_size)
+        return any(given) or self.dataset not in (None, "imagenet")
 
     @property
     def recipe_changes(self) -> dict[str, Any]:
