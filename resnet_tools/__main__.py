@@ -62,6 +62,14 @@ def run(arguments: list[str]) -> int:
     except OSError as error:  # such as a full disk behind our output
         click.echo(f"Error: {printable(str(error))}", err=True)
         code = 1
+    except (ImportError, MemoryError) as error:
+        reason = printable(str(error)) or type(error).__name__
+        click.echo(
+            f"Error: PyTorch or a package that it needs cannot be loaded: {reason}. Is there enough memory "
+            "(`ulimit -v`), and is the installation whole (`pip check`)?",
+            err=True,
+        )
+        code = 1
     return code
 
 
