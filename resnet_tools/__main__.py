@@ -1,4 +1,4 @@
-"""`resnet` and `python -m resnet_tools`: runs a command, turns its errors into one line and an exit code."""
+"""`resnet` and `python -m resnet_tools`: runs a command, turning errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _show_own_warnings_as_lines() -> None:
-    """What the package says about a file is for its user; where in the code it was said is not."""
+    """Show the package's own warnings as one line without the place in the code."""
     original, package = warnings.showwarning, str(Path(__file__).parent)
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:

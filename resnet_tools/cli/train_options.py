@@ -1,4 +1,4 @@
-"""The options of `resnet train`: those of the original in GNU style, and newer ones; and which exclude each other."""
+"""The options of `resnet train`: the original's in GNU style, newer ones, and which exclude each other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DATA: tuple[Decorator, ...] = (
 MODEL: tuple[Decorator, ...] = (
     model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
     model("--weights", metavar="KEY", help="Which weights of --retrain to use if it holds several."),
-    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, to fine-tune."),
+    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, for fine-tuning."),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
     model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
     model("--depth", type=COUNT, help="Depth of a new net: 18, 34, 50, 101, ...  [default: 34]"),
@@ -46,7 +46,7 @@ MODEL: tuple[Decorator, ...] = (
         "--shortcut-type", type=click.Choice(["A", "B", "C"]),
         help="Shortcuts of a new net.  [default: B, or A for CIFAR]",
     ),
-    model("--freeze", type=click.IntRange(0), help="Do not train the first stages: 1 the stem, 2 also layer1, ..."),
+    model("--freeze", type=click.IntRange(0), help="Do not train the first stages: 1 freezes the stem, 2 also layer1, ..."),
     model("--freeze-bn/--no-freeze-bn", default=None, help="Do not train batch norms; keep their running statistics."),
 )  # fmt: skip
 RECIPE: tuple[Decorator, ...] = (
@@ -56,8 +56,8 @@ RECIPE: tuple[Decorator, ...] = (
     ),
     recipe("--n-epochs", "epochs", type=COUNT, help="Total number of epochs."),
     recipe("--epoch-number", type=COUNT, default=1, show_default=True, help="Number of the first epoch."),
-    recipe("--batch-size", type=BATCH_SIZE, help="Images per batch, over all processes."),
-    recipe("--accumulate", type=COUNT, help="Batches per update of the weights."),
+    recipe("--batch-size", type=BATCH_SIZE, help="Number of images per batch, over all processes."),
+    recipe("--accumulate", type=COUNT, help="Number of batches per weight update."),
     recipe("--lr", type=POSITIVE, help="Learning rate."),
     recipe("--classifier-lr", type=POSITIVE, help="Learning rate of the last layer."),
     recipe("--lr-schedule", type=click.Choice(["step", "cosine"]), help="How the learning rates decay."),
@@ -87,7 +87,7 @@ RUN: tuple[Decorator, ...] = (
     ),
     run("--save-every", type=POSITIVE, metavar="MINUTES", help="Also save within epochs, at this interval."),
     run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Start with the momentum in this file."),
-    run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all random numbers.  [default: 0]"),
+    run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed for all random numbers.  [default: 0]"),
     run("--test-only", is_flag=True, help="Only print the error on val/."),
     run("--ten-crop", is_flag=True, help="Validate on ten crops of each image."),
     run(
@@ -99,7 +99,7 @@ RUN: tuple[Decorator, ...] = (
 )  # fmt: skip
 SPEED: tuple[Decorator, ...] = (
     speed("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
-    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="GPUs of this machine to use, one process each."),
+    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="Number of GPUs on this machine to use, one process each."),
     speed(
         "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
         help="Data-loading workers per process.  [default: 8 on a GPU, 2 on a CPU or with --recipe original]",
@@ -114,7 +114,7 @@ SPEED: tuple[Decorator, ...] = (
         help="How cuDNN chooses its algorithms.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Use less memory, but a third more time."),
+    speed("--checkpoint-activations", is_flag=True, help="Save memory by recomputing activations; takes a third more time."),
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ from resnet_tools.data.image import load_image
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.samples import Samples, Source
 from resnet_tools.errors import DataError, ImageError
+from resnet_tools.text import printable
 
 T = TypeVar("T")
 Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
@@ -223,10 +224,10 @@ def findings_text(findings: DataFindings) -> str:
     """The findings as lines of text, with the counts as a tab-separated table."""
     lines = []
     for kind, messages in (("Error", findings.errors), ("Warning", findings.warnings), ("Note", findings.notes)):
-        lines += [f"{kind}: {message}" for message in messages]
+        lines += [f"{kind}: {printable(message)}" for message in messages]
     lines.append("\t".join(["class", *findings.counts]))
     lines += [
-        "\t".join([name, *map(str, row)])
+        "\t".join([printable(name), *map(str, row)])
         for name, *row in zip(findings.class_names, *findings.counts.values(), strict=True)
     ]
     lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in findings.counts.values())]))

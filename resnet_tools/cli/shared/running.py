@@ -1,4 +1,4 @@
-"""Long work on the command line: it shows where it is on stderr, and it can be stopped."""
+"""Long-running commands: progress on stderr, and a clean stop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resnet_tools.text import printable
 
 @contextmanager
 def terminable(message: str) -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: at once, with what is done kept; `message` says so on stderr."""
+    """Let SIGTERM end the work as Ctrl-C does: at once, keeping finished results; `message` goes to stderr."""
 
     def stop(*_: Any) -> None:
         raise Terminated
@@ -36,13 +36,13 @@ def terminable(message: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[int, list[str]], None]]:
-    """A bar on stderr with rate and time left; call it with the number of images done and messages on unreadable ones.
+    """A bar on stderr with rate and time left; call it with the number of images done and the error messages.
 
     Without a terminal, or if `quiet`, only the messages and their number at the end are printed.
     """
     hidden = quiet or not sys.stderr.isatty()
     unreadable = 0
-    recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds and position: what a resumed run finds is not speed
+    recent: deque[tuple[float, int]] = deque(maxlen=100)  # (seconds, position); images that an earlier run did must not count as speed
     with click.progressbar(
         length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=str
     ) as bar:
