@@ -54,7 +54,9 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--split", help="Subfolder of DIR to evaluate.  [default: val, or DIR itself]")
 @click.option("--labels", type=A_FILE, help="File with the class of each image.")
 @click.option("--synsets", type=A_FILE, help="File with all WordNet IDs: line N holds that of ILSVRC2012_ID N.")
-@click.option("--class-names", type=A_FILE, help="File with the net's class names, one per line, as the folders are named.")
+@click.option(
+    "--class-names", type=A_FILE, help="File with the net's class names, one per line, as the folders are named."
+)
 @click.option(
     "--average",
     type=click.Choice(["outputs", "softmax"]),
@@ -69,7 +71,9 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Leave out an image that cannot be read, or stop.",
 )
-@click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write tables and charts to this folder.")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), help="Write tables and charts to this folder."
+)
 @click.option("--json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values with a header.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")

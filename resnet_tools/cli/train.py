@@ -19,6 +19,7 @@ from resnet_tools.cli.train_output import (
     print_test,
     stop_requests,
 )
+from resnet_tools.compute.job import place_of, was_restarted
 from resnet_tools.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
 
-MAX_DECODED = 2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+MAX_DECODED = (
+    2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+)
 
 
 @click.command(
@@ -44,26 +47,50 @@ MAX_DECODED = 2000  # data sets up to this size are fully decoded before trainin
 @train_options
 def command(**values: Any) -> int:
     options = TrainOptions(**values)
+    if was_restarted(os.environ):
+        options = options.continued()
     check_options(options)
-    if options.n_gpu > 1 and "LOCAL_RANK" not in os.environ:
+    if options.n_gpu > 1 and not _in_job(options.n_gpu):
         return _run_on_gpus(options.n_gpu, options.device)
     with quick_imports():
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.processes import joined_processes, own_device
         from resnet_tools.data.datasets import read_dataset
-        from resnet_tools.training.setup import run_data, set_up_compute
+        from resnet_tools.training.setup import held_folder, held_to_resume, run_data, set_up_compute
         from resnet_tools.training.start import dataset_of, find_start
     device = find_device(own_device(options.device))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with joined_processes(backend) as processes, warnings_as_lines(quiet=processes.rank > 0):
+    with (
+        joined_processes(backend) as processes,
+        warnings_as_lines(quiet=processes.rank > 0),
+        held_folder(options, processes),
+    ):
         dataset = dataset_of(options)
         train, val = read_dataset(dataset, options.data)
         _check_data(train, val, options, processes)
-        start = find_start(options, dataset, train)
+        with held_to_resume(options, processes):
+            start = find_start(options, dataset, train)
         config = set_up_compute(options, start, device, processes)
         sizes = changed_preprocessing(start.checkpoint.preprocessing, options.resize_size, options.crop_size)
         data = run_data(options, start, train, val, sizes, config)
         return (_test if options.test_only else _train)(options, start, data, config)
+
+
+def _in_job(n_gpu: int) -> bool:
+    """Whether this process is one of several of a job already. Raises: click.UsageError if `n_gpu` is another number.
+
+    torchrun with a single process is no job to us, but one in which no other processes can be started.
+    """
+    place = place_of(os.environ)
+    if place is None and "LOCAL_RANK" not in os.environ:
+        return False
+    here = place.local_count if place else 1
+    if here != n_gpu:
+        raise click.UsageError(
+            f"--n-gpu {n_gpu}: this is one of {here} processes that torchrun or srun started on this machine; leave "
+            f"--n-gpu out and have it start {n_gpu}"
+        )
+    return True
 
 
 def _run_on_gpus(count: int, device: str) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from resnet_tools.cli.shared.option_groups import group
-from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX
-from resnet_tools.training.options import TrainOptions
+from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, device_name
+from resnet_tools.training.options import NOT_WITH_RESUME, TrainOptions
 from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -98,30 +98,35 @@ RUN: tuple[Decorator, ...] = (
     run("--quiet", is_flag=True, help="Show no progress bar."),
 )  # fmt: skip
 SPEED: tuple[Decorator, ...] = (
-    speed("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
-    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="Number of GPUs on this machine to use, one process each."),
+    speed(
+        "--device", default="auto", show_default=True, callback=device_name,
+        help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
+    ),
+    speed(
+        "--n-gpu", type=COUNT, default=1, show_default=True,
+        help="Number of GPUs on this machine to use, one process each.",
+    ),
     speed(
         "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
         help="Data-loading workers per process.  [default: 8 on a GPU, 2 on a CPU or with --recipe original]",
     ),
     speed(
-        "--precision", type=click.Choice(["single", "double", "half", "bf16"]),
-        help="Floating-point format; half and bf16 are mixed precision.  [default: bf16 on a GPU, or half if it has no "
-        "bf16; single on a CPU or with --recipe original]",
+        "--precision", type=click.Choice(["single", "tf32", "double", "half", "bf16"]),
+        help="Floating-point format: single is float32; tf32 lets GPUs compute float32 from 10 bits after the point; "
+        "half and bf16 are mixed precision.  [default: bf16 on a GPU, or half if it has no bf16; single on a CPU or "
+        "with --recipe original]",
     ),
     speed(
         "--cudnn", type=click.Choice(["fastest", "default", "deterministic"]), default="fastest", show_default=True,
-        help="How cuDNN chooses its algorithms.",
+        help="How cuDNN chooses its algorithms. deterministic: a run that is repeated on GPUs of the same model, as "
+        "many, with the same versions and options, gives the same weights; what has no such algorithm is named in a "
+        "warning. Other GPUs or another number of them round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
     speed("--checkpoint-activations", is_flag=True, help="Save memory by recomputing activations; takes a third more time."),
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
-# A resumed run has these already.
-NOT_WITH_RESUME = (
-    "retrain", "weights", "reset_classifier", "n_classes", "net_type", "depth", "shortcut_type", "optim_state",
-)  # fmt: skip
 OF_A_NEW_NET = ("net_type", "depth", "shortcut_type")
 
 
@@ -146,6 +151,11 @@ def check_options(options: TrainOptions) -> None:
     new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
     if options.retrain and new_net:
         raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
+    if options.n_gpu > 1 and options.device not in ("auto", "cuda", "cpu"):
+        raise click.UsageError(
+            f"--device {options.device}: with --n-gpu {options.n_gpu} each process takes a GPU of its own; leave "
+            "--device out, or choose among the GPUs with CUDA_VISIBLE_DEVICES"
+        )
     folder = options.save_folder
     resumed = options.resume and os.path.realpath(options.resume) == os.path.realpath(folder)
     if has_run(folder) and not (resumed or options.overwrite or options.test_only):
