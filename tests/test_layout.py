@@ -56,6 +56,8 @@ INSIDE = {
     "evaluation": ["error_tables", "report", "evaluate", "options"],
     "features": ["extract", "files", "store", "layers"],
     "checkpoints": [
+        "download",
+        "transfer",
         "inspect",
         "convert",
         "verify",
@@ -65,6 +67,7 @@ INSIDE = {
         "lua_nets",
         "net_weights",
         "foreign",
+        "run_folder",
         "tensor_files",
         "torch_files",
         "torch_values",
