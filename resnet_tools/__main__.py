@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -24,6 +25,10 @@ def main() -> None:
         setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):  # labels are UTF-8, and file names need not be text
             stream.reconfigure(encoding="utf-8", errors=OUTPUT_ERRORS)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # The shell of a script starts what it puts in the background so. It can be stopped by SIGINT all the same; a
+        # SIGHUP that nohup has us ignore stays ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _show_own_warnings_as_lines()
     code = run(sys.argv[1:])
     if "torch" not in sys.modules:

@@ -57,6 +57,8 @@ INSIDE = {
     "evaluation": ["error_tables", "report", "evaluate", "options"],
     "features": ["extract", "files", "store", "layers"],
     "checkpoints": [
+        "download",
+        "transfer",
         "inspect",
         "convert",
         "verify",
@@ -66,6 +68,7 @@ INSIDE = {
         "lua_nets",
         "net_weights",
         "foreign",
+        "run_folder",
         "tensor_files",
         "torch_files",
         "torch_values",

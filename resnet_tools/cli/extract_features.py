@@ -127,7 +127,8 @@ def command(
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
-        checkpoint = load_checkpoint(model, weights=weights)
+        model_file = model_path(model)
+        checkpoint = load_checkpoint(model_file, weights=weights)
     loading = inference.loading(checkpoint.preprocessing)
     layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
     if list_layers:
@@ -136,7 +137,7 @@ def command(
     if layer not in layers:
         raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
     kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
-    provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, inference.precision)
+    provenance = provenance_of(model_file, checkpoint.model, kind, loading, inference.precision)
     if "-" in paths:  # stdin may hold another image each time
         provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
     net = prepare(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))

@@ -201,7 +201,16 @@ def check_models(models: Sequence[str]) -> None:
 
 
 def _missing_models(models: Sequence[str]) -> list[str]:
-    return [f"{model}: no such model file" for model in models if model != "demo" and not Path(model).is_file()]
+    """A line for each model that is not there, and one on where there are some."""
+    from resnet_tools.checkpoints.run_folder import holds_run, no_run_text
+    from resnet_tools.nets.catalog import download_advice
+
+    absent = [model for model in models if model != "demo" and not Path(model).is_file()]
+    folders = [model for model in absent if Path(model).is_dir()]
+    missing = [no_run_text(model) for model in folders if not holds_run(Path(model))]
+    absent = [model for model in absent if model not in folders]
+    advice = [download_advice(absent[0])] if absent else []
+    return missing + [f"{model}: no such model file" for model in absent] + advice
 
 
 def changed_preprocessing(default: Preprocessing, resize_px: int | None, crop_px: int | None) -> Preprocessing:

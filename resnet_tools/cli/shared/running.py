@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -46,7 +47,7 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
         maxlen=100
     )  # (seconds, position); images that an earlier run did must not count as speed
     with click.progressbar(
-        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=str
+        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=_note
     ) as bar:
 
         def report(files: int, messages: list[str]) -> None:
@@ -62,10 +63,22 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
         click.echo(f"{unreadable} of {count} images could not be read.", err=True)
 
 
+def _note(speed: str | None) -> str:
+    """What stands behind the bar; there is nothing to say before the first image."""
+    return speed or ""
+
+
 def _speed(recent: Sequence[tuple[float, int]], count: int) -> str:
     """Rate and time left: `12.3 images/s, 0:01:20 left`."""
     (start, first), (now, position) = recent[0], recent[-1]
     if now <= start or position <= first:
         return ""
     rate = (position - first) / (now - start)
-    return f"{rate:.3g} images/s, {timedelta(seconds=round(max(0, count - position) / rate))} left"
+    return f"{plain_number(rate)} images/s, {timedelta(seconds=round(max(0, count - position) / rate))} left"
+
+
+def plain_number(value: float) -> str:
+    """A positive number with three digits that count, never with an exponent: 1234, 12.3, 0.00012."""
+    decimals = max(0, 2 - math.floor(math.log10(value)))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
