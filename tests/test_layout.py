@@ -79,8 +79,10 @@ INSIDE = {
     "data": [
         "datasets",
         "checking",
+        "findings",
         "labelled",
         "label_files",
+        "splits",
         "folder",
         "files",
         "fetched",

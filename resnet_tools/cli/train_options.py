@@ -46,7 +46,7 @@ MODEL: tuple[Decorator, ...] = (
         "--shortcut-type", type=click.Choice(["A", "B", "C"]),
         help="Shortcuts of a new net.  [default: B, or A for CIFAR]",
     ),
-    model("--freeze", type=click.IntRange(0), help="Do not train the first stages: 1 freezes the stem, 2 also layer1, ..."),
+    model("--freeze", type=click.IntRange(0), help="Do not train the first stages: 1 the stem, 2 also layer1, ..."),
     model("--freeze-bn/--no-freeze-bn", default=None, help="Do not train batch norms; keep their running statistics."),
 )  # fmt: skip
 RECIPE: tuple[Decorator, ...] = (
@@ -123,7 +123,7 @@ SPEED: tuple[Decorator, ...] = (
         "warning. Other GPUs or another number of them round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Save memory by recomputing activations; takes a third more time."),
+    speed("--checkpoint-activations", is_flag=True, help="Save memory by recomputing activations, in a third more time."),
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 

@@ -68,14 +68,23 @@ def _files_of(argument: str, skipped: Counter[str], allow_urls: bool) -> list[st
     return sorted(found, key=os.fsencode)
 
 
-def images_below(folder: str, skipped: Counter[str] | None = None) -> list[str]:
+def images_below(folder: str, skipped: Counter[str] | None = None, left_out: list[str] | None = None) -> list[str]:
     """The paths of all images in a folder and its subfolders, in byte order; maybe none. Raises OSError.
 
-    skipped: gets the endings of the other files, and how often, but of hidden ones.
+    skipped: gets the endings of the other files, and how often, but of hidden ones; `left_out` their paths.
     """
     skipped = Counter() if skipped is None else skipped
-    found = [path for inside in _folders(folder) for path in _images_in(inside, skipped)]
+    others: list[str] = []
+    found = [path for inside in _folders(folder) for path in _images_in(inside, others)]
+    skipped.update(os.path.splitext(path)[1].lower() for path in others)
+    if left_out is not None:
+        left_out += sorted(others, key=os.fsencode)
     return sorted(found, key=os.fsencode)
+
+
+def images_in(folder: str) -> list[str]:
+    """The paths of the images directly in a folder, in byte order. Raises OSError."""
+    return sorted(_images_in(folder, []), key=os.fsencode)
 
 
 def skipped_text(skipped: Counter[str], before: str = "") -> str:
@@ -112,8 +121,11 @@ def subfolders(folder: str) -> list[str]:
     return [path for path, entry in _entries(folder) if _is(entry, path, os.DirEntry.is_dir, os.path.isdir)]
 
 
-def _images_in(folder: str, skipped: Counter[str]) -> Iterator[str]:
-    """The image files directly in a folder. A link to nowhere counts: its loading says what is wrong."""
+def _images_in(folder: str, others: list[str]) -> Iterator[str]:
+    """The image files directly in a folder; `others` gets the other files.
+
+    A link to nowhere counts: its loading says what is wrong.
+    """
     endings = image_endings()
     for path, entry in _entries(folder):
         ending = os.path.splitext(path)[1].lower()
@@ -122,7 +134,7 @@ def _images_in(folder: str, skipped: Counter[str]) -> Iterator[str]:
             if is_broken_link or _is(entry, path, os.DirEntry.is_file, os.path.isfile):
                 yield path
         elif _is(entry, path, os.DirEntry.is_file, os.path.isfile):
-            skipped[ending] += 1
+            others.append(path)
 
 
 def _entries(folder: str) -> list[tuple[str, os.DirEntry[str]]]:

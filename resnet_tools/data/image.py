@@ -100,6 +100,17 @@ def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error}); get it again") from error
 
 
+def image_head(source: ImagePath) -> tuple[int, int, int] | None:
+    """Height, width and EXIF orientation (1 to 8) as an image file states them; None if it cannot be read."""
+    try:
+        data, plugin = _read(os.fsdecode(source))
+        with plugin(io.BytesIO(data)) as image:
+            found = _orientation(image) if image.format != "TIFF" else 1  # Pillow turns those by itself
+            return image.height, image.width, found if isinstance(found, int) and 1 <= found <= 8 else 1
+    except Exception:  # whoever decodes it says what is wrong
+        return None
+
+
 @functools.cache
 def image_endings() -> tuple[str, ...]:
     """The endings of the file formats that are decoded, as Pillow registers them: `.jpg`, `.jfif`, `.avif`, ..."""

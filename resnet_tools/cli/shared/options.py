@@ -65,7 +65,7 @@ class Images:
     allow_urls: bool
 
     def arguments(self, folders: Sequence[str] = ()) -> list[str]:
-        """Everything that was named, folders before the content of lists. Raises: ResnetToolsError if one cannot be read."""
+        """All that was named, folders before the content of lists. Raises: ResnetToolsError if one cannot be read."""
         if self.lists.count("-") + self.images.count("-") > 1:
             raise click.UsageError("stdin can be given only once, as an image or as a list of images")
         return [*self.images, *folders, *(name for path in self.lists for name in listed_images(path))]
@@ -131,7 +131,7 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
             type=click.Choice(["single", "tf32", "bf16", "half"]),
             default="single",
             show_default=True,
-            help="Arithmetic: single is 32-bit floats, as in the original; tf32 lets a GPU round their products to 10 bits "
+            help="Arithmetic: single is 32-bit floats, as in the original; tf32 lets a GPU round products to 10 bits "
             "(outputs differ by about 0.1 %); bf16 and half are 16-bit floats (about 1 %).",
         ),
         click.option(
