@@ -36,6 +36,10 @@ class CheckpointError(ResnetToolsError):
     """A file is not a checkpoint that can be loaded, or its weights do not fit its architecture."""
 
 
+class DownloadError(ResnetToolsError):
+    """A model cannot be fetched, or what was fetched is not the one that was asked for."""
+
+
 class ImageError(ResnetToolsError):
     """An image cannot be decoded; the message names the file and the reason."""
 

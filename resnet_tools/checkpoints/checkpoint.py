@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from torch import Tensor
 from resnet_tools.checkpoints.foreign import description_of
 from resnet_tools.checkpoints.lua_nets import net_of_tables
 from resnet_tools.checkpoints.net_weights import find_head, find_net, left_out
+from resnet_tools.checkpoints.run_folder import net_of_run
 from resnet_tools.checkpoints.stored import load_value, not_finite
 from resnet_tools.checkpoints.tensor_files import (
     checked_state,
@@ -43,6 +45,7 @@ from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.catalog import download_advice
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import classes_in, module_tree
@@ -119,9 +122,23 @@ def require_classifier(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> 
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
-    """The file itself; `demo` names the net of the package unless there is a file of that name."""
+    """The file itself; of the folder of a run its best net, which a warning names; `demo` names the net of the package
+    unless there is a file of that name.
+
+    Raises: CheckpointError if nothing is there, or a folder that holds no run.
+    """
     name = os.fsdecode(path)
-    return DEMO_PATH if name == DEMO and not os.path.exists(name) else Path(name)
+    if not os.path.exists(name):
+        if name == DEMO:
+            return DEMO_PATH
+        address = re.match(r"[a-z0-9+]+:/", name)
+        problem = "this is an address; download the file" if address else "cannot be read: No such file or directory"
+        raise CheckpointError(f"{name}: {problem}. {download_advice(name)}")
+    if not os.path.isdir(name):
+        return Path(name)
+    found = net_of_run(Path(name))
+    warnings.warn(f"{name}: the net of this run is {found.name}", stacklevel=2)
+    return found
 
 
 def default_preprocessing(architecture: Architecture) -> Preprocessing:

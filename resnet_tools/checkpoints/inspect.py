@@ -21,6 +21,7 @@ from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
 from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture_name, describe
+from resnet_tools.text import printable
 from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.modules import Module, module_tree
 from resnet_tools.torch7.outline import CONV
@@ -30,6 +31,7 @@ from resnet_tools.torch7.sniff import HEAD_BYTES, is_ascii_t7
 from resnet_tools.torch7.t7 import read_t7
 
 MAX_LISTED = 40  # keys of a table that is not a net
+MAX_CLASSES = 10
 KINDS = {"pt": "PyTorch file", "safetensors": "safetensors file"}
 
 
@@ -86,7 +88,7 @@ def inspect_file(path: str | os.PathLike[str], weights: str | None = None) -> Re
 
 def _inspect_state(path: Path, kind: str, weights: str | None) -> Report:
     tensors = tensors_in(path)
-    text = "\n".join(f"{key}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
+    text = "\n".join(f"{printable(key)}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
     report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_state(tensors), text)
     try:
         checkpoint = load_checkpoint(path, weights=weights)
@@ -175,7 +177,7 @@ def _short(value: object) -> str:
     if isinstance(value, LuaTable):
         return f"table of {len(value)}"
     if isinstance(value, LuaObject):
-        return value.class_name
+        return printable(value.class_name)
     if isinstance(value, LuaFunction):
         return "function (not run)"
     if isinstance(value, bytes):
@@ -190,16 +192,17 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def report_text(report: Report) -> str:
-    """The report for people."""
-    lines = [f"{report.path}: {report.kind}, {report.file_bytes:,} bytes"]
+    """The report for people; names from the file are printable."""
+    lines = [f"{printable(report.path)}: {report.kind}, {report.file_bytes:,} bytes"]
     if report.architecture is not None:
         lines.append(f"Architecture: {describe(report.architecture)}")
         dropped = f", and {report.zero_biases:,} convolution biases that are zero" if report.zero_biases else ""
         lines.append(f"Parameters: {report.parameters:,}{dropped}")
     elif report.problem is not None:
-        lines.append(f"Architecture: not recognised: {report.problem}")
+        lines.append(f"Architecture: not recognised: {printable(report.problem)}")
     if report.class_names is not None:
-        lines.append(f"Classes: {', '.join(report.class_names[:10])}{', ...' if len(report.class_names) > 10 else ''}")
+        names = [printable(name) for name in report.class_names[:MAX_CLASSES]]
+        lines.append(f"Classes: {', '.join(names)}{', ...' if len(report.class_names) > MAX_CLASSES else ''}")
     for summary in report.tensors:
         stored = f"{summary.stored_bytes:,} bytes stored"
         lines.append(f"Tensors: {summary.count:,} {summary.type}, {summary.elements:,} elements, {stored}")

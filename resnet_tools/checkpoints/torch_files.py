@@ -62,6 +62,8 @@ def read_torch(path: Path) -> TorchFile:
                 raise CheckpointError("not a whole PyTorch file (its end is missing); is the download complete?")
             file.seek(0)
             return TorchFile(_read_legacy(path, file, path.stat().st_size))
+    except zipfile.BadZipFile as error:  # is_zipfile says so of some damaged directories
+        raise CheckpointError(f"not a whole PyTorch file ({error}); is the download complete?") from error
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror or error}") from error
 

@@ -42,7 +42,7 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     which images are evaluated.
 
     Alternatively, DIR holds images and --labels gives their classes, in lines of `path,class`, of `NAME CLASS`, or of
-    one WordNet ID or class name without spaces per image. A number is an output of the net, counted from 0. The
+    one WordNet ID or class name without spaces per image. Numbers are the net's outputs, counted from 0. The
     numbers in ILSVRC2012_validation_ground_truth.txt (ILSVRC2012_IDs) follow another order, which --synsets gives.""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
@@ -55,7 +55,9 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--split", help="Subfolder of DIR to evaluate.  [default: val, or DIR itself]")
 @click.option("--labels", type=A_FILE, help="File with the class of each image.")
 @click.option("--synsets", type=A_FILE, help="File with all WordNet IDs: line N holds that of ILSVRC2012_ID N.")
-@click.option("--class-names", type=A_FILE, help="File with the net's classes, one per line, as the folders are named.")
+@click.option(
+    "--class-names", type=A_FILE, help="File with the net's class names, one per line, as the folders are named."
+)
 @click.option(
     "--average",
     type=click.Choice(["outputs", "softmax"]),
@@ -70,7 +72,9 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Leave out an image that cannot be read, or stop.",
 )
-@click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write tables and charts to a folder.")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), help="Write tables and charts to this folder."
+)
 @click.option("--json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values with a header.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
@@ -103,7 +107,7 @@ def _summaries(
 
 
 def _samples_of(options: EvaluateOptions) -> Callable[[Checkpoint, str], Samples]:
-    """What finds the samples with their targets for a net: labels stand for other outputs in each net."""
+    """A function net -> samples with their targets: the same label may be another output in another net."""
     from resnet_tools.data.labelled import Outputs, labelled_samples
     from resnet_tools.data.labels import read_labels
     from resnet_tools.data.splits import stored_split
@@ -169,7 +173,7 @@ def _evaluate(
 
 
 def _print_all(summaries: Iterable[dict[str, Any]], form: Format, *, first: bool) -> None:
-    """Print lines as models are done and a table at the end; if a model fails, the table of those that are done."""
+    """Print lines as models finish, or a table at the end; if a model fails, the table of those before it."""
     from resnet_tools.evaluation.error_tables import csv_table, error_lines, markdown_table
 
     done: list[dict[str, Any]] = []

@@ -21,6 +21,7 @@ from resnet_tools.cli.train_output import (
     print_test,
     stop_requests,
 )
+from resnet_tools.compute.job import place_of, was_restarted
 from resnet_tools.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
 
-MAX_DECODED = 2000  # up to so many images are all decoded before training; `resnet check-data` decodes any number
+MAX_DECODED = (
+    2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+)
 
 SMALL_IMAGES = (
     "Most images are 64 pixels or smaller: a net for small images suits them and is quick (--arch cifar10-resnet-20)"
@@ -52,25 +55,32 @@ SMALL_IMAGES = (
 @train_options
 def command(**values: Any) -> int:
     options = TrainOptions(**values)
+    if was_restarted(os.environ):
+        options = options.continued()
     check_options(options)
-    if options.n_gpu > 1 and "LOCAL_RANK" not in os.environ:
+    if options.n_gpu > 1 and not _in_job(options.n_gpu):
         return _run_on_gpus(options.n_gpu, options.device)
     with quick_imports():
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.processes import joined_processes, own_device
         from resnet_tools.data.datasets import dataset_kind, read_split_dataset
         from resnet_tools.data.splits import SPLIT_FILE, Splitting
-        from resnet_tools.training.setup import run_data, set_up_compute
+        from resnet_tools.training.setup import held_folder, held_to_resume, run_data, set_up_compute
         from resnet_tools.training.start import dataset_of, find_start
     device = find_device(own_device(options.device))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with joined_processes(backend) as processes, warnings_as_lines(quiet=processes.rank > 0):
+    with (
+        joined_processes(backend) as processes,
+        warnings_as_lines(quiet=processes.rank > 0),
+        held_folder(options, processes),
+    ):
         dataset = dataset_of(options)
         stored = Path(options.resume, SPLIT_FILE) if options.resume else None
         splitting = Splitting(options.val_fraction, options.manual_seed or 0, stored)
         train, val, split = read_split_dataset(dataset, options.data, splitting, options.train_list, options.val_list)
         _check_data(train, val, options, processes)
-        start = find_start(options, dataset_kind(dataset), train)
+        with held_to_resume(options, processes):
+            start = find_start(options, dataset_kind(dataset), train)
         config = set_up_compute(options, start, device, processes)
         changes = options.resize_size, options.crop_size, options.exif_orientation
         sizes = changed_preprocessing(start.checkpoint.preprocessing, *changes)
@@ -78,6 +88,23 @@ def command(**values: Any) -> int:
         if options.test_only:
             return _test(options, start, data, config)
         return _train(options, start, data, config, split)
+
+
+def _in_job(n_gpu: int) -> bool:
+    """Whether this process is one of several of a job already. Raises: click.UsageError if `n_gpu` is another number.
+
+    torchrun with a single process is no job to us, but one in which no other processes can be started.
+    """
+    place = place_of(os.environ)
+    if place is None and "LOCAL_RANK" not in os.environ:
+        return False
+    here = place.local_count if place else 1
+    if here != n_gpu:
+        raise click.UsageError(
+            f"--n-gpu {n_gpu}: this is one of {here} processes that torchrun or srun started on this machine; leave "
+            f"--n-gpu out and have it start {n_gpu}"
+        )
+    return True
 
 
 def _run_on_gpus(count: int, device: str) -> int:

@@ -1,4 +1,4 @@
-"""The options of `resnet train`: those of the original in GNU style, and newer ones; and which exclude each other."""
+"""The options of `resnet train`: the original's in GNU style, newer ones, and which exclude each other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from resnet_tools.cli.shared.option_groups import group
-from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX
-from resnet_tools.training.options import TrainOptions
+from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, device_name
+from resnet_tools.training.options import NOT_WITH_RESUME, TrainOptions
 from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -62,7 +62,7 @@ DATA: tuple[Decorator, ...] = (
 MODEL: tuple[Decorator, ...] = (
     model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
     model("--weights", metavar="KEY", help="Which weights of --retrain to use if it holds several."),
-    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, to fine-tune."),
+    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, for fine-tuning."),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
     model("--arch", metavar="NAME", help="A new net of those that `resnet models` lists, such as resnet-18."),
     model(
@@ -85,8 +85,8 @@ RECIPE: tuple[Decorator, ...] = (
     ),
     recipe("--n-epochs", "epochs", type=COUNT, help="Total number of epochs."),
     recipe("--epoch-number", type=COUNT, default=1, show_default=True, help="Number of the first epoch."),
-    recipe("--batch-size", type=BATCH_SIZE, help="Images per batch, over all processes."),
-    recipe("--accumulate", type=COUNT, help="Batches per update of the weights."),
+    recipe("--batch-size", type=BATCH_SIZE, help="Number of images per batch, over all processes."),
+    recipe("--accumulate", type=COUNT, help="Number of batches per weight update."),
     recipe("--lr", type=POSITIVE, help="Learning rate."),
     recipe("--classifier-lr", type=POSITIVE, help="Learning rate of the last layer."),
     recipe("--lr-schedule", type=click.Choice(["step", "cosine"]), help="How the learning rates decay."),
@@ -116,7 +116,7 @@ RUN: tuple[Decorator, ...] = (
     ),
     run("--save-every", type=POSITIVE, metavar="MINUTES", help="Also save within epochs, at this interval."),
     run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Start with the momentum in this file."),
-    run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all random numbers.  [default: 0]"),
+    run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed for all random numbers.  [default: 0]"),
     run("--test-only", is_flag=True, help="Only print the error on val/."),
     run("--ten-crop", is_flag=True, help="Validate on ten crops of each image."),
     run(
@@ -127,31 +127,35 @@ RUN: tuple[Decorator, ...] = (
     run("--quiet", is_flag=True, help="Show no progress bar."),
 )  # fmt: skip
 SPEED: tuple[Decorator, ...] = (
-    speed("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
-    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="GPUs of this machine to use, one process each."),
+    speed(
+        "--device", default="auto", show_default=True, callback=device_name,
+        help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
+    ),
+    speed(
+        "--n-gpu", type=COUNT, default=1, show_default=True,
+        help="Number of GPUs on this machine to use, one process each.",
+    ),
     speed(
         "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
         help="Data-loading workers per process.  [default: 8 on a GPU, 2 on a CPU or with --recipe original]",
     ),
     speed(
-        "--precision", type=click.Choice(["single", "double", "half", "bf16"]),
-        help="Floating-point format; half and bf16 are mixed precision.  [default: bf16 on a GPU, or half if it has no "
-        "bf16; single on a CPU or with --recipe original]",
+        "--precision", type=click.Choice(["single", "tf32", "double", "half", "bf16"]),
+        help="Floating-point format: single is float32; tf32 lets GPUs compute float32 from 10 bits after the point; "
+        "half and bf16 are mixed precision.  [default: bf16 on a GPU, or half if it has no bf16; single on a CPU or "
+        "with --recipe original]",
     ),
     speed(
         "--cudnn", type=click.Choice(["fastest", "default", "deterministic"]), default="fastest", show_default=True,
-        help="How cuDNN chooses its algorithms.",
+        help="How cuDNN chooses its algorithms. deterministic: a run that is repeated on GPUs of the same model, as "
+        "many, with the same versions and options, gives the same weights; what has no such algorithm is named in a "
+        "warning. Other GPUs or another number of them round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Use less memory, but a third more time."),
+    speed("--checkpoint-activations", is_flag=True, help="Recompute activations: less memory, a third more time."),
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
-# A resumed run has these already.
-NOT_WITH_RESUME = (
-    "retrain", "weights", "reset_classifier", "n_classes", "arch", "stem", "net_type", "depth", "shortcut_type",
-    "optim_state", "val_fraction", "exif_orientation",
-)  # fmt: skip
 OF_A_NEW_NET = ("arch", "stem", "net_type", "depth", "shortcut_type")
 
 
@@ -168,6 +172,7 @@ def check_options(options: TrainOptions) -> None:
         raise click.UsageError("Missing option '--data'.")
     if options.resume:
         unused = [name for name in NOT_WITH_RESUME if getattr(options, name)]
+        unused += ["exif_orientation"] if options.exif_orientation is False else []
         unused += ["epoch_number"] if options.epoch_number != 1 else []
         if unused:
             raise click.UsageError(f"{_listed(unused)}: the run of --resume has its own; leave them out")
@@ -180,6 +185,11 @@ def check_options(options: TrainOptions) -> None:
         raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
     if options.arch and len(new_net) > 1:
         raise click.UsageError(f"{_listed(new_net[1:])}: the net of --arch has its own; leave them out")
+    if options.n_gpu > 1 and options.device not in ("auto", "cuda", "cpu"):
+        raise click.UsageError(
+            f"--device {options.device}: with --n-gpu {options.n_gpu} each process takes a GPU of its own; leave "
+            "--device out, or choose among the GPUs with CUDA_VISIBLE_DEVICES"
+        )
     folder = options.save_folder
     resumed = options.resume and os.path.realpath(options.resume) == os.path.realpath(folder)
     if has_run(folder) and not (resumed or options.overwrite or options.test_only):

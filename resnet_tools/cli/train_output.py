@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from resnet_tools.training.options import TrainOptions
     from resnet_tools.training.saving import RunState
 
+SIGHUP = getattr(signal, "SIGHUP", None)  # which Windows has not
+STOP_SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None]
 SAME_REQUEST_SECONDS = 1  # a launcher and its process group may both pass on the same signal
 
 
@@ -44,19 +46,24 @@ def print_stop(number: int, state: RunState, folder: Path, *, first: bool) -> No
         epoch, batches = state.epoch, state.batches_done
         where = f"in epoch {epoch + 1}, after batch {batches}" if batches else f"after epoch {epoch}"
         name = signal.Signals(number).name
-        click.echo(f"Stopped by {name} {where}; all is saved. --resume {folder} continues the run.", err=True)
+        click.echo(f"Stopped by {name} {where}; everything is saved. --resume {folder} continues the run.", err=True)
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], int]]:
-    """Gives the number of the first SIGINT or SIGTERM since, or 0; the second one ends the process as usual."""
+    """Gives the number of the first SIGINT, SIGTERM or SIGHUP since, or 0; the second ends the process as usual.
+
+    SIGHUP, which a lost terminal sends, is left alone where it is ignored, as under nohup.
+    """
     received: list[tuple[int, float]] = []
-    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    earlier = {n: handler for n, handler in earlier.items() if n != SIGHUP or handler is not signal.SIG_IGN}
 
     def stop(number: int, _: Any) -> None:
         if not received:
             received.append((number, time.monotonic()))
-            os.write(2, b"\nStopping after this batch and saving ... (repeat to stop at once without saving)\n")
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, b"\nStopping after this batch and saving ... (repeat to stop at once without saving)\n")
         elif time.monotonic() - received[0][1] > SAME_REQUEST_SECONDS:
             for each, handler in earlier.items():
                 signal.signal(each, handler)

@@ -36,8 +36,8 @@ def command(first: str, second: str, images: tuple[str, ...], tolerance: float |
     with quick_imports():
         from resnet_tools.checkpoints.checkpoint import model_path
         from resnet_tools.checkpoints.verify import compare_files, tolerance_for
-    both = model_path(first), model_path(second)
     with warnings_as_lines():
+        both = model_path(first), model_path(second)
         comparison = compare_files(*both, paths)
     allowed = tolerance_for(*both) if tolerance is None else tolerance
     click.echo(f"{comparison}; tolerance {allowed:g}")

@@ -15,6 +15,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,12 +127,10 @@ def _samples(dataset: Any, class_names: list[str], where: str) -> Samples:
 
 def _targets(dataset: Any, count: int, where: str) -> list[int]:
     for name in TARGETS:
-        try:
+        with suppress(Exception):  # not there, or something else than numbers
             found = np.asarray(getattr(dataset, name)).ravel()
-        except Exception:  # not there, or something else than numbers
-            continue
-        if len(found) == count and found.dtype.kind in "iu":
-            return [int(target) for target in found]
+            if len(found) == count and found.dtype.kind in "iu":
+                return [int(target) for target in found]
     try:
         return [int(_item(dataset, k)[1]) for k in range(count)]
     except (ImageError, TypeError, ValueError) as error:

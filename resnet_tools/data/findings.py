@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from resnet_tools.text import printable
+
 
 @dataclass
 class DataFindings:
@@ -34,10 +36,10 @@ def findings_text(findings: DataFindings) -> str:
     """The findings as lines of text, with the counts as a tab-separated table."""
     lines = []
     for kind, messages in (("Error", findings.errors), ("Warning", findings.warnings), ("Note", findings.notes)):
-        lines += [f"{kind}: {message}" for message in messages]
+        lines += [f"{kind}: {printable(message)}" for message in messages]
     lines.append("\t".join(["class", *findings.counts]))
     lines += [
-        "\t".join([name, *map(str, row)])
+        "\t".join([printable(name), *map(str, row)])
         for name, *row in zip(findings.class_names, *findings.counts.values(), strict=True)
     ]
     lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in findings.counts.values())]))

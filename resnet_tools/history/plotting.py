@@ -148,8 +148,9 @@ def _write_numbers(axes: Any, shares: NDArray[np.float64], right: NDArray[Any], 
 
 
 def _cut(name: str, characters: int = LABEL_CHARACTERS) -> str:
-    name = drawable(name)
-    return name if len(name) <= characters else f"{name[: characters - 1].rstrip()}…"
+    if len(name) <= characters:
+        return drawable(name)
+    return f"{drawable(name[: characters - 1]).rstrip()}…"
 
 
 @contextmanager

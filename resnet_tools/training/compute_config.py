@@ -34,6 +34,7 @@ class ComputeConfig:
     sync_bn: bool = False
     compile: bool = False
     checkpoint_activations: bool = False
+    deterministic: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -78,15 +79,18 @@ def _synchronise_batch_norms(module: nn.Module) -> None:
             _synchronise_batch_norms(child)
 
 
-def fast_layout(model: ResNet, device: torch.device) -> torch.memory_format:
-    """Channels last, except for narrow nets on a CPU.
+def fast_layout(model: ResNet, config: ComputeConfig) -> torch.memory_format:
+    """Channels last, except for narrow nets on a CPU, and for equal runs on a GPU.
 
     With it the backward pass of oneDNN writes beyond its memory at 1 x 1 convolutions of stride 2 with fewer than 16
-    inputs (torch 2.15, AVX-512).
+    inputs (torch 2.15, AVX-512); and that of max pooling adds on a GPU in an order that changes from run to run.
+    Source of the latter: ATen/native/cuda/DilatedMaxPool2d.cu of PyTorch.
     """
+    if config.deterministic and config.device.type == "cuda":
+        return torch.contiguous_format
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)][1:]  # after the stem's
     narrow = any(conv.in_channels < MIN_INPUTS for conv in convolutions)
-    return torch.contiguous_format if narrow and device.type == "cpu" else torch.channels_last
+    return torch.contiguous_format if narrow and config.device.type == "cpu" else torch.channels_last
 
 
 @contextmanager

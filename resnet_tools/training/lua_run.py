@@ -7,6 +7,7 @@ Source: checkpoints.lua of facebook/fb.resnet.torch, sgd.lua of torch/optim.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def files_beside(latest: Path, model_name: str, optim_name: str) -> tuple[Path, 
     """
     model_file, optim_file = (latest.parent / Path(name).name for name in (model_name, optim_name))
     for file in (model_file, optim_file):
-        if not file.is_file():
+        if not os.path.isfile(file):  # the name may be no name at all
             raise TrainingError(f"{latest}: names {file.name}, which is not in {latest.parent}; copy it there")
     return model_file, optim_file
 

@@ -6,12 +6,18 @@ it uses. Nothing heavy is imported here, so that a wrong option is reported at o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from resnet_tools.training.recipe import AugmentationName, Recipe, RecipeName, Schedule
-from resnet_tools.training.run_files import DEFAULT_FOLDER
+from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
+
+# A resumed run has these already.
+NOT_WITH_RESUME = (
+    "retrain", "weights", "reset_classifier", "n_classes", "arch", "stem", "net_type", "depth", "shortcut_type",
+    "optim_state", "val_fraction", "exif_orientation",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class TrainOptions:
     device: str
     n_gpu: int
     workers: int | None
-    precision: Literal["single", "double", "half", "bf16"] | None
+    precision: Literal["single", "tf32", "double", "half", "bf16"] | None
     cudnn: Literal["fastest", "default", "deterministic"]
     compile: bool
     checkpoint_activations: bool
@@ -87,6 +93,13 @@ class TrainOptions:
     def save_folder(self) -> Path:
         """Unless --save says otherwise, a resumed run continues in its own folder."""
         return Path(self.save or self.resume or DEFAULT_FOLDER)
+
+    def continued(self) -> TrainOptions:
+        """The same training after a restart of its processes: it resumes what it has saved, if anything."""
+        if self.test_only or not has_run(self.save_folder):
+            return self
+        nothing: dict[str, Any] = dict.fromkeys(NOT_WITH_RESUME) | {"reset_classifier": False}
+        return replace(self, **nothing, epoch_number=1, resume=str(self.save_folder))
 
     @property
     def chooses_net(self) -> bool:

@@ -18,14 +18,14 @@ import torch
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_model
 from resnet_tools.checkpoints.tensor_files import torch_load, torch_save
-from resnet_tools.errors import CheckpointError, TrainingError
+from resnet_tools.errors import CheckpointError, ResnetToolsError, TrainingError
 from resnet_tools.history.history import HISTORY, Epoch, write_history
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.training.lua_run import files_beside
 from resnet_tools.training.optimizer import momentum_of, set_momentum
 from resnet_tools.training.recipe import ORIGINAL_EPOCHS, Recipe
-from resnet_tools.training.run_files import BEST, LATEST, files_of_moments, model_name, optim_state_name
+from resnet_tools.training.run_files import BEST, LATEST, files_of_moments, has_run, model_name, optim_state_name
 from resnet_tools.training.step import TrainStep
 from resnet_tools.writing import written_whole
 
@@ -101,10 +101,14 @@ def _copy_whole(source: Path, target: Path) -> None:
 def load_run(folder: Path) -> tuple[Checkpoint, RunState, dict[str, Any]]:
     """The net, the state of the run and what `restore_train_step` needs, from the files that `latest.pt` names.
 
-    Raises: CheckpointError, TrainingError naming the file that is missing or of another kind.
+    Raises: CheckpointError, TrainingError naming the file that is missing, damaged or of another kind.
     """
     model_file, _ = _latest_files(folder)
-    return load_checkpoint(model_file), *load_state(folder)
+    try:
+        checkpoint = load_checkpoint(model_file)
+    except ResnetToolsError as error:
+        raise CheckpointError(f"{error}{_way_on(model_file)}") from error
+    return checkpoint, *load_state(folder)
 
 
 def load_state(folder: Path) -> tuple[RunState, dict[str, Any]]:
@@ -118,7 +122,10 @@ def _latest_files(folder: Path) -> tuple[Path, Path]:
     latest = _content(folder / LATEST)
     model, optim_state = latest.get("modelFile"), latest.get("optimFile")
     if not isinstance(model, str) or not isinstance(optim_state, str):
-        raise TrainingError(f"{folder / LATEST}: names no modelFile and optimFile; expected what `resnet train` writes")
+        raise TrainingError(
+            f"{folder / LATEST}: names no modelFile and optimFile; expected what `resnet train` writes"
+            f"{_way_on(folder / LATEST)}"
+        )
     return files_beside(folder / LATEST, model, optim_state)
 
 
@@ -203,7 +210,9 @@ def _run_state(content: Mapping[str, Any], path: Path) -> RunState:
             {str(name): str(reason) for name, reason in dict(content["skipped"]).items()},
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise TrainingError(f"{path}: the optimizer state is incomplete or damaged: {error!r}") from error
+        raise TrainingError(
+            f"{path}: the optimizer state is incomplete or damaged: {error!r}{_way_on(path)}"
+        ) from error
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -212,10 +221,28 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = torch_load(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}{_way_on(path)}") from error
     if not isinstance(content, dict):
-        raise TrainingError(f"{path}: holds a {type(content).__name__}; expected a table of `resnet train`")
+        kind = type(content).__name__
+        raise TrainingError(f"{path}: holds a {kind}; expected a table of `resnet train`{_way_on(path)}")
     return content
+
+
+def _way_on(damaged: Path) -> str:
+    """How to train on without a file of the run that is damaged: from the files of its last epoch that has others."""
+    folder = damaged.parent
+    moments = [moment for moment, _ in files_of_moments(folder)]
+    epochs = {int(moment) for moment in moments if "." not in moment and len(moment) < 10}
+    whole = [epoch for epoch in epochs if (path := folder / model_name(str(epoch))).is_file() and path != damaged]
+    if not whole:
+        return ""
+    epoch = max(whole)
+    optim_file = folder / optim_state_name(str(epoch))
+    momentum = f" --optim-state {optim_file}" if optim_file.is_file() and optim_file != damaged else ""
+    return (
+        f". To train on after epoch {epoch}, start a run in another folder with --retrain "
+        f"{folder / model_name(str(epoch))}{momentum} --epoch-number {epoch + 1}"
+    )
 
 
 def _advice(folder: Path, error: Exception) -> str:
@@ -224,5 +251,7 @@ def _advice(folder: Path, error: Exception) -> str:
     text = str(error)
     if full or "enough space" in text or "No space" in text or isinstance(cause, RuntimeError):
         free = shutil.disk_usage(folder).free / 1e6
-        text += f". {folder} has {free:.0f} MB left: remove the files of early epochs, or give --keep 1"
+        text += f". {folder} has {free:.0f} MB left: make room, or give --keep 1"
+    if not has_run(folder):
+        return f"{text}. Nothing of this run has been saved yet"
     return f"{text}. The checkpoint that {folder / LATEST} names is complete; --resume {folder} continues from it"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from resnet_tools.compute.processes import Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import TrainingError
+from resnet_tools.locking import LOCK_NAME, locked_folder
 from resnet_tools.training.compute_config import ComputeConfig
 from resnet_tools.training.optimizer import freeze
 from resnet_tools.training.options import TrainOptions
 from resnet_tools.training.run import Run, RunData, SavePolicy
+from resnet_tools.training.run_files import LATEST, has_run
 from resnet_tools.training.saving import keep_best
 from resnet_tools.training.start import Start
 from resnet_tools.training.step import TrainStep
@@ -33,14 +36,16 @@ LOG_EVERY = 10
 def set_up_compute(options: TrainOptions, start: Start, device: torch.device, processes: Processes) -> ComputeConfig:
     """The device made ready. Raises: TrainingError if it cannot compute in the precision that was asked for."""
     original = start.state.recipe.name == "original"  # computes in full float32, as the original does
-    configure(device, options.cudnn, allow_tf32=not original)
+    precision = find_precision(options.precision, device, automatic=not original)
+    configure(device, options.cudnn, allow_tf32=precision not in ("single", "double"))
     return ComputeConfig(
         device,
-        find_precision(options.precision, device, automatic=not original),
+        precision,
         processes,
         sync_bn=options.sync_bn,
         compile=options.compile,
         checkpoint_activations=options.checkpoint_activations,
+        deterministic=options.cudnn == "deterministic",
     )
 
 
@@ -73,11 +78,12 @@ def run_data(
 def build_run(
     options: TrainOptions, start: Start, data: RunData, config: ComputeConfig, stop_signal: Callable[[], int]
 ) -> Run:
-    """The run, ready to train, and its folder. Raises: TrainingError."""
+    """The run, ready to train in its folder, which `held_folder` made. Raises: TrainingError."""
     folder, recipe = options.save_folder, start.state.recipe
-    _make_folder(folder)
     if config.processes.rank == 0 and options.resume:
         keep_best(Path(options.resume), folder)
+    elif config.processes.rank == 0:
+        (folder / LATEST).unlink(missing_ok=True)  # with --overwrite: a restart must not take it for this run's
     freeze(start.checkpoint.model, recipe.freeze)  # before the optimizer is made, which skips what is frozen
     train_step = TrainStep(start.checkpoint.model, recipe, config)
     start.restore(train_step)
@@ -92,6 +98,54 @@ def build_run(
         stop_signal,
         log_every=options.log_every or (1 if original else LOG_EVERY),
     )
+
+
+@contextmanager
+def held_folder(options: TrainOptions, processes: Processes) -> Iterator[None]:
+    """Process 0 makes the folder of the run and keeps every other training out of it until the block ends.
+
+    Raises: LockedError if another training holds it, TrainingError if it cannot be written to, or if a run came into
+    it since the options were checked.
+    """
+    folder = options.save_folder
+    if processes.rank > 0 or options.test_only:
+        yield
+        return
+    is_new = not folder.exists()
+    _make_folder(folder)
+    try:
+        with _locked(folder):
+            if has_run(folder) and not (options.resume or options.overwrite):
+                raise TrainingError(f"--save {folder}: another run has been saved here meanwhile; give another folder")
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+@contextmanager
+def held_to_resume(options: TrainOptions, processes: Processes) -> Iterator[None]:
+    """The same for a folder that a run is only read from, to be continued in another; one that cannot be written to
+    needs no lock. Raises: LockedError if a training is at work in it."""
+    folder = Path(options.resume or ".")
+    elsewhere = options.resume is not None and folder.resolve() != options.save_folder.resolve()
+    with ExitStack() as stack:
+        if elsewhere and processes.rank == 0:
+            with suppress(OSError):
+                stack.enter_context(_locked(folder))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """`locked_folder`, which leaves nothing behind."""
+    with locked_folder(folder):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # as where an open file cannot be removed
+                (folder / LOCK_NAME).unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:

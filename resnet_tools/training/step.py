@@ -35,7 +35,7 @@ class TrainStep:
 
     def __init__(self, model: ResNet, recipe: Recipe, config: ComputeConfig) -> None:
         self.recipe, self.config = recipe, config
-        self.layout = fast_layout(model, config.device)
+        self.layout = fast_layout(model, config)
         self.model = model.to(config.device, config.dtype).to(memory_format=self.layout)
         self.optimizer = make_optimizer(self.model, recipe, scaled=config.precision == "half")
         self.scaler = torch.amp.GradScaler(config.device.type, enabled=config.precision == "half")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from resnet_tools.cli.shared.running import _speed, progress_bar
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnet_tools.cli.shared.running import _speed, plain_number, progress_bar
 
 
 def test_speed_is_that_of_this_run_and_not_of_what_was_found_done():
@@ -13,6 +17,31 @@ def test_speed_is_that_of_this_run_and_not_of_what_was_found_done():
     assert _speed([(10.0, 900), (10.0, 910)], 1000) == ""
     assert _speed([(0.0, 0), (10.0, 1)], 2) == "0.1 images/s, 0:00:10 left"
     assert _speed([(0.0, 0), (1.0, 12)], 10) == "12 images/s, 0:00:00 left"  # never less than none
+
+
+def test_rates_are_plain_numbers():
+    assert _speed([(0.0, 0), (0.01, 123)], 200) == "12300 images/s, 0:00:00 left"
+    assert [plain_number(n) for n in (1234, 999.6, 12.34, 1.0, 0.1, 0.000123456)] == [
+        "1234", "1000", "12.3", "1", "0.1", "0.000123"
+    ]  # fmt: skip
+
+
+@given(st.floats(1e-9, 1e12))
+def test_a_plain_number_has_three_digits_that_count(value):
+    text = plain_number(value)
+    assert set(text) <= set("0123456789.")
+    assert float(text) == pytest.approx(value, rel=5.1e-3)
+
+
+def test_a_bar_begins_at_none_of_its_images_and_says_nothing_else(monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", screen)
+    with progress_bar(277, "extract", quiet=False) as progress:
+        assert "0/277" in screen.getvalue()
+        progress(277, [])
+    assert "277/277" in screen.getvalue()
+    assert "None" not in screen.getvalue()
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
+import pickle
 import random
 import re
 import shutil
 import signal
+import struct
 import subprocess
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,41 +24,13 @@ from resnet_tools.history.history import read_history
 from resnet_tools.training import saving
 from resnet_tools.training.step import TrainStep
 from tests.support.golden import DATA
+from tests.support.training import CIFAR, SMALL, figures_of, same_weights, started, train, weights_of
 
-CIFAR = ["--data", str(DATA / "train" / "cifar10.t7"), "--dataset", "cifar10", "--quiet"]
-SMALL = [*CIFAR, "--depth", "8", "--batch-size", "16", "--lr", "0.01"]
 ORIGINAL_DATA = DATA / "main" / "data"
 ORIGINAL_MODEL = str(DATA / "main" / "main_finetune.model_2.t7")
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def train(*arguments: object) -> int:
-    return run(["train", *map(str, arguments)])
-
-
-def started(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-u", "-m", "resnet_tools", "train", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    ours, theirs = weights_of(a), weights_of(b)
-    return list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def figures_of(folder: Path) -> list[tuple[float, ...]]:
-    """The history without what depends on the clock."""
-    return [
-        (e.epoch, e.lr, e.train_loss, e.train_top1, e.train_top5, e.val_loss, e.val_top1, e.val_top5)
-        for e in read_history(folder / "history.csv")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +108,7 @@ def test_a_signal_saves_and_the_resumed_run_is_the_run_that_would_have_been(whol
             break
     out, err = stopped.communicate(timeout=120)
     assert stopped.returncode == 128 + number
-    assert "all is saved" in err
+    assert "everything is saved" in err
     assert "[3]" not in out
     assert train(*CIFAR, "--resume", tmp_path) == 0
     assert same_weights(whole_run[0] / "model_3.pt", tmp_path / "model_3.pt")
@@ -272,7 +243,7 @@ def test_a_stop_of_two_processes_saves_once_and_goes_on(tmp_path):
             break
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, err
-    assert err.count("all is saved") == 1
+    assert err.count("everything is saved") == 1
     assert train(*CIFAR, "--resume", tmp_path, "--n-epochs", 2) == 0
     assert [row[0] for row in figures_of(tmp_path)] == [1, 2]
 
@@ -390,6 +361,65 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_what_to_free(whole_run, 
     assert "MB left" in message
     monkeypatch.undo()
     assert torch.load(folder / "latest.pt", weights_only=True)["epoch"] == 3
+
+
+def test_a_disk_that_is_full_from_the_start_is_no_run_to_continue(tmp_path, capsys, monkeypatch):
+    def full(_content, path):
+        error = OSError(errno.ENOSPC, "No space left on device")
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+    monkeypatch.setattr(saving, "torch_save", full)
+    assert train(*SMALL, "--save", tmp_path) == 1
+    message = capsys.readouterr().err
+    assert "No space left" in message
+    assert "Nothing of this run has been saved yet" in message
+    assert "latest.pt" not in message
+    assert "--resume" not in message
+
+
+ZIP_END = b"PK\x05\x06"  # a zip file's directory ends with it
+
+
+def zip64(whole: bytes) -> bytes:
+    """With a locator of a larger directory, as files above 4 GB have one, that leads nowhere."""
+    end = whole.index(ZIP_END)
+    return whole[:end] + struct.pack("<4sLQL", b"PK\x06\x07", 9, 1 << 62, 9) + whole[end:]
+
+
+DAMAGES = {
+    "cut": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "zeros": lambda whole: bytes(len(whole)),
+    "a zip of several disks": zip64,
+    "the end of a zip": lambda whole: whole[whole.index(ZIP_END) :],
+    "another pickle": lambda whole: pickle.dumps([1, 2]),
+    "text": lambda whole: b"epoch 3",
+}
+
+
+@pytest.mark.parametrize("name", ["latest.pt", "optimState_3.pt", "model_3.pt"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_of_a_run_is_named_with_the_way_on(whole_run, tmp_path, capsys, name, damage):
+    folder = shutil.copytree(whole_run[0], tmp_path / "run")
+    (folder / name).write_bytes(DAMAGES[damage]((folder / name).read_bytes()))
+    assert train(*CIFAR, "--resume", folder, "--n-epochs", 4) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"Error: {folder / name}: ")
+    epoch = 2 if name == "model_3.pt" else 3
+    assert f"--retrain {folder / f'model_{epoch}.pt'}" in message
+    assert f"--epoch-number {epoch + 1}" in message
+    assert ("--optim-state" in message) is (name != "optimState_3.pt")
+
+
+def test_the_way_on_from_a_damaged_run_is_one(whole_run, tmp_path, capsys):
+    folder = shutil.copytree(whole_run[0], tmp_path / "run")
+    (folder / "latest.pt").write_bytes(b"damaged")
+    assert train(*CIFAR, "--resume", folder) == 1
+    advice = re.search(r"(--retrain .*)$", capsys.readouterr().err.strip())[1].split()
+    rest = ["--n-epochs", 4, "--batch-size", 16, "--lr", "0.01", "--save", tmp_path / "on"]
+    assert train(*CIFAR, *advice, *rest) == 0
+    assert train(*CIFAR, "--resume", whole_run[0], "--save", tmp_path / "whole", "--n-epochs", 4) == 0
+    assert same_weights(tmp_path / "on" / "model_4.pt", tmp_path / "whole" / "model_4.pt")
 
 
 def test_too_little_memory_says_what_would_fit(tmp_path, capsys, monkeypatch):

@@ -103,6 +103,17 @@ def test_errors_end_with_exit_code_1(tmp_path, monkeypatch, capsys, change, mess
     assert message in capsys.readouterr().out
 
 
+def test_names_do_nothing_to_a_terminal(tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / split / "a\x1b[2J\tb").mkdir(parents=True)
+        (tmp_path / split / "a\x1b[2J\tb" / "new\nline.png").write_bytes(b"")
+    assert run(["check-data", str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert r"a\x1b[2J\tb/new\nline.png: empty file" in output
+    assert "a\\x1b[2J\\tb\t1\t1\n" in output
+
+
 def test_what_there_is_is_looked_at_although_val_is_missing(tmp_path):
     dataset(tmp_path)
     (tmp_path / "train/a/2.png").write_bytes(b"x")

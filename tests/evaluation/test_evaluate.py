@@ -226,6 +226,18 @@ def test_several_models_make_one_table(few, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["demo", "demo-2"]
 
 
+def test_the_name_of_a_model_does_nothing_to_a_terminal_or_a_spreadsheet(few, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("=1+1", "a\x1b[2J\n"):
+        shutil.copy(DEMO_PATH, name)
+        shutil.copy(DEMO_PATH.with_name("fashion-resnet-18.classes.txt"), f"{name}.classes.txt")
+    options = ("--data", few, "--quiet")
+    table, _ = resnet(capsys, "evaluate", "=1+1", "a\x1b[2J\n", *options)
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| =1+1", "| a\\x1b[2J\\n"]
+    rows, _ = resnet(capsys, "evaluate", "=1+1", "a\x1b[2J\n", *options, "--csv")
+    assert [row[0] for row in csv.reader(io.StringIO(rows))][1:] == ["'=1+1", "a\\x1b[2J\\n"]
+
+
 def test_what_is_done_is_printed_when_a_later_model_fails(few, tmp_path, capsys):
     (tmp_path / "bad.t7").write_bytes(b"nothing")
     out, err = resnet(capsys, "evaluate", "demo", tmp_path / "bad.t7", "--data", few, code=1)

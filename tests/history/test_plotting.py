@@ -122,6 +122,11 @@ def test_without_matplotlib_it_says_what_to_install(runs, monkeypatch, capsys):
     assert "pip install 'resnet_tools[plot]'" in capsys.readouterr().err
 
 
+def test_the_message_of_a_plot_does_nothing_to_a_terminal(runs, tmp_path, capsys):
+    assert run(["plot", runs[0], "--output", str(tmp_path / "a\x1b[2J\n.svg")]) == 0
+    assert "a\\x1b[2J\\n.svg\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("classes", [1, 3, 20, 40, 100])
 def test_a_confusion_grows_with_its_classes_and_names_them_all(classes, tmp_path):
     names = [f"class {number} with a name that is long" for number in range(classes)]

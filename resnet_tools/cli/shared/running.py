@@ -1,7 +1,8 @@
-"""Long work on the command line: it shows where it is on stderr, and it can be stopped."""
+"""Long-running commands: progress on stderr, and a clean stop."""
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from resnet_tools.text import printable
 
 @contextmanager
 def terminable(message: str) -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: at once, with what is done kept; `message` says so on stderr."""
+    """Let SIGTERM end the work as Ctrl-C does: at once, keeping finished results; `message` goes to stderr."""
 
     def stop(*_: Any) -> None:
         raise Terminated
@@ -36,15 +37,17 @@ def terminable(message: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[int, list[str]], None]]:
-    """A bar on stderr with rate and time left; call it with the number of images done and messages on unreadable ones.
+    """A bar on stderr with rate and time left; call it with the number of images done and the error messages.
 
     Without a terminal, or if `quiet`, only the messages and their number at the end are printed.
     """
     hidden = quiet or not sys.stderr.isatty()
     unreadable = 0
-    recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds and position: what a resumed run finds is not speed
+    recent: deque[tuple[float, int]] = deque(
+        maxlen=100
+    )  # (seconds, position); images that an earlier run did must not count as speed
     with click.progressbar(
-        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=str
+        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=_note
     ) as bar:
 
         def report(files: int, messages: list[str]) -> None:
@@ -60,10 +63,22 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
         click.echo(f"{unreadable} of {count} images could not be read.", err=True)
 
 
+def _note(speed: str | None) -> str:
+    """What stands behind the bar; there is nothing to say before the first image."""
+    return speed or ""
+
+
 def _speed(recent: Sequence[tuple[float, int]], count: int) -> str:
     """Rate and time left: `12.3 images/s, 0:01:20 left`."""
     (start, first), (now, position) = recent[0], recent[-1]
     if now <= start or position <= first:
         return ""
     rate = (position - first) / (now - start)
-    return f"{rate:.3g} images/s, {timedelta(seconds=round(max(0, count - position) / rate))} left"
+    return f"{plain_number(rate)} images/s, {timedelta(seconds=round(max(0, count - position) / rate))} left"
+
+
+def plain_number(value: float) -> str:
+    """A positive number with three digits that count, never with an exponent: 1234, 12.3, 0.00012."""
+    decimals = max(0, 2 - math.floor(math.log10(value)))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
