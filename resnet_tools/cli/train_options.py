@@ -123,7 +123,7 @@ SPEED: tuple[Decorator, ...] = (
         "warning. Other GPUs or another number of them round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Save memory by recomputing activations, in a third more time."),
+    speed("--checkpoint-activations", is_flag=True, help="Recompute activations: less memory, a third more time."),
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
