@@ -29,6 +29,7 @@ COLUMNS = ["path", "class", "split"]
 VAL_FRACTION = 0.2
 MAX_FILE_BYTES = 1 << 30
 CHUNK = 1 << 20
+LAST_BYTES = 32  # of compressed pixels, which differ even where the head of a file does not
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,25 @@ def _validation_groups(groups: Sequence[Counter[str]], fraction: float) -> set[i
 
 
 def content_keys(paths: Sequence[str]) -> list[Hashable]:
-    """A value for each file that is the same for equal files alone. Only files of equal size are read.
+    """A value for each file, which is the same for equal files and for no others.
 
-    A file that cannot be read is equal to none; whoever decodes it will say what is wrong.
+    Only files of equal size and with equal ends are read whole. A file that cannot be read is equal to none; whoever
+    decodes it will say what is wrong.
     """
-    sizes = [_attempted(os.path.getsize, path) for path in paths]
-    shared = Counter(sizes)
-    return [
-        (size, _attempted(file_digest, path)) if size is not None and shared[size] > 1 else (position, size)
-        for position, (path, size) in enumerate(zip(paths, sizes, strict=True))
-    ]
+    keys: list[Hashable] = [_attempted(os.path.getsize, path) for path in paths]
+    for read in (_last_bytes, file_digest):
+        shared = Counter(keys)
+        keys = [
+            (key, _attempted(read, path)) if shared[key] > 1 else key for key, path in zip(keys, paths, strict=True)
+        ]
+    return keys
+
+
+def _last_bytes(path: str) -> bytes:
+    """Raises: OSError."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - LAST_BYTES))
+        return file.read(LAST_BYTES)
 
 
 def file_digest(path: str) -> bytes:
