@@ -29,7 +29,7 @@ COLUMNS = ["path", "class", "split"]
 VAL_FRACTION = 0.2
 MAX_FILE_BYTES = 1 << 30
 CHUNK = 1 << 20
-LAST_BYTES = 32  # of compressed pixels, which differ even where the head of a file does not
+LAST_BYTES = 4096  # of compressed pixels, which differ even where the head of a file does not
 
 
 @dataclass(frozen=True)

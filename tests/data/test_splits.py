@@ -100,7 +100,7 @@ def test_three_images_in_two_classes_each_cannot_all_be_on_both_sides():
 
 
 def test_equal_files_have_equal_keys_and_unreadable_ones_are_equal_to_none(tmp_path):
-    same = b"same" * 100
+    same = b"same" * 2000
     files = {"1": same, "2": same, "3": same + b"e", "4": same[1:] + b"x", "5": b"S" + same[1:]}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
