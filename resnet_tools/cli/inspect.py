@@ -15,7 +15,7 @@ from resnet_tools.cli.shared.weights import weights_option
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(file: str, as_json: bool, weights: str | None) -> None:
-    """Show what FILE is: its kind, module tree as Torch7 prints it, tensor types, architecture and number of parameters.
+    """Show what FILE is: its kind, module tree as Torch7 prints it, tensor types, architecture and parameters.
 
     The tree is shown even if the architecture is not recognised.
     """

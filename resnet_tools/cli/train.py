@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
 
-MAX_DECODED = 2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+MAX_DECODED = (
+    2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+)
 
 
 @click.command(

@@ -46,7 +46,7 @@ MODEL: tuple[Decorator, ...] = (
         "--shortcut-type", type=click.Choice(["A", "B", "C"]),
         help="Shortcuts of a new net.  [default: B, or A for CIFAR]",
     ),
-    model("--freeze", type=click.IntRange(0), help="Do not train the first stages: 1 freezes the stem, 2 also layer1, ..."),
+    model("--freeze", type=click.IntRange(0), help="Do not train the first stages: 1 is the stem, 2 adds layer1, ..."),
     model("--freeze-bn/--no-freeze-bn", default=None, help="Do not train batch norms; keep their running statistics."),
 )  # fmt: skip
 RECIPE: tuple[Decorator, ...] = (
@@ -99,7 +99,7 @@ RUN: tuple[Decorator, ...] = (
 )  # fmt: skip
 SPEED: tuple[Decorator, ...] = (
     speed("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
-    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="Number of GPUs on this machine to use, one process each."),
+    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="GPUs to use on this machine, one process each."),
     speed(
         "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
         help="Data-loading workers per process.  [default: 8 on a GPU, 2 on a CPU or with --recipe original]",
@@ -114,7 +114,7 @@ SPEED: tuple[Decorator, ...] = (
         help="How cuDNN chooses its algorithms.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Save memory by recomputing activations; takes a third more time."),
+    speed("--checkpoint-activations", is_flag=True, help="Save memory by recomputing; a third more time."),
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Training and validation samples -> what is wrong with them, before a net learns it.
 
-Errors stop a training: no images, an unknown class, an image that cannot be read. Warnings spoil its result: images
-that are in train and in val, classes of very different sizes. Notes are worth knowing. Two images are the same if
-their files are, byte for byte.
+Errors stop a training: no images, an unknown class, an image that cannot be read. Warnings are about what spoils its
+result: images that are both in train/ and val/, classes of very different sizes. Notes are good to know. Two images are
+the same if their files are, byte for byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from resnet_tools.errors import DataError, ImageError
 from resnet_tools.text import printable
 
 T = TypeVar("T")
-Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
+Progress = Callable[[int, list[str]], None]  # called with the number of further images, and messages
 
 MAX_IMBALANCE = 10
 SMALL_PX = 32
@@ -56,7 +56,7 @@ class DataFindings:
 
 
 def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
-    """The samples in train/ and val/ of a folder, as far as they are there, and what is missing."""
+    """The samples in train/ and val/ of a folder, as far as these exist, and what is missing."""
     found = DataFindings([], {})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -132,7 +132,7 @@ def _check_balance(findings: DataFindings) -> None:
 def _summarise(findings: DataFindings) -> None:
     for pairs, found, what in (
         (findings.shared, findings.warnings, "val/ are also in train/: the validation error will be too low"),
-        (findings.repeated, findings.notes, "train/ are there more than once"),
+        (findings.repeated, findings.notes, "train/ occur more than once"),
     ):
         if pairs:
             found.append(f"{len(pairs)} images of {what}: {listed([f'{one} = {other}' for one, other in pairs])}")
@@ -204,7 +204,7 @@ def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[S
         step *= 2
     if step > 1:
         findings.notes.append(
-            f"one in {step} images of val/ was looked for in train/; `resnet check-data` looks for all"
+            f"only one in {step} images of val/ was searched for in train/; `resnet check-data` compares all"
         )
     return in_train.tolist(), in_val.tolist()
 

@@ -1,8 +1,8 @@
-"""The name and the place of a data set -> its training and validation samples.
+"""Name and path of a data set -> its training and validation samples.
 
 `imagenet` is any folder with train/ and val/. `cifar10` and `cifar100` are the published files, or the `cifar10.t7`
 that the original made of them: a table of train and val, each of data (N x 3 x 32 x 32 bytes) and labels from 1. Such
-a table may also hold images of another side, gray ones, other numbers of classes, and labels from 0.
+a table may also hold images of another size, gray images, another number of classes, and labels from 0.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A folder with train/ and val/, each with a folder of images for every class -> `Samples`.
 
 Classes are the folders in train/, in byte order of their names: the first is the net's first output, as in the
-original. Hidden folders and stray files are none. Images are searched in subfolders of a class too, links are followed,
-and their order is byte order. val/ may lack classes of train/, not the reverse.
+original. Hidden folders and stray files do not count. Subfolders of a class are searched too, links are followed, and
+images are in byte order. val/ may lack classes of train/, not the reverse.
 
 Source: fb.resnet.torch 985e569, datasets/imagenet-gen.lua.
 """
@@ -25,9 +25,9 @@ SHOWN = 5  # names in a message
 
 
 def find_folder(path: str, split: str, class_names: Sequence[str] | None = None) -> Samples:
-    """The images below PATH/SPLIT and their classes, numbered as in `classes` (as in train/ if None).
+    """The images below PATH/SPLIT and their classes, numbered as in `class_names` (as in train/ if None).
 
-    Warns of classes without images in val/. Raises DataError that says what is missing, and what was found instead.
+    Warns of classes without images in val/. Raises: DataError saying what is missing and what was found instead.
     """
     if class_names is None:
         class_names = find_classes(path)
@@ -53,7 +53,7 @@ def find_folder(path: str, split: str, class_names: Sequence[str] | None = None)
 
 
 def find_classes(path: str) -> list[str]:
-    """The names of the classes: of the folders in PATH/train, in byte order. Raises DataError."""
+    """The class names: the folders in PATH/train, in byte order. Raises: DataError."""
     folder = _split_folder(path, "train")
     try:
         names = sorted(map(_name, subfolders(folder)), key=os.fsencode)

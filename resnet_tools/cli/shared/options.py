@@ -65,7 +65,7 @@ class Images:
     allow_urls: bool
 
     def arguments(self, folders: Sequence[str] = ()) -> list[str]:
-        """Everything that was named, folders before the content of lists. Raises: ResnetToolsError if one cannot be read."""
+        """Every name that was given, folders before lists. Raises: ResnetToolsError if one cannot be read."""
         if self.lists.count("-") + self.images.count("-") > 1:
             raise click.UsageError("stdin can be given only once, as an image or as a list of images")
         return [*self.images, *folders, *(name for path in self.lists for name in listed_images(path))]
@@ -131,7 +131,8 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
             type=click.Choice(["single", "bf16", "half"]),
             default="single",
             show_default=True,
-            help="Arithmetic: 32-bit floats, as in the original, or 16-bit floats (faster; outputs differ by about 1 %).",
+            help="Arithmetic: 32-bit floats, as in the original, or 16-bit floats (faster; outputs differ by about "
+            "1 %).",
         ),
         click.option(
             "--resize-size",

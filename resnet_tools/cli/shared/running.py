@@ -42,7 +42,9 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
     """
     hidden = quiet or not sys.stderr.isatty()
     unreadable = 0
-    recent: deque[tuple[float, int]] = deque(maxlen=100)  # (seconds, position); images that an earlier run did must not count as speed
+    recent: deque[tuple[float, int]] = deque(
+        maxlen=100
+    )  # (seconds, position); images that an earlier run did must not count as speed
     with click.progressbar(
         length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=str
     ) as bar:
