@@ -129,6 +129,8 @@ def model_path(path: str | os.PathLike[str]) -> Path:
     if not os.path.exists(name):
         if name == DEMO:
             return DEMO_PATH
+        if name.endswith(".onnx"):  # no model of ours, there or not: who reads it says more
+            return Path(name)
         address = re.match(r"[a-z0-9+]+:/", name)
         problem = "this is an address; download the file" if address else "cannot be read: No such file or directory"
         raise CheckpointError(f"{name}: {problem}. {download_advice(name)}")
