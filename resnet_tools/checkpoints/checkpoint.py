@@ -1,14 +1,14 @@
-"""Path <-> model, class names and preprocessing, for every format, told apart by content and never by the name.
+"""Path <-> model, class names and preprocessing, for every format, recognised by its content and never by its name.
 
-- `.t7`: Lua Torch; holds no preprocessing. Of several nets in its tables one is chosen, see `net_weights`.
+- `.t7`: Lua Torch; holds no preprocessing. If its tables hold several nets, one is chosen; see `net_weights`.
 - `.pt`: ours, one dict of tensors and plain values: {"format": "resnet_tools", "version", "architecture", "classes",
   "preprocessing", "state_dict"}.
 - `.safetensors`: the weights, with the same description as JSON in the metadata under "resnet_tools"; without it, a
   state dict as in a `.pth`.
 - `.pth`: the weights of a residual net as torchvision names them, in whatever tables and under whatever prefix a
-  trainer keeps them (`net_weights`), with what the file says of them (`foreign`). A TorchScript archive too.
+  trainer keeps them (`net_weights`), with what the file says about them (`foreign`); also a TorchScript archive.
 
-Class names that a file does not hold are read from `NAME.classes.txt` beside it, one a line.
+Class names that a file does not hold are read from `NAME.classes.txt` beside it, one per line.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ class Checkpoint:
 
 
 def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None = None) -> Checkpoint:
-    """The net in a file of any of the formats above; without a path, or with `demo`, the small net of the package.
+    """The net in a file of any format above; without a path, or for `demo`, the small net of the package.
 
     weights: where in the file the net lies, if it holds several: `state_dict_ema`, `encoder_q`, `last`.
-    Warns, in one line, of what was chosen, taken off or left out, and of weights that are no finite numbers.
+    Warns in one line of what was chosen, stripped or left out, and of weights that are not finite.
     Raises: T7Error, ModuleError, RecognitionError or CheckpointError; the message begins with the path.
     """
     found = model_path(path)
@@ -102,9 +102,7 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
         checkpoint = replace(checkpoint, class_names=_classes_beside(found, checkpoint.architecture.num_classes))
     damaged = not_finite(checkpoint.model.state_dict())
     if damaged is not None:
-        _warn(
-            found, f"{damaged} holds numbers that are not finite (NaN or infinite), so what the net gives may be none"
-        )
+        _warn(found, f"{damaged} holds NaN or infinite numbers, so the outputs of the net may be NaN or infinite too")
     return checkpoint
 
 
@@ -114,10 +112,10 @@ load_model = load_checkpoint
 def require_classifier(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Raises: CheckpointError if the net has no classifier, and says why and what can be done with it."""
     if not checkpoint.architecture.num_classes:
-        reason = checkpoint.no_classifier or "no nn.Linear stands behind its features"
+        reason = checkpoint.no_classifier or "no nn.Linear follows its features"
         raise CheckpointError(
-            f"{os.fspath(path)}: the net has no classifier that can be used: {reason}. `resnet extract-features` and "
-            "`resnet train --retrain FILE --reset-classifier` take it"
+            f"{os.fspath(path)}: the net has no usable classifier: {reason}. `resnet extract-features` and "
+            "`resnet train --retrain FILE --reset-classifier` accept it"
         )
 
 
@@ -131,6 +129,8 @@ def model_path(path: str | os.PathLike[str]) -> Path:
     if not os.path.exists(name):
         if name == DEMO:
             return DEMO_PATH
+        if name.endswith(".onnx"):  # no model of ours, there or not: who reads it says more
+            return Path(name)
         address = re.match(r"[a-z0-9+]+:/", name)
         problem = "this is an address; download the file" if address else "cannot be read: No such file or directory"
         raise CheckpointError(f"{name}: {problem}. {download_advice(name)}")
@@ -149,14 +149,14 @@ def default_preprocessing(architecture: Architecture) -> Preprocessing:
 
 
 def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
-    """Write a checkpoint as `.pt` or `.safetensors`, by the ending of `path`; a whole file replaces an earlier one.
+    """Write a checkpoint as `.pt` or `.safetensors`, by the extension of `path`; only a whole file replaces one.
 
     extra: plain values that a .pt also holds, such as the recipe of its training; they do not change what is loaded.
-    Raises: CheckpointError if the ending is another or the file cannot be written.
+    Raises: CheckpointError for another extension, or if the file cannot be written.
     """
     target = Path(path)
     if target.suffix not in (".pt", ".safetensors"):
-        raise CheckpointError(f"{target}: the ending {target.suffix!r} names no format; it is .pt or .safetensors")
+        raise CheckpointError(f"{target}: the extension {target.suffix!r} names no format; it is .pt or .safetensors")
     try:
         with written_whole(target) as partial:
             write_model(checkpoint, partial, extra)
@@ -225,8 +225,8 @@ def _load_pt(path: Path, weights: str | None) -> Checkpoint:
         return _described(content, content.get("state_dict"), "pt")
     if isinstance(content, Mapping) and "modelFile" in content:
         name = str(content["modelFile"])
-        raise CheckpointError(f"it says where a training stands and holds no net; that is in {name!r:.80} beside it")
-    notes = ["a TorchScript archive: its weights are read, its code is not run"] if file.torchscript else []
+        raise CheckpointError(f"it holds the state of a training and no net; the net is in {name!r:.80} beside it")
+    notes = ["a TorchScript archive: its weights are read and its code is not run"] if file.torchscript else []
     return _foreign(path, content, "pth", weights, notes)
 
 
@@ -256,7 +256,7 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
     try:
         preprocessing = Preprocessing.from_dict(description.get("preprocessing", {}))
     except ValueError as error:
-        raise CheckpointError(f"its preprocessing is not possible: {error}") from error
+        raise CheckpointError(f"its preprocessing is invalid: {error}") from error
     model = load_resnet(architecture, float_state(checked_state(state)))
     return Checkpoint(model, architecture, class_names, preprocessing, file_format)
 
@@ -295,7 +295,7 @@ def _checked_classes(class_names: Any, count: int) -> list[str] | None:
 
 
 def names_beside(path: Path) -> Path:
-    """Where the class names are that a file does not hold."""
+    """The file of class names for a format that holds none."""
     return path.with_name(f"{path.stem}.classes.txt")
 
 
@@ -314,7 +314,7 @@ def _classes_beside(path: Path, count: int) -> list[str] | None:
 
 
 def description(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a file says of a net beside its weights, in plain values."""
+    """What a file says about a net besides its weights, as plain values."""
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -1,4 +1,4 @@
-"""Path of a checkpoint -> a file of another format that computes the same, proven before it is there: `convert`.
+"""Path of a checkpoint -> a file of another format, kept only if it computes the same: `convert`.
 
 =============  ==============================================================  ========  ===========================
 ending         content                                                         classes   weights
@@ -95,7 +95,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written, how near it comes to its source, and what the format could not hold."""
+    """What was written, how far its outputs are from the source's, and what the format could not hold."""
 
     path: Path
     comparison: Comparison
@@ -147,10 +147,10 @@ def convert(
 
 
 def _check(source: Path, target: Target, force: bool) -> None:
-    """What can be said before the net is loaded."""
+    """Everything that can be checked before the net is loaded."""
     path = target.path
     if target.ending not in ENDINGS:
-        raise ExportError(f"{path}: the ending {target.ending!r} names no format; it is one of {', '.join(ENDINGS)}")
+        raise ExportError(f"{path}: the extension {target.ending!r} names no format; it is one of {', '.join(ENDINGS)}")
     for asked_for, endings, reason in _OPTIONS:
         if asked_for(target) and target.ending not in endings:
             raise ExportError(f"{path}: {reason}")
@@ -228,7 +228,7 @@ def _keeps_extra(target: Target) -> bool:
 
 
 def _names_file(checkpoint: Checkpoint, path: Path, force: bool) -> Path | None:
-    """Where the class names go that the format does not hold; None if they need not be written."""
+    """Where to write class names that the format cannot hold; None if there is nothing to write."""
     beside = names_beside(path)
     if checkpoint.class_names is None or path.suffix not in NAMES_BESIDE:
         return None

@@ -167,7 +167,7 @@ def _preprocessing(config: Mapping[Any, Any], default: Preprocessing) -> tuple[P
             changes["pixel_max"] = 1.0
         found = replace(default, **changes)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        notes.append(f"its preprocessing is ignored, which is not possible here: {error}")
+        notes.append(f"its preprocessing is ignored because it is not possible here: {error}")
     interpolation = config.get("interpolation", "bicubic")
     if interpolation != "bicubic":
         notes.append(

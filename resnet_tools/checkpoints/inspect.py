@@ -1,6 +1,6 @@
 """Path -> what a file is: its kind, its tensors, the module tree and the net that is recognised in it.
 
-Whatever fails on the way to a net is told as the report's `problem`; what could be read is shown all the same.
+Whatever fails on the way to a net becomes the report's `problem`; what could be read is still shown.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TensorSummary:
 class Report:
     """What `resnet inspect` shows. `problem` says why there is no architecture; `text` is the tree, or the keys.
 
-    `zero_biases` are numbers that the original counts as parameters and that are left out.
+    `zero_biases` are left out, although the original counts them as parameters.
     """
 
     path: str
@@ -77,7 +77,7 @@ class Report:
 
 
 def inspect_file(path: str | os.PathLike[str], weights: str | None = None) -> Report:
-    """Everything that can be told of a file, even if no net is recognised in it.
+    """Everything that can be said about a file, even if no net is recognised in it.
 
     Raises: ResnetToolsError if the file cannot be read at all.
     """

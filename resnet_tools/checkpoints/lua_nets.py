@@ -1,4 +1,4 @@
-"""A Lua value -> the net in it, chosen and told if its tables hold several."""
+"""A Lua value -> the net in it, chosen, and reported, if its tables hold several."""
 
 from __future__ import annotations
 

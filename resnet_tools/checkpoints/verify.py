@@ -138,7 +138,7 @@ def _not_finite(net: str, logits: Tensor, images: Sequence[str]) -> str:
     if not rows:
         return ""
     named = ", ".join(images[row] for row in rows[:SHOWN]) + ", ..." * (len(rows) > SHOWN) if images else ""
-    return f"{net} gives numbers that are not finite for {len(rows)} of {len(logits)} images{': ' * bool(named)}{named}"
+    return f"{net} gives NaN or infinite numbers for {len(rows)} of {len(logits)} images{': ' * bool(named)}{named}"
 
 
 def tolerance_for(*paths: Path) -> float:

@@ -60,7 +60,7 @@ HEADER = ["path", "rank", "index", "label", "probability"]
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the results to this file, including images that cannot be read. "
-    "Without --json or --csv its ending selects the format: .json, .jsonl or .csv, otherwise text.",
+    "Without --json or --csv its extension selects the format: .json, .jsonl or .csv, otherwise text.",
 )
 @click.option(
     "--labels",

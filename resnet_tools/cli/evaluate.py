@@ -37,12 +37,12 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     does. For several models, print a Markdown table.
 
     DIR, or DIR/val, holds one folder of images per class. Folders are matched to the net's classes by name, or for
-    ImageNet's 1000 classes by sorted WordNet ID. If the net has no class names, the folders are its classes in byte
+    ImageNet's 1000 classes by sorted WordNet id. If the net has no class names, the folders are its classes in byte
     order. A folder that `resnet train` divided is divided in the same way: split.csv beside the MODEL, or in DIR, says
     which images are evaluated.
 
     Alternatively, DIR holds images and --labels gives their classes, in lines of `path,class`, of `NAME CLASS`, or of
-    one WordNet ID or class name without spaces per image. Numbers are the net's outputs, counted from 0. The
+    one WordNet id or class name without spaces per image. Numbers are the net's outputs, counted from 0. The
     numbers in ILSVRC2012_validation_ground_truth.txt (ILSVRC2012_IDs) follow another order, which --synsets gives.""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
@@ -54,7 +54,7 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--split", help="Subfolder of DIR to evaluate.  [default: val, or DIR itself]")
 @click.option("--labels", type=A_FILE, help="File with the class of each image.")
-@click.option("--synsets", type=A_FILE, help="File with all WordNet IDs: line N holds that of ILSVRC2012_ID N.")
+@click.option("--synsets", type=A_FILE, help="File with all WordNet ids: line N holds that of ILSVRC2012_ID N.")
 @click.option(
     "--class-names", type=A_FILE, help="File with the net's class names, one per line, as the folders are named."
 )

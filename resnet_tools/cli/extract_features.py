@@ -56,7 +56,7 @@ STOPPED = "Stopped. Finished rows are kept; give the same command again to conti
     type=click.Path(dir_okay=False),
     default="features.pt",
     show_default=True,
-    help="Output file; its ending selects the format: .pt .npy .npz .safetensors .parquet .csv .h5 .t7",
+    help="Output file; its extension selects the format: .pt .npy .npz .safetensors .parquet .csv .h5 .t7",
 )
 @click.option(
     "--shard-size",

@@ -27,7 +27,7 @@ ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
     type=click.Path(dir_okay=False, path_type=Path),
     default="training.png",
     show_default=True,
-    help="File to write; its ending, .png or .svg, selects the format.",
+    help="File to write; its extension, .png or .svg, selects the format.",
 )
 def command(runs: tuple[Path, ...], output: Path) -> int:
     from resnet_tools.history.plotting import check_plotting, plot_histories

@@ -35,7 +35,7 @@ Crop = Literal["sized", "padded", "center"]
 Matrix = NDArray[np.float64]
 
 GRAY = np.array([0.299, 0.587, 0.114])
-# The principal components of ImageNet's colours (columns: a component each) and their variances, as Lighting has them.
+# The principal components of ImageNet's colours (one component per column) and their variances, as Lighting has them.
 PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 SIZED_ATTEMPTS = 10
@@ -43,7 +43,7 @@ SIZED_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for a training image.
+    """What is drawn at random for a training image.
 
     crop: `sized` is a part of the image with `min_area` to all of its area, scaled to crop_px (RandomSizedCrop);
     `padded` is a crop of the scaled, normalised image with `padding_px` zeros around (RandomCrop); `center` draws
@@ -97,12 +97,13 @@ def augmented(
     `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. Raises ImageError.
     """
     pixels, crop = pixels_of(image, preprocessing.exif_orientation), preprocessing.crop_px
+    # The order of these draws is the original's; so the same generator gives the same view.
     (top, left, height, width), (h, w) = _drawn_part(pixels.shape, preprocessing, augmentation, generator)
     colours = _drawn_colours(augmentation, generator)
     mirrored = augmentation.flip and generator.uniform(0, 1) < 0.5
     y, x = _drawn_start(h, w, crop, augmentation, generator)
     if mirrored and augmentation.crop == "padded":
-        x = w - crop - x  # it was drawn for the mirrored image
+        x = w - crop - x  # the original crops the image that is already mirrored
     (rows, to_rows), (columns, to_columns) = _overlap(y, crop, h), _overlap(x, crop, w)
     box = pixels[top : top + height, left : left + width]
     if colours is None and augmentation.crop != "sized":  # few sizes: the sums that scale and normalise are kept
@@ -110,6 +111,7 @@ def augmented(
     else:
         scaled = resample(box, (h, w), [rows], [columns], mirrored=mirrored)
         seen = _recoloured(scaled, white_of(pixels), colours or Colours([], np.zeros(3)), preprocessing)
+    # RandomCrop may reach beyond the image: there the view stays 0, as the padding is added after normalisation.
     if seen.shape[1:] == (crop, crop):
         return seen
     view = seen.new_zeros(3, crop, crop)
@@ -140,7 +142,7 @@ def sized_box(
     for _ in range(SIZED_ATTEMPTS):
         area = generator.uniform(min_area, 1) * (height * width)
         aspect = generator.uniform(3 / 4, 4 / 3)
-        # At least a pixel: the original stops at images so small that a side is rounded to none.
+        # At least one pixel: the original fails on images so small that a side rounds to zero.
         w = max(1, math.floor(math.sqrt(area * aspect) + 0.5))
         h = max(1, math.floor(math.sqrt(area / aspect) + 0.5))
         if generator.uniform(0, 1) < 0.5:
@@ -155,7 +157,7 @@ def sized_box(
 def _drawn_start(
     h: int, w: int, crop_px: int, augmentation: Augmentation, generator: np.random.Generator
 ) -> tuple[int, int]:
-    """Where the crop starts in the scaled image, (y, x). RandomCrop also takes what lies in the padding around it."""
+    """Where the crop starts in the scaled image, (y, x); RandomCrop may start in the padding around it."""
     if augmentation.crop != "padded":
         return center_crop_offset(h, crop_px), center_crop_offset(w, crop_px)
     padding_px = augmentation.padding_px
@@ -169,7 +171,7 @@ def _drawn_start(
 
 
 def _overlap(start: int, length: int, side: int) -> tuple[range, slice]:
-    """The pixels of a side that lie in start ... start + length, and where they lie there."""
+    """The pixels of a side within start ... start + length, and their place in that range."""
     first, last = max(start, 0), min(start + length, side)
     return range(first, last), slice(first - start, last - start)
 

@@ -194,7 +194,7 @@ def _check_balance(findings: DataFindings) -> None:
 def _summarise(findings: DataFindings) -> None:
     for pairs, found, what in (
         (findings.shared, findings.warnings, "val/ are also in train/: the validation error will be too low"),
-        (findings.repeated, findings.notes, "train/ are there more than once"),
+        (findings.repeated, findings.notes, "train/ occur more than once"),
     ):
         if pairs:
             found.append(f"{len(pairs)} images of {what}: {listed([f'{one} = {other}' for one, other in pairs])}")
@@ -274,7 +274,7 @@ def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[S
         step *= 2
     if step > 1:
         findings.notes.append(
-            f"one in {step} images of val/ was looked for in train/; `resnet check-data` looks for all"
+            f"only one in {step} images of val/ was searched for in train/; `resnet check-data` compares all"
         )
     return in_train.tolist(), in_val.tolist()
 

@@ -1,4 +1,4 @@
-"""The name and the place of a data set -> its training and validation samples.
+"""Name and path of a data set -> its training and validation samples.
 
 `imagenet` is any folder of class folders, with train/ and val/ or to be split, or lists of images. `cifar10` and
 `cifar100` are the published files, or the `cifar10.t7` that the original made of them: a table of train and val, each

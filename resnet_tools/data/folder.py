@@ -97,7 +97,7 @@ def _is_class(path: str, train: str) -> bool:
 def find_folder(path: str, split: str, class_names: Sequence[str] | None = None) -> Samples:
     """The images below PATH/SPLIT and their classes, numbered as in `class_names` (as in train/ if None).
 
-    Warns of classes without images in val/. Raises DataError that says what is missing, and what was found instead.
+    Warns of classes without images in val/. Raises: DataError saying what is missing and what was found instead.
     """
     if class_names is None:
         class_names = find_classes(path)

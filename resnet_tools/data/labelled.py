@@ -1,7 +1,7 @@
 """A folder with class directories, or images with a file of labels -> samples in the numbering of a net's outputs.
 
 The net's classes decide: directories (or the classes in a file of labels) are matched to their names; for nets of
-ImageNet's 1000 classes also by WordNet id, as the outputs are in the order of the sorted ids. Where nothing names the
+ImageNet's 1000 classes also by WordNet id, as the outputs are in the order of the sorted ids. If nothing names the
 outputs, the directory names in byte order are the classes, as in the original: those of `train/` beside `val/` if it
 is there, else those of the folder itself, if there is one for each output.
 """
@@ -28,7 +28,7 @@ SPLIT = "val"
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a net: how many, and their names in order if the checkpoint or the user says them."""
+    """The outputs of a net: how many, and their names in order if the checkpoint or the user gives them."""
 
     count: int
     names: Sequence[str] | None = None
@@ -102,7 +102,7 @@ def _trained(part: Path) -> list[str]:
 
 
 def _directories(folder: Path) -> list[str]:
-    """The names of the class directories in byte order, as the original sorts them; hidden ones are none."""
+    """The names of the class directories in byte order, as the original sorts them; hidden ones do not count."""
     return sorted(map(os.path.basename, subfolders(os.fspath(folder))), key=os.fsencode)
 
 
@@ -124,6 +124,7 @@ def _numbered(
     found: Sequence[str], outputs: Outputs, trained: Sequence[str], where: Path
 ) -> tuple[dict[str, int], list[str]]:
     """The output of each class that was found, and the names of all outputs."""
+    # From the surest evidence to the weakest: names, WordNet ids, numbers; only then the byte order of folders.
     names = output_names(outputs.names, outputs.count)
     by_name = _by_name(names, found)
     if len(by_name) == len(found):
@@ -175,7 +176,7 @@ def _wordnet_ids(found: Sequence[str], trained: Sequence[str], where: Path) -> S
     if len(ids) != len(imagenet_labels()) or not all(WORDNET_ID.fullmatch(name) for name in ids):
         raise DataError(
             f"{where}: has {len(found)} WordNet ids; which of the 1000 outputs they are is known from all 1000 only: "
-            "give --synsets FILE with one id a line, or have train/ with a folder for each beside it"
+            "give --synsets FILE with one id per line, or have train/ with a folder for each beside it"
         )
     return ids
 
@@ -190,7 +191,7 @@ def _sorted_classes(found: Sequence[str], count: int, trained: Sequence[str], wh
         return found
     raise DataError(
         f"{where}: has {len(found)} classes ({listed(found)}), the net has {count} outputs without names. Give "
-        "--class-names FILE with one name a line in the order of the outputs, or put it beside the model as "
+        "--class-names FILE with one name per line in the order of the outputs, or put it beside the model as "
         "NAME.classes.txt"
     )
 
@@ -199,7 +200,7 @@ def _mismatch(found: Sequence[str], names: Sequence[str], matched: dict[str, int
     unknown = [name for name in found if name not in matched]
     unused = [name for number, name in enumerate(names) if number not in matched.values()]
     rest = f"; without images are its classes {listed(unused)}" if unused else ""
-    return f"{where}: {listed(unknown)} name no class of the net, or several{rest}"
+    return f"{where}: {listed(unknown)} match no class of the net, or several{rest}"
 
 
 def _warn_of_missing(names: Sequence[str], used: set[int], where: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a data set is to everything that uses one: images, their classes, and the names of the classes."""
+"""A data set as everything else sees it: images, their classes, and the class names."""
 
 from __future__ import annotations
 

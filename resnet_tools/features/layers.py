@@ -1,4 +1,4 @@
-"""Images -> what a layer of the net gives for them, one row an image.
+"""Images -> the output of a layer of the net, one row per image.
 
 Shapes: N images, H x W pixels; D features, or C channels at h x w positions.
 """
@@ -23,7 +23,7 @@ Pool = Literal["avg", "none"]
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """What a row is: the output of `layer`, `avg` pooled over positions or not, perhaps of length 1."""
+    """What a row is: the output of `layer`, averaged over positions (pool `avg`) or not, scaled to length 1 or not."""
 
     layer: str = DEFAULT_LAYER
     pool: Pool = "avg"
@@ -60,7 +60,7 @@ def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
 def features_of(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
     """(N, 3, H, W) -> (N, D), or (N, C, h, w) without pooling, float32 on the CPU; (N, 10, 3, H, W): mean of the crops.
 
-    Raises: ResnetToolsError if the memory does not suffice.
+    Raises: ResnetToolsError if there is not enough memory.
     """
     with memory_errors(len(images)):
         if images.ndim == 5:  # one crop of each image at a time: ten times the images would need ten times the memory
@@ -82,14 +82,14 @@ def _pooled(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
 
 
 class _LayerDone(Exception):
-    """The output that was asked for is there; what follows need not be computed."""
+    """The requested output has been computed; the layers after it are skipped."""
 
 
 def _output_of(model: ResNet, layer: str, images: Tensor) -> Tensor:
     outputs: list[Tensor] = []
 
     def stop(_: nn.Module, __: Any, output: Tensor) -> None:
-        outputs.append(output.clone())  # the ReLU behind it works in place
+        outputs.append(output.clone())  # the ReLU after it works in place
         raise _LayerDone
 
     hook = model.get_submodule(layer).register_forward_hook(stop)
@@ -102,5 +102,5 @@ def _output_of(model: ResNet, layer: str, images: Tensor) -> Tensor:
 
 
 def may_fold(layer: str) -> bool:
-    """Whether the layer's output is the same with batch norms folded: not so for a convolution's, which they change."""
+    """Whether folding batch norms keeps the layer's output; it changes that of a convolution."""
     return layer in (DEFAULT_LAYER, "avgpool", "norm", "fc") or re.fullmatch(r"layer\d+(\.\d+)?", layer) is not None

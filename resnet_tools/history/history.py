@@ -42,7 +42,7 @@ COLUMNS = tuple(field.name for field in fields(Epoch))
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:
-    """Write all epochs, replacing an earlier file in one go. Raises: OSError."""
+    """Write all epochs, replacing an earlier file at once. Raises: OSError."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

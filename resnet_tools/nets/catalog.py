@@ -39,7 +39,7 @@ def architecture(
 
     depth: 18, 34, 50, 101, 152 or 200 for `imagenet`; 6 n + 2 for `cifar10` and `cifar100`.
     net_type: `resnet` (post-activation) or `preresnet` (pre-activation).
-    shortcut_type: `B` for imagenet and `A` for CIFAR if not given.
+    shortcut_type: `B` for imagenet and `A` for CIFAR by default.
     Raises: ResnetToolsError if there is no such net.
     """
     if net_type not in ("resnet", "preresnet"):

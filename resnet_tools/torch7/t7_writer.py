@@ -11,7 +11,7 @@ other arrays, T7Tensor without one     tensor with a storage of its own, of the 
 LuaFunction                            function
 =====================================  =====================================================================
 
-An object that is met twice is written once and then referred to, so what is shared and what is a cycle stays so. As in
+An object that occurs twice is written once and then referred to, so sharing and cycles survive. As in
 Lua, a table has no entry whose value is nil. An object of class version 0 gets the record from before class versions.
 Objects are numbered as they begin, as Torch7 does: what Torch7 wrote and `read_t7` read becomes the same bytes.
 Source: torch7 File.lua, generic/Storage.c, generic/Tensor.c, lib/TH/THDiskFile.c at 814ea4a.
@@ -48,12 +48,12 @@ _CPU_TENSORS = {dtype: name for name, dtype in DTYPES[8].items() if name.endswit
 
 
 def save_t7(value: object, path: str | os.PathLike[str], *, ascii: bool = False, long_bytes: int = 8) -> None:
-    """Write a Lua value as a .t7 file. A whole file replaces an earlier one; after an error the earlier one is there.
+    """Write a Lua value as a .t7 file. Only a complete file replaces an earlier one.
 
     `value` may hold views of the very file that is replaced. `long_bytes` is 4 for a Torch on a 32-bit machine.
 
-    Raises: T7Error if the file cannot be written, or if something in the value has no form in it; the message says
-    where that is.
+    Raises: T7Error if the file cannot be written, or if a part of the value has no form in Lua; the message
+    says which.
     """
     name = os.fsdecode(path)
     target = os.path.realpath(name)  # a link stays a link
@@ -76,7 +76,7 @@ def save_t7(value: object, path: str | os.PathLike[str], *, ascii: bool = False,
 
 
 def write_t7(value: object, file: IO[bytes], *, ascii: bool = False, long_bytes: int = 8) -> None:
-    """Write a Lua value into a binary file object, at its position and without seeking.
+    """Write a Lua value to a binary file object at its current position, without seeking.
 
     Raises: T7Error as `save_t7` does, when a part is already written; what `file.write` raises.
     """
@@ -86,7 +86,7 @@ def write_t7(value: object, file: IO[bytes], *, ascii: bool = False, long_bytes:
 
 
 class _Writer:
-    """Writes objects one at a time. Depth costs no recursion: what is in an object is an iterator on a stack."""
+    """Writes objects one at a time. Depth costs no recursion: the children of an object are an iterator on a stack."""
 
     def __init__(self, out: BinaryOutput) -> None:
         self.out = out
@@ -101,6 +101,7 @@ class _Writer:
             if child is None:
                 unfinished.pop()
                 continue
+            # The path to what is being written, for messages: one entry per level of nesting.
             self.places[len(unfinished) - 1 :] = [child[:2]]
             try:
                 children = self.begin(child[2])
@@ -120,7 +121,7 @@ class _Writer:
         raise self.error(f"a {type(value).__module__}.{type(value).__qualname__} has no form in a .t7 file")
 
     def begin_indexed(self, tag: int, value: object = None) -> bool:
-        """Write what an object begins with; False if it was written before and that is all. None is never the same."""
+        """Write the start of an object; False if it was written before, so that this is all. None is never shared."""
         index, _ = self.written.get(id(value), (self.count + 1, None))
         self.out.put_numbers("i", tag)
         self.out.put_numbers("i", index)
@@ -275,7 +276,7 @@ class _Writer:
         self.out.put_elements(self.chunks(np.asarray(value), DTYPES[self.out.long_bytes][name]))
 
     def chunks(self, array: Array, dtype: np.dtype[Any]) -> Iterator[Array]:
-        """The elements in order, as contiguous arrays of `dtype`; nothing is copied that already is one."""
+        """The elements in order, as contiguous arrays of `dtype`, copied only if necessary."""
         flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
         for start in range(0, array.size, _CHUNK):
             chunk = flat[start : start + _CHUNK]
@@ -308,7 +309,7 @@ class _Writer:
 
 
 def _label(key: object) -> str:
-    """A key as it is written in Python; of what has no such form, the type."""
+    """A key as Python writes it, or its type if it has no such form."""
     if isinstance(key, str | bytes):
         return f'"{key[:100] if isinstance(key, str) else key[:100].decode(errors="backslashreplace")}"'
     plain = isinstance(key, float) or (isinstance(key, int) and -_EXACT <= key <= _EXACT)

@@ -1,4 +1,4 @@
-"""What `resnet train` is asked to do: every option of the command, with its type.
+"""The options of `resnet train`, with their types.
 
 None stands for an option that was not given. Only `start` and `setup` read these; the rest of the training gets what
 it uses. Nothing heavy is imported here, so that a wrong option is reported at once.

@@ -513,5 +513,5 @@ def test_files_that_are_left_out_of_a_folder_are_counted(tmp_path):
         shutil.copy(BAG, tmp_path / name)
     done = resnet("classify", "demo", tmp_path)
     assert done.returncode == 0
-    expected = "3 files whose endings are not those of images: .txt (2), .heic (1)."
+    expected = "3 files without an image extension: .txt (2), .heic (1)."
     assert done.stderr == f"Left out: {expected}\n"

@@ -143,7 +143,7 @@ def test_the_same_image_twice_is_a_note_and_in_two_classes_a_warning(tmp_path):
     assert report.repeated == [(again, first), (other, first)]
     assert report.warnings == [f"{other} and {first} are the same image in two classes"]
     assert report.notes == [
-        f"2 images of train/ are there more than once: {again} = {first}, {other} = {first}",
+        f"2 images of train/ occur more than once: {again} = {first}, {other} = {first}",
     ]
 
 
@@ -219,7 +219,7 @@ def test_of_very_many_files_of_equal_sizes_a_part_is_compared(tmp_path, monkeypa
     report = checked(tmp_path, decode=False)
     # 12 + 12 files are more than 8; of every second 6 + 6, of every fourth 3 + 3
     assert len(report.shared) == 3
-    assert report.notes == ["one in 4 images of val/ was looked for in train/; `resnet check-data` looks for all"]
+    assert report.notes == ["only one in 4 images of val/ was searched for in train/; `resnet check-data` compares all"]
 
 
 def test_one_size_for_all_files_does_not_keep_the_quick_check_busy(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ CLASSES = (DEMO_PATH.with_name("fashion-resnet-18.classes.txt")).read_text().spl
 
 @pytest.fixture(scope="session")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with val/, 20 images a class."""
+    """A folder with val/, 20 images per class."""
     folder = tmp_path_factory.mktemp("fashion")
     with zipfile.ZipFile(FILES / "fashion-val-200.zip") as archive:
         archive.extractall(folder)
@@ -45,7 +45,7 @@ def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def few(fashion: Path, tmp_path: Path) -> Path:
-    """The same with three images a class, to be changed by a test."""
+    """The same with three images per class, to be changed by a test."""
     for folder in sorted((fashion / "val").iterdir()):
         (tmp_path / "few" / folder.name).mkdir(parents=True)
         for path in sorted(folder.iterdir())[:3]:
@@ -299,12 +299,12 @@ def test_one_class_of_ten_and_a_net_of_three_classes(few, tmp_path, capsys):
     [
         ("no model", 2, "nothing.t7: no such model file"),
         ("no data", 2, "does not exist"),
-        ("another class", 1, "hat name no class of the net, or several"),
+        ("another class", 1, "hat match no class of the net, or several"),
         ("no folders", 1, "has no class folders"),
         ("no images", 1, "holds no images"),
         ("no split", 1, "--split says which part"),
         ("two forms", 2, "--json and --csv exclude each other"),
-        ("report in a file", 1, "no folder for a report can be made there"),
+        ("report in a file", 1, "a folder for the report cannot be made there"),
     ],
 )
 def test_bad_input_is_named(change, code, message, few, capsys):

@@ -244,7 +244,7 @@ def test_of_a_thousand_classes_the_worst_are_drawn_and_all_are_listed(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="no folder for a report can be made there"):
+    with pytest.raises(DataError, match="a folder for the report cannot be made there"):
         begin_report(tmp_path / "file")
     found = evaluation([(0, 0, 0, 0.5)], ["a"])
     (tmp_path / "report" / "summary.json").mkdir(parents=True)

@@ -426,7 +426,7 @@ def test_two_processes_write_the_same_file_as_one(folder):
 def test_processes_with_different_files_are_refused():
     other = Processes(1, 2, gather=lambda value: [value, "another list"])
     job = Extraction(load_checkpoint().model, FeatureKind(), Loading(IMAGENET), {}, processes=other)
-    with pytest.raises(FeatureError, match="differ in their files or options"):
+    with pytest.raises(FeatureError, match="have different files or options"):
         job.run(PHOTOS, Path("features.pt"), None, lambda *_: None)
 
 

@@ -106,7 +106,7 @@ def test_many_runs_have_colours_of_their_own(tmp_path):
             "no/folder.png: cannot be written: No such file or directory\n",
         ),
         ([str(FILES / "README.md")], 1, "README.md: holds no figures of an epoch"),
-        ([str(FILES)], 1, "history.csv: is not there"),
+        ([str(FILES)], 1, "history.csv: does not exist"),
     ],
 )
 def test_bad_input_is_named(arguments, code, message, tmp_path, monkeypatch, capsys):

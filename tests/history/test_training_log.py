@@ -42,7 +42,7 @@ def test_a_log_that_unpacks_to_more_than_any_log_is_refused_early(tmp_path, monk
     monkeypatch.setattr(training_log, "MAX_LOG_BYTES", 1 << 22)
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(1 << 26)))
     (tmp_path / "cut.gz").write_bytes((FILES / "original-training.2.log.gz").read_bytes()[:-20])
-    with pytest.raises(HistoryError, match=r"bomb\.gz: more than 4 MiB; no training log is as large"):
+    with pytest.raises(HistoryError, match=r"bomb\.gz: more than 4 MiB; no training log is that large"):
         read_training_log(tmp_path / "bomb.gz")
     with pytest.raises(HistoryError, match=r"cut\.gz: cannot be decompressed"):
         read_training_log(tmp_path / "cut.gz")

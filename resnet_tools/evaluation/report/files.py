@@ -32,7 +32,7 @@ from resnet_tools.history.plotting import check_plotting, font_file, plot_confus
 from resnet_tools.text import csv_cell
 from resnet_tools.writing import written_whole
 
-ALL_CLASSES, WORST_CLASSES = 100, 50  # draw all if there are at most so many, else the worst so many
+ALL_CLASSES, WORST_CLASSES = 100, 50  # up to so many classes are all drawn; of more, so many of the worst
 OTHER = "(other)"
 
 
@@ -42,7 +42,7 @@ def begin_report(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: no folder for a report can be made there ({error.strerror})") from error
+        raise DataError(f"{folder}: a folder for the report cannot be made there ({error.strerror})") from error
 
 
 def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
