@@ -13,8 +13,8 @@ from resnet_tools.compute.launcher import run_processes
 from resnet_tools.errors import TrainingError
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.compute_config import ComputeConfig
+from resnet_tools.training.counts import check_loss
 from resnet_tools.training.optimizer import freeze
-from resnet_tools.training.step import check_loss
 from tests.support.small_nets import CPU, small_net, small_train_step, some_images, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,7 +78,7 @@ def test_other_precisions_learn_the_same_way(precision):
     losses = []
     for train_step in (exact, rough):
         train_step.train_mode()
-        losses.append(train_step.backward(images, targets, 8, last=True).loss)
+        losses.append(train_step.backward(images, targets, 8, last=True).read().loss)
         train_step.update()
     assert losses[1] == pytest.approx(losses[0], rel=1e-5 if precision == "single" else 0.05)
     assert rough.model.conv1.weight.dtype == torch.float32
@@ -101,7 +101,7 @@ with joined_processes() as processes:
         images, targets = some_images(15, seed)
         mine = slice(0, 8) if processes.rank == 0 else slice(8, 15)
         train_step.train_mode()
-        counts = train_step.backward(images[mine], targets[mine], 15, last=True)
+        counts = train_step.backward(images[mine], targets[mine], 15, last=True).read()
         train_step.update()
         total = sum(part.loss_sum for part in processes.gather(counts))
     if processes.rank == 0:
@@ -116,7 +116,7 @@ def test_two_processes_take_the_steps_of_one(capfd):
     train_step = small_train_step(freeze_bn=True)
     for seed in range(3):
         train_step.train_mode()
-        counts = train_step.backward(*some_images(15, seed), 15, last=True)
+        counts = train_step.backward(*some_images(15, seed), 15, last=True).read()
         train_step.update()
     assert loss == pytest.approx(counts.loss_sum, rel=1e-10)
     assert norm == pytest.approx(float(weights(train_step).norm()), rel=1e-12)
