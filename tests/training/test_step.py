@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from resnet_tools.compute.launcher import run_processes
-from resnet_tools.errors import TrainingError
+from resnet_tools.errors import DeviceMemoryError, TrainingError
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.compute_config import ComputeConfig
-from resnet_tools.training.counts import check_loss
+from resnet_tools.training.counts import check_loss, read_counts
 from resnet_tools.training.optimizer import freeze
 from tests.support.small_nets import CPU, small_net, small_train_step, some_images, weights
 
@@ -120,3 +120,48 @@ def test_two_processes_take_the_steps_of_one(capfd):
         train_step.update()
     assert loss == pytest.approx(counts.loss_sum, rel=1e-10)
     assert norm == pytest.approx(float(weights(train_step).norm()), rel=1e-12)
+
+
+def test_frozen_batch_norms_get_no_gradient():
+    model = small_net()
+    freeze(model, 0, norms=True)
+    train_step = small_train_step(model, freeze_bn=True)
+    train_step.train_mode()
+    train_step.backward(*some_images(6), 6, last=True)
+    without = {name for name, parameter in train_step.model.named_parameters() if parameter.grad is None}
+    assert without == {name for name, _ in train_step.model.named_parameters() if "bn" in name}
+
+
+def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
+    """A GPU is waited for when a number is asked of a tensor."""
+    train_step = small_train_step(config=ComputeConfig(CPU, "single"), ema=0.9, label_smoothing=0.1)
+    asked = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+        whole = getattr(torch.Tensor, name)
+
+        def noted(self, *arguments, whole=whole, name=name):
+            asked.append(name)
+            return whole(self, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, noted)
+    images, targets = some_images(8)
+    counts = []
+    for _ in range(3):
+        train_step.train_mode()
+        counts.append(train_step.backward(images, targets, 8, last=True))
+        train_step.update()
+    assert asked == []
+    read = read_counts(counts)
+    assert asked == ["tolist"]
+    assert [count.images for count in read] == [8, 8, 8]
+    assert read[2].loss < read[0].loss
+
+
+def test_a_net_without_room_on_the_device_is_said(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model = small_net()
+    monkeypatch.setattr(model, "to", full)
+    with pytest.raises(DeviceMemoryError, match="not enough memory for the net"):
+        small_train_step(model)
