@@ -81,6 +81,7 @@ INSIDE = {
     "compute": ["inference", "device", "processes", "rendezvous", "launcher", "job", "cpus"],
     "data": [
         "datasets",
+        "custom",
         "checking",
         "findings",
         "labelled",

@@ -38,7 +38,8 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
     DIR, or DIR/val, holds one folder of images per class. Folders are matched to the net's classes by name, or for
     ImageNet's 1000 classes by sorted WordNet id. If the net has no class names, the folders are its classes in byte
-    order.
+    order. A folder that `resnet train` divided is divided in the same way: split.csv beside the MODEL, or in DIR, says
+    which images are evaluated.
 
     Alternatively, DIR holds images and --labels gives their classes, in lines of `path,class`, of `NAME CLASS`, or of
     one WordNet id or class name without spaces per image. Numbers are the net's outputs, counted from 0. The
@@ -105,17 +106,23 @@ def _summaries(
         yield _evaluate(model, report, options, inference, samples_of, ready, processes)
 
 
-def _samples_of(options: EvaluateOptions) -> Callable[[Checkpoint], Samples]:
+def _samples_of(options: EvaluateOptions) -> Callable[[Checkpoint, str], Samples]:
     """A function net -> samples with their targets: the same label may be another output in another net."""
     from resnet_tools.data.labelled import Outputs, labelled_samples
     from resnet_tools.data.labels import read_labels
+    from resnet_tools.data.splits import stored_split
 
     names = None if options.class_names is None else read_labels(options.class_names)
 
-    def samples_of(checkpoint: Checkpoint) -> Samples:
+    def samples_of(checkpoint: Checkpoint, model: str) -> Samples:
         outputs = Outputs(checkpoint.architecture.num_classes, names or checkpoint.class_names)
         return labelled_samples(
-            options.data, outputs, split=options.split, labels=options.labels, synsets=options.synsets
+            options.data,
+            outputs,
+            split=options.split,
+            labels=options.labels,
+            synsets=options.synsets,
+            stored=stored_split(options.data, Path(model)),
         )
 
     return samples_of
@@ -126,7 +133,7 @@ def _evaluate(
     report: Path | None,
     options: EvaluateOptions,
     inference: Inference,
-    samples_of: Callable[[Checkpoint], Samples],
+    samples_of: Callable[[Checkpoint, str], Samples],
     ready: Callable[[ResNet], ResNet],
     processes: Processes,
 ) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def _evaluate(
         begin_report(report)
     checkpoint = load_checkpoint(model, weights=options.weights)
     require_classifier(checkpoint, model)
-    samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
+    samples, loading = samples_of(checkpoint, model), inference.loading(checkpoint.preprocessing)
     own_images = -(-len(samples) // processes.count)
     with progress_bar(own_images, "evaluate", quiet=options.quiet or processes.rank > 0) as progress:
         evaluation = evaluate(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,12 +27,17 @@ from resnet_tools.training.options import TrainOptions
 if TYPE_CHECKING:
     from resnet_tools.compute.processes import Processes
     from resnet_tools.data.samples import Samples
+    from resnet_tools.data.splits import SplitRow
     from resnet_tools.training.compute_config import ComputeConfig
     from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
 
 MAX_DECODED = (
     2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+)
+
+SMALL_IMAGES = (
+    "Most images are 64 pixels or smaller: a net for small images suits them and is quick (--arch cifar10-resnet-20)"
 )
 
 
@@ -40,9 +47,10 @@ MAX_DECODED = (
     short_help="Fine-tune a net, or train a new one.",
     help="""Fine-tune a net on a folder of images, or train a new one.
 
-    --data holds train/LABEL/IMAGE and val/LABEL/IMAGE. After each epoch, model_E.pt, optimState_E.pt, latest.pt,
-    history.csv and, if it is the best so far, model_best.pt are written to --save. Ctrl-C saves and stops; --resume
-    continues. On several machines: torchrun ... -m resnet_tools train ...""",
+    --data holds train/LABEL/IMAGE and val/LABEL/IMAGE, or LABEL/IMAGE, of which a part is kept for validation. After
+    each epoch, model_E.pt, optimState_E.pt, latest.pt, history.csv and, if it is the best so far, model_best.pt are
+    written to --save. Ctrl-C saves and stops; --resume continues. On several machines: torchrun ... -m resnet_tools
+    train ...""",
 )
 @train_options
 def command(**values: Any) -> int:
@@ -55,7 +63,8 @@ def command(**values: Any) -> int:
     with quick_imports():
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.processes import joined_processes, own_device
-        from resnet_tools.data.datasets import read_dataset
+        from resnet_tools.data.datasets import dataset_kind, read_split_dataset
+        from resnet_tools.data.splits import SPLIT_FILE, Splitting
         from resnet_tools.training.setup import held_folder, held_to_resume, run_data, set_up_compute
         from resnet_tools.training.start import dataset_of, find_start
     device = find_device(own_device(options.device))
@@ -66,14 +75,19 @@ def command(**values: Any) -> int:
         held_folder(options, processes),
     ):
         dataset = dataset_of(options)
-        train, val = read_dataset(dataset, options.data)
+        stored = Path(options.resume, SPLIT_FILE) if options.resume else None
+        splitting = Splitting(options.val_fraction, options.manual_seed or 0, stored)
+        train, val, split = read_split_dataset(dataset, options.data, splitting, options.train_list, options.val_list)
         _check_data(train, val, options, processes)
         with held_to_resume(options, processes):
-            start = find_start(options, dataset, train)
+            start = find_start(options, dataset_kind(dataset), train)
         config = set_up_compute(options, start, device, processes)
-        sizes = changed_preprocessing(start.checkpoint.preprocessing, options.resize_size, options.crop_size)
+        changes = options.resize_size, options.crop_size, options.exif_orientation
+        sizes = changed_preprocessing(start.checkpoint.preprocessing, *changes)
         data = run_data(options, start, train, val, sizes, config)
-        return (_test if options.test_only else _train)(options, start, data, config)
+        if options.test_only:
+            return _test(options, start, data, config)
+        return _train(options, start, data, config, split)
 
 
 def _in_job(n_gpu: int) -> bool:
@@ -109,10 +123,13 @@ def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: 
     """Check the data set before training, in the first process. Raises: DataError with all that is wrong."""
     from resnet_tools.cli.shared.running import progress_bar
     from resnet_tools.data.checking import check_samples
+    from resnet_tools.data.datasets import mostly_small
     from resnet_tools.errors import DataError
 
     if processes.rank > 0 or not options.check:
         return
+    if not options.chooses_net and mostly_small(train):
+        click.echo(SMALL_IMAGES, err=True)
     decode = len(train) + len(val) <= MAX_DECODED
     with progress_bar(len(train) + len(val), "check", quiet=options.quiet) as progress:
         findings = check_samples(train, val, decode=decode, progress=lambda images, _: progress(images, []))
@@ -121,6 +138,12 @@ def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: 
     if findings.errors and options.on_error == "fail":
         advice = "Fix these errors, or give --on-error skip to leave out images that cannot be read"
         raise DataError("\n".join([*findings.errors, advice]))
+
+
+def _say_split(split: Sequence[SplitRow] | None, folder: Path) -> None:
+    if split is not None:
+        count = sum(row.split == "val" for row in split)
+        click.echo(f"{count} of {len(split)} images are for validation; {folder / 'split.csv'} says which", err=True)
 
 
 def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:
@@ -141,7 +164,11 @@ def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeCon
     return 0
 
 
-def _train(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:
+def _train(
+    options: TrainOptions, start: Start, data: RunData, config: ComputeConfig, split: Sequence[SplitRow] | None
+) -> int:
+    """split: which image is for what, if that was decided here."""
+    from resnet_tools.data.splits import keep_split
     from resnet_tools.training.recipe import recipe_line
     from resnet_tools.training.run import RunStopped
     from resnet_tools.training.setup import build_run
@@ -150,6 +177,9 @@ def _train(options: TrainOptions, start: Start, data: RunData, config: ComputeCo
     print_lines((recipe_line(start.state.recipe), *start.lines) if first else ())
     with stop_requests() as stop_signal:
         run = build_run(options, start, data, config, stop_signal)
+        if first:
+            keep_split(options.save_folder, split)
+            _say_split(split if not options.resume else None, options.save_folder)
         show = event_printer(options, first=first)
         try:
             for event in run.train():

@@ -47,7 +47,6 @@ class Loading:
     preprocessing: Preprocessing
     batch_size: int = 8
     ten_crop: bool = False
-    exif: bool = False
     workers: int = 2
 
 
@@ -139,9 +138,7 @@ def classify(
 
 def loaded_batches(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:
     """The images of `sources`, paths or pixels, `loading.batch_size` at a time, decoded ahead in bounded memory."""
-    load = partial(
-        ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing, exif=loading.exif
-    )
+    load = partial(ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing)
     ahead = LOADED_AHEAD_BATCHES * loading.batch_size
     items = load_ahead(sources, load, workers=loading.workers, ahead=ahead)
     while chunk := list(islice(items, loading.batch_size)):

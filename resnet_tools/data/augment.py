@@ -96,7 +96,7 @@ def augmented(
 
     `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. Raises ImageError.
     """
-    pixels, crop = pixels_of(image), preprocessing.crop_px
+    pixels, crop = pixels_of(image, preprocessing.exif_orientation), preprocessing.crop_px
     # The order of these draws is the original's; so the same generator gives the same view.
     (top, left, height, width), (h, w) = _drawn_part(pixels.shape, preprocessing, augmentation, generator)
     colours = _drawn_colours(augmentation, generator)

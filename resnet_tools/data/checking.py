@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,7 @@ from resnet_tools.data.folder import (
 )
 from resnet_tools.data.image import image_head, load_image
 from resnet_tools.data.loading import load_ahead
-from resnet_tools.data.samples import Samples, Source
+from resnet_tools.data.samples import LazyImage, Samples, Source
 from resnet_tools.data.splits import VAL_FRACTION, Splitting, file_digest, split_samples
 from resnet_tools.errors import DataError, ImageError
 
@@ -63,7 +64,19 @@ def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
         found.left_out += content.left_out
     if is_to_split:
         train, val = _divided(train, path, found)
+    _check_sizes(Counter([*train.targets, *val.targets]), found)
     return train, val, found
+
+
+def _check_sizes(images: Counter[int], found: DataFindings) -> None:
+    """Warn of a single class, and of classes with few images; `images`: class -> how many in train and val."""
+    if len(found.class_names) == 1:
+        found.warnings.append(
+            f"there is one class only: {found.class_names[0]}; a net that knows no other gives it to every image"
+        )
+    few = [f"{name} ({images[k]})" for k, name in enumerate(found.class_names) if 0 < images[k] < FEW_IMAGES]
+    if few:
+        found.warnings.append(f"classes of fewer than {FEW_IMAGES} images: {listed(few)}; a net learns little of them")
 
 
 def _contents(path: str, found: DataFindings) -> dict[str, FolderContent]:
@@ -146,7 +159,6 @@ def check_samples(
         for name in ("errors", "warnings", "notes", "left_out"):
             getattr(findings, name).extend(getattr(found, name))
     _check_balance(findings)
-    _check_sizes(findings)
     look = partial(_look, decode=decode)
     chosen = _same_sizes(train, val, findings) if not decode else (range(len(train)), range(len(val)))
     seen: dict[bytes, int] = {}
@@ -176,20 +188,6 @@ def _check_balance(findings: DataFindings) -> None:
         findings.warnings.append(
             f"classes of very different sizes: {most} training images of {largest}, {fewest} of {smallest}; "
             "a net learns to prefer the large ones"
-        )
-
-
-def _check_sizes(findings: DataFindings) -> None:
-    """Warn of a single class, and of classes with few images in train and val together."""
-    totals = dict(zip(findings.class_names, map(sum, zip(*findings.counts.values(), strict=True)), strict=True))
-    if len(totals) == 1:
-        findings.warnings.append(
-            f"there is one class only: {findings.class_names[0]}; a net that knows no other gives it to every image"
-        )
-    few = [f"{name} ({count})" for name, count in totals.items() if 0 < count < FEW_IMAGES]
-    if few:
-        findings.warnings.append(
-            f"classes of fewer than {FEW_IMAGES} images: {listed(few)}; a net learns little of them"
         )
 
 
@@ -244,13 +242,14 @@ def _looked(
 
 def _look(source: Source, *, decode: bool) -> Look:
     """Raises ImageError."""
-    if isinstance(source, np.ndarray):
-        return Look(hashlib.blake2b(source.tobytes(), digest_size=16).digest(), min(source.shape[:2]))
-    side_px = min(load_image(source).shape[:2]) if decode else SMALL_PX
+    image = source.load() if isinstance(source, LazyImage) else source
+    if isinstance(image, np.ndarray):
+        return Look(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), min(image.shape[:2]))
+    side_px = min(load_image(image).shape[:2]) if decode else SMALL_PX
     try:
-        return Look(file_digest(source), side_px, decode and _is_rotated(source))
+        return Look(file_digest(image), side_px, decode and _is_rotated(image))
     except OSError as error:
-        raise ImageError(f"{source}: {error.strerror}") from error
+        raise ImageError(f"{image}: {error.strerror}") from error
 
 
 def _is_rotated(path: str) -> bool:
@@ -262,6 +261,8 @@ def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[S
     """The positions in train and in val of files that have as many bytes as one in the other; of many, a part."""
     if isinstance(train.images, np.ndarray) or isinstance(val.images, np.ndarray):
         return range(len(train)), range(len(val))
+    if isinstance(train.images[0], LazyImage):  # to compare them all would be to load them all
+        return range(0), range(0)
     train_sizes, val_sizes = _sizes(train, findings), _sizes(val, findings)
     step = 1
     while True:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tools.data.cifar import FORMS, checked_batch, joined_samples, read_cifar
+from resnet_tools.data.custom import is_custom, read_custom
 from resnet_tools.data.folder import (
     checked_samples,
     class_folders,
@@ -26,6 +27,7 @@ from resnet_tools.data.folder import (
     listed,
     read_class_folders,
 )
+from resnet_tools.data.image import image_head
 from resnet_tools.data.label_files import is_number, labelled_files
 from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
@@ -35,6 +37,7 @@ from resnet_tools.torch7.lua import LuaTable
 from resnet_tools.torch7.t7 import read_t7
 
 DATASETS = ("imagenet", "cifar10", "cifar100")
+SMALL_PX, LOOKED_AT = 64, 100
 SplitData = tuple[Samples, Samples, list[SplitRow] | None]  # training, validation, and the split if it was made here
 
 
@@ -52,6 +55,11 @@ def read_dataset(name: str, path: str) -> tuple[Samples, Samples]:
     return _read_cache(name, cache) if os.path.isfile(cache) else read_cifar(name, path)
 
 
+def dataset_kind(name: str) -> str:
+    """The data set whose recipes and preprocessing fit: that of a data set in Python is `imagenet`."""
+    return "imagenet" if is_custom(name) else name
+
+
 def read_split_dataset(
     name: str,
     path: str,
@@ -64,6 +72,10 @@ def read_split_dataset(
     train_list, val_list: files of `path,class` lines in place of folders, see `label_files`.
     Raises and warns as `read_dataset`.
     """
+    if is_custom(name):
+        if splitting.fraction is not None or train_list is not None or val_list is not None:
+            raise DataError(f"--dataset {name} says itself what is for validation; leave out lists and --val-fraction")
+        return *read_custom(name, path), None
     if train_list is not None or val_list is not None:
         return _read_lists(name, path, splitting, train_list, val_list)
     if name != "imagenet":
@@ -76,6 +88,16 @@ def read_split_dataset(
     if layout.val is None:
         return split_samples(train, path, splitting)
     return train, checked_samples(read_class_folders(layout.val, class_names, "val")), None
+
+
+def mostly_small(samples: Samples) -> bool:
+    """Whether most images, of a hundred that are looked at, are 64 pixels or smaller; of files the heads are read."""
+    sides = []
+    for k in range(0, len(samples), -(-len(samples) // LOOKED_AT)):
+        image = samples.images[k]
+        shape = image_head(image) if isinstance(image, str) else getattr(image, "shape", None)
+        sides += [int(max(shape[:2]))] if shape else []
+    return sum(side <= SMALL_PX for side in sides) > len(sides) / 2
 
 
 def _read_lists(

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tools.data.files import images_below, skipped_text, subfolders
-from resnet_tools.data.folder import listed
+from resnet_tools.data.folder import SPLITS, find_part, listed
 from resnet_tools.data.label_files import WORDNET_ID, is_number, labelled_files, read_synsets
 from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
+from resnet_tools.data.splits import read_split
 from resnet_tools.errors import DataError
 
 SPLIT = "val"
@@ -34,14 +35,26 @@ class Outputs:
 
 
 def labelled_samples(
-    folder: Path, outputs: Outputs, *, split: str | None = None, labels: Path | None = None, synsets: Path | None = None
+    folder: Path,
+    outputs: Outputs,
+    *,
+    split: str | None = None,
+    labels: Path | None = None,
+    synsets: Path | None = None,
+    stored: Path | None = None,
 ) -> Samples:
     """The images of `folder`, or of its part `split` (`val` if it is there), with the net's output of their class.
 
+    stored: a `split.csv`; the part is its, if `folder` is not divided itself and most of its images are there.
     labels: a file, see `label_files`; without it the classes are the directories. In byte order of path, or as listed.
     synsets: a file of all WordNet ids in the order of the numbers in `labels`.
     Raises: DataError that names the folder and the classes that do not fit. Warns of classes without images.
     """
+    rows = _stored_part(folder, split, stored) if stored and not labels else None
+    if rows is not None:
+        class_names = sorted({label for _, label in rows}, key=os.fsencode)
+        numbers, names = _numbered(class_names, outputs, [], folder)
+        return Samples([path for path, _ in rows], [numbers[label] for _, label in rows], names)
     part = _part(folder, split)
     trained = _trained(part) if part != folder or part.name == SPLIT else []
     ids = read_synsets(synsets) if synsets else None
@@ -53,11 +66,31 @@ def labelled_samples(
     return Samples([path for path, _ in pairs], [numbers[label] for _, label in pairs], names)
 
 
+def _stored_part(folder: Path, split: str | None, stored: Path) -> list[tuple[str, str]] | None:
+    """Path and class of the images of a part in `split.csv`; None if the folder has such a part, or other images."""
+    part = split or SPLIT
+    if part not in SPLITS or find_part(os.fspath(folder), part):
+        return None
+    rows = read_split(stored)
+    chosen = [(os.path.join(folder, row.path), row.class_name) for row in rows if row.split == part]
+    found = [(path, label) for path, label in chosen if os.path.lexists(path)]
+    if 2 * len(found) <= len(chosen):
+        return None
+    gone = [path for path, _ in chosen if not os.path.lexists(path)]
+    if gone:
+        warnings.warn(f"{len(gone)} images of {stored} are not there any more: {listed(gone)}", stacklevel=3)
+    warnings.warn(f"{folder}: only the {len(found)} images of {part} in {stored}; --split . takes all", stacklevel=3)
+    return found
+
+
 def _part(folder: Path, split: str | None) -> Path:
     part = folder / (split or SPLIT)
     if part.is_dir():
         return part
-    if split is not None or (folder / "train").is_dir():
+    spelt = find_part(os.fspath(folder), split or SPLIT)
+    if spelt is not None:
+        return Path(spelt)
+    if split is not None or find_part(os.fspath(folder), "train"):
         raise DataError(f"{part}: no such folder; --split says which part of {folder} is evaluated")
     return folder
 

@@ -29,6 +29,7 @@ COLUMNS = ["path", "class", "split"]
 VAL_FRACTION = 0.2
 MAX_FILE_BYTES = 1 << 30
 CHUNK = 1 << 20
+LAST_BYTES = 4096  # of compressed pixels, which differ even where the head of a file does not
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,25 @@ def _validation_groups(groups: Sequence[Counter[str]], fraction: float) -> set[i
 
 
 def content_keys(paths: Sequence[str]) -> list[Hashable]:
-    """A value for each file that is the same for equal files alone. Only files of equal size are read.
+    """A value for each file, which is the same for equal files and for no others.
 
-    A file that cannot be read is equal to none; whoever decodes it will say what is wrong.
+    Only files of equal size and with equal ends are read whole. A file that cannot be read is equal to none; whoever
+    decodes it will say what is wrong.
     """
-    sizes = [_attempted(os.path.getsize, path) for path in paths]
-    shared = Counter(sizes)
-    return [
-        (size, _attempted(file_digest, path)) if size is not None and shared[size] > 1 else (position, size)
-        for position, (path, size) in enumerate(zip(paths, sizes, strict=True))
-    ]
+    keys: list[Hashable] = [_attempted(os.path.getsize, path) for path in paths]
+    for read in (_last_bytes, file_digest):
+        shared = Counter(keys)
+        keys = [
+            (key, _attempted(read, path)) if shared[key] > 1 else key for key, path in zip(keys, paths, strict=True)
+        ]
+    return keys
+
+
+def _last_bytes(path: str) -> bytes:
+    """Raises: OSError."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - LAST_BYTES))
+        return file.read(LAST_BYTES)
 
 
 def file_digest(path: str) -> bytes:
@@ -169,7 +179,8 @@ def relative_path(path: str, top: str) -> str:
 
 def _part(samples: Samples, parts: Sequence[str], split: str) -> Samples:
     positions = [k for k, part in enumerate(parts) if part == split]
-    return Samples([samples.images[k] for k in positions], [samples.targets[k] for k in positions], samples.class_names)
+    images, targets = [str(samples.images[k]) for k in positions], [samples.targets[k] for k in positions]
+    return Samples(images, targets, samples.class_names)
 
 
 def _warn_of_changes(rows: Sequence[SplitRow], names: Sequence[str], parts: Sequence[str], stored: Path) -> None:
@@ -212,6 +223,12 @@ def _row(cells: Sequence[str], where: str) -> SplitRow:
     if len(cells) != len(COLUMNS) or not cells[0] or cells[2] not in ("train", "val"):
         raise DataError(f"{where} is {','.join(cells)!r:.80}; expected `path,class,train` or `path,class,val`")
     return SplitRow(*cells)
+
+
+def stored_split(data: Path, model: Path) -> Path | None:
+    """The `split.csv` in the folder of the data, or else the one of the run that the model, or run folder, is from."""
+    run = model if model.is_dir() else model.parent
+    return next((path for path in (data / SPLIT_FILE, run / SPLIT_FILE) if path.is_file()), None)
 
 
 def keep_split(folder: Path, rows: Sequence[SplitRow] | None) -> None:

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from resnet_tools.data.image import ImagePath, load_image
 from resnet_tools.data.resample import merged, resample
+from resnet_tools.data.samples import LazyImage
 from resnet_tools.errors import ImageError
 
 MAX_SIDE_PX = 8192
+OPTIONAL_KEY = "exif_orientation"  # false where a file does not have it
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Preprocessing:
     """How an image becomes a net's input when it is classified: Scale(resize_px), CenterCrop(crop_px), normalise.
 
     `mean` and `std` are per channel (red, green, blue), for pixels between 0 (black) and `pixel_max` (white).
+    `exif_orientation`: files are first turned upright as their EXIF data says, which the original does not do.
     Raises ValueError for values with which no image could be prepared.
     """
 
@@ -37,6 +40,7 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     pixel_max: float = 1.0
+    exif_orientation: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resize_px", "crop_px"):
@@ -56,16 +60,20 @@ class Preprocessing:
             raise ValueError(f"std is {self.std!r}; expected numbers above 0")
         if not _is_finite_number(self.pixel_max) or self.pixel_max <= 0:
             raise ValueError(f"pixel_max is {self.pixel_max!r}; expected a number above 0")
+        if type(self.exif_orientation) is not bool:
+            raise ValueError(f"exif_orientation is {self.exif_orientation!r}; expected true or false")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, as a checkpoint stores them."""
-        return {name: list(value) if type(value) is tuple else value for name, value in asdict(self).items()}
+        """Plain JSON values, as a checkpoint stores them. `exif_orientation` is there only if it is true, so that
+        versions that do not know it read all other files."""
+        values = {name: list(value) if type(value) is tuple else value for name, value in asdict(self).items()}
+        return values if self.exif_orientation else {k: v for k, v in values.items() if k != OPTIONAL_KEY}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`, for values from a file: raises ValueError that names what is wrong."""
-        names = set(cls.__dataclass_fields__)
-        if not isinstance(values, Mapping) or set(values) != names:
+        names = set(cls.__dataclass_fields__) - {OPTIONAL_KEY}
+        if not isinstance(values, Mapping) or set(values) - {OPTIONAL_KEY} != names:
             found = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
             raise ValueError(f"expected preprocessing with the keys {sorted(names)}, found {found}")
         arguments: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in values.items()}
@@ -82,14 +90,15 @@ CIFAR100 = Preprocessing(32, 32, (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), pixe
 
 
 def preprocess(
-    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool = False
+    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None
 ) -> Tensor:
     """The net's input for one image: (3, crop_px, crop_px) float32.
 
-    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. `exif`: see `load_image`.
+    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. `exif`: see `load_image`; as the
+    preprocessing says if None.
     Raises ImageError.
     """
-    pixels = pixels_of(image, exif)
+    pixels = pixels_of(image, preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -98,13 +107,13 @@ def preprocess(
 
 
 def ten_crops(
-    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool = False
+    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None
 ) -> Tensor:
     """The original's ten crops of one image, decoded and scaled once: (10, 3, crop_px, crop_px) float32.
 
     Center, top left, top right, bottom left, bottom right; then the same crops of the mirrored image.
     """
-    pixels = pixels_of(image, exif)
+    pixels = pixels_of(image, preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     middle_y, middle_x = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -127,13 +136,14 @@ def ten_crops(
     return crops
 
 
-def pixels_of(image: ImagePath | NDArray[Any], exif: bool = False) -> NDArray[Any]:
+def pixels_of(image: ImagePath | NDArray[Any] | LazyImage, exif: bool = False) -> NDArray[Any]:
     """The pixels of an image given as a path or as pixels, (H, W, 3): uint8, uint16 or float. Raises ImageError."""
-    if not isinstance(image, np.ndarray):
-        return load_image(image, exif=exif)
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.kind not in "uf":
-        raise ImageError(f"pixels are {image.dtype} {image.shape}; expected uint8, uint16 or float (H, W, 3)")
-    return image
+    found = image.load() if isinstance(image, LazyImage) else image
+    if not isinstance(found, np.ndarray):
+        return load_image(found, exif=exif)
+    if found.ndim != 3 or found.shape[2] != 3 or found.size == 0 or found.dtype.kind not in "uf":
+        raise ImageError(f"pixels are {found.dtype} {found.shape}; expected uint8, uint16 or float (H, W, 3)")
+    return found
 
 
 def normalised(

@@ -236,7 +236,7 @@ def provenance_of(model_path: Path, net: ResNet, kind: FeatureKind, loading: Loa
         **asdict(kind),
         "preprocessing": loading.preprocessing.to_dict(),
         "ten_crop": loading.ten_crop,
-        "exif_orientation": loading.exif,
+        "exif_orientation": loading.preprocessing.exif_orientation,
         "precision": precision,
         "batch_size": loading.batch_size,
         "version": __version__,

@@ -100,12 +100,14 @@ def test_three_images_in_two_classes_each_cannot_all_be_on_both_sides():
 
 
 def test_equal_files_have_equal_keys_and_unreadable_ones_are_equal_to_none(tmp_path):
-    for name, content in (("1", b"same"), ("2", b"same"), ("3", b"some"), ("4", b"longer")):
+    same = b"same" * 2000
+    files = {"1": same, "2": same, "3": same + b"e", "4": same[1:] + b"x", "5": b"S" + same[1:]}
+    for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    paths = [str(tmp_path / name) for name in ("1", "2", "3", "4", "gone", "away")]
+    paths = [str(tmp_path / name) for name in (*files, "gone", "away")]
     one, two, *others = content_keys(paths)
     assert one == two
-    assert len({one, *others}) == 5
+    assert len({one, *others}) == 6, "others are longer, end or begin otherwise, or are not there"
 
 
 NAMES = [

@@ -7,16 +7,19 @@ import json
 import math
 import threading
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_tools.data import resample as resample_module
+from resnet_tools.data.augment import NO_AUGMENTATION, augmented
 from resnet_tools.data.image import load_image
 from resnet_tools.data.resample import resample, resize
 from resnet_tools.data.transforms import (
@@ -378,3 +381,29 @@ def test_what_is_no_description_of_preprocessing_is_an_error(values: Any) -> Non
 def test_no_values_raise_another_error(values: dict[str, Any]) -> None:
     with contextlib.suppress(ValueError):
         Preprocessing.from_dict(IMAGENET.to_dict() | values)
+
+
+def test_exif_orientation_is_stored_only_where_it_is_applied():
+    upright = replace(IMAGENET, exif_orientation=True)
+    assert "exif_orientation" not in IMAGENET.to_dict()
+    assert upright.to_dict() == IMAGENET.to_dict() | {"exif_orientation": True}
+    assert Preprocessing.from_dict(upright.to_dict()) == upright
+    assert Preprocessing.from_dict(IMAGENET.to_dict() | {"exif_orientation": False}) == IMAGENET
+    with pytest.raises(ValueError, match="exif_orientation is 1; expected true or false"):
+        Preprocessing.from_dict(IMAGENET.to_dict() | {"exif_orientation": 1})
+
+
+def test_images_are_turned_as_the_preprocessing_says(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3  # upside down
+    y, x = np.mgrid[0:256, 0:300]
+    image = PIL.Image.fromarray(np.stack([x % 256, y, (x + y) % 256], 2).astype(np.uint8))
+    image.save(tmp_path / "turned.png", exif=exif)
+    path, upright = str(tmp_path / "turned.png"), replace(IMAGENET, exif_orientation=True)
+    turned = preprocess(path, IMAGENET, exif=True)
+    assert not torch.equal(preprocess(path, IMAGENET), turned)
+    assert torch.equal(preprocess(path, upright), turned)
+    assert torch.equal(preprocess(path, upright, exif=False), preprocess(path, IMAGENET))
+    assert torch.equal(ten_crops(path, upright), ten_crops(path, IMAGENET, exif=True))
+    generator = np.random.default_rng(0)
+    assert torch.equal(augmented(path, upright, NO_AUGMENTATION, generator), turned)

@@ -45,15 +45,15 @@ class Inference:
     resize_size: int | None
     crop_size: int | None
     ten_crop: bool
-    exif_orientation: bool
+    exif_orientation: bool | None
     workers: int
 
     def loading(self, default: Preprocessing) -> Loading:
         """How images are loaded for a net with that preprocessing. Raises: click.UsageError if the sizes do not fit."""
         from resnet_tools.compute.inference import Loading
 
-        preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size)
-        return Loading(preprocessing, self.batch_size, self.ten_crop, self.exif_orientation, self.workers)
+        preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size, self.exif_orientation)
+        return Loading(preprocessing, self.batch_size, self.ten_crop, self.workers)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,9 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
             help="Average the outputs of ten crops: four corners, center, and their mirror images.",
         ),
         click.option(
-            "--exif-orientation", is_flag=True, help="Rotate images as their EXIF data says; the original does not."
+            "--exif-orientation/--no-exif-orientation",
+            default=None,
+            help="Rotate images as their EXIF data says; the original does not.  [default: as the net was trained]",
         ),
         click.option(
             "--workers",
@@ -213,10 +215,17 @@ def _missing_models(models: Sequence[str]) -> list[str]:
     return missing + [f"{model}: no such model file" for model in absent] + advice
 
 
-def changed_preprocessing(default: Preprocessing, resize_px: int | None, crop_px: int | None) -> Preprocessing:
-    """The model's own preprocessing with the sizes that were asked for. Raises: click.UsageError if they do not fit."""
+def changed_preprocessing(
+    default: Preprocessing, resize_px: int | None, crop_px: int | None, exif_orientation: bool | None = None
+) -> Preprocessing:
+    """The model's own preprocessing with what was asked for. Raises: click.UsageError if the sizes do not fit."""
     try:
-        return replace(default, resize_px=resize_px or default.resize_px, crop_px=crop_px or default.crop_px)
+        return replace(
+            default,
+            resize_px=resize_px or default.resize_px,
+            crop_px=crop_px or default.crop_px,
+            exif_orientation=default.exif_orientation if exif_orientation is None else exif_orientation,
+        )
     except ValueError as error:
         raise click.UsageError(f"{error} (--resize-size, --crop-size)") from error
 

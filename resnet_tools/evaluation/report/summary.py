@@ -36,7 +36,7 @@ def summary(
         "preprocessing": loading.preprocessing.to_dict(),
         "ten_crop": loading.ten_crop,
         "average": evaluation.average if loading.ten_crop else None,
-        "exif_orientation": loading.exif,
+        "exif_orientation": loading.preprocessing.exif_orientation,
         "batch_size": loading.batch_size,
         "version": __version__,
     }
