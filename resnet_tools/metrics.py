@@ -59,8 +59,13 @@ def error_counts(logits: Tensor, targets: Tensor, loss: float = 0.0) -> ErrorCou
 
 def counts_of_ranks(ranks: Tensor, num_classes: int, loss: float = 0.0) -> ErrorCounts:
     """The counts of images whose true class has the `ranks` (N,) among `num_classes`; loss: their mean."""
-    wrong = torch.stack([ranks >= 1, ranks >= min(TOP_K, num_classes)]).sum(1).tolist()
-    return ErrorCounts(len(ranks), wrong[0], wrong[1], loss * len(ranks))
+    top1_wrong, top5_wrong = wrong_of_ranks(ranks, num_classes).tolist()
+    return ErrorCounts(len(ranks), top1_wrong, top5_wrong, loss * len(ranks))
+
+
+def wrong_of_ranks(ranks: Tensor, num_classes: int) -> Tensor:
+    """(2,): how many of the images are not first, and not in the top 5, on the device of `ranks`."""
+    return torch.stack([ranks >= 1, ranks >= min(TOP_K, num_classes)]).sum(1)
 
 
 def ranks_of(logits: Tensor, targets: Tensor) -> Tensor:

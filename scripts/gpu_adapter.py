@@ -19,8 +19,10 @@ from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, features_of
 from resnet_tools.nets.catalog import named_architecture
 from resnet_tools.nets.resnet import ResNet, build_resnet
-from resnet_tools.training.batches import EpochDataset, epoch_batches, load_batches
+from resnet_tools.training.batches import epoch_batches
 from resnet_tools.training.compute_config import ComputeConfig
+from resnet_tools.training.counts import BatchCounts
+from resnet_tools.training.loading import BatchLoader
 from resnet_tools.training.recipe import make_recipe
 from resnet_tools.training.step import TrainStep
 from resnet_tools.training.transforms import training_transform
@@ -29,7 +31,7 @@ Step = Callable[[Tensor, Tensor], Any]
 
 
 class Training:
-    """A net in training on a device; call it with (N, 3, H, W) and (N,) for one step, which gives the mean loss."""
+    """A net in training on a device; call it with (N, 3, H, W) and (N,) for one step, which gives its counts."""
 
     def __init__(
         self,
@@ -44,24 +46,31 @@ class Training:
         **changes: Any,
     ) -> None:
         """precision: None for what a GPU computes fastest. changes: of the recipe `name`."""
-        configure(device, cudnn, allow_tf32=precision is None)  # type: ignore[arg-type]
         chosen = find_precision(precision, device, automatic=precision is None)  # type: ignore[arg-type]
-        config = ComputeConfig(device, chosen, compile=compiled, checkpoint_activations=checkpointed)
+        configure(device, cudnn, allow_tf32=chosen not in ("single", "double"))  # type: ignore[arg-type]
+        config = ComputeConfig(
+            device,
+            chosen,
+            compile=compiled,
+            checkpoint_activations=checkpointed,
+            deterministic=cudnn == "deterministic",
+        )
         dataset = "imagenet" if model.architecture.stem == "imagenet" else "cifar10"
         self.precision = chosen
         self._train_step = TrainStep(model, make_recipe(name, dataset, **changes), config)
 
-    def __call__(self, images: Tensor, targets: Tensor) -> float:
+    def __call__(self, images: Tensor, targets: Tensor) -> BatchCounts:
+        """The counts may still be computed."""
         self._train_step.train_mode()
         counts = self._train_step.backward(images, targets, len(images), last=True)
         self._train_step.update()
-        return counts.loss
+        return counts
 
     @property
     def weights(self) -> Tensor:
         """Of the net that would be saved, in one row."""
         return torch.cat(
-            [values.detach().flatten().double().cpu() for values in self._train_step.evaluated.parameters()]
+            [values.detach().flatten().double().cpu() for values in self._train_step.evaluated_model.parameters()]
         )
 
 
@@ -103,8 +112,9 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of JPEGs as a training loads them."""
     samples = Samples(list(paths), [k % 1000 for k in range(len(paths))], [str(k) for k in range(1000)])
-    loader = EpochDataset(samples, training_transform(augmentation, "imagenet", IMAGENET), 0, 1)  # type: ignore[arg-type]
-    for batch in load_batches(loader, epoch_batches(len(paths), batch_size, 0, 1), workers=workers, pin=pin):
+    transform = training_transform(augmentation, "imagenet", IMAGENET)  # type: ignore[arg-type]
+    loader = BatchLoader(samples, transform, 0, workers=workers, pin=pin)
+    for batch in loader.epoch(1, epoch_batches(len(paths), batch_size, 0, 1)):
         if batch.images is not None:
             yield batch.images, batch.targets
 

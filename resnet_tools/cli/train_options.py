@@ -137,7 +137,8 @@ SPEED: tuple[Decorator, ...] = (
     ),
     speed(
         "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
-        help="Data-loading workers per process.  [default: 8 on a GPU, 2 on a CPU or with --recipe original]",
+        help="Data-loading workers per process.  [default: for a GPU, the cores that this job may use divided by its "
+        "processes on this machine, at most 16; for a CPU 2]",
     ),
     speed(
         "--precision", type=click.Choice(["single", "tf32", "double", "half", "bf16"]),
@@ -183,6 +184,8 @@ def check_options(options: TrainOptions) -> None:
     new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
     if options.retrain and new_net:
         raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
+    if options.compile and options.checkpoint_activations:
+        raise click.UsageError("--compile cannot compile what --checkpoint-activations does; leave one of them out")
     if options.arch and len(new_net) > 1:
         raise click.UsageError(f"{_listed(new_net[1:])}: the net of --arch has its own; leave them out")
     if options.n_gpu > 1 and options.device not in ("auto", "cuda", "cpu"):

@@ -40,6 +40,7 @@ LONGEST_WAIT = timedelta(days=30)  # a process may wait for one that has much mo
 POLL_SECONDS = 0.02
 FAILED_FIRST_SECONDS = 1  # until what started the processes has seen which of them ended first
 REASON_CHARACTERS = 300
+COALESCED_BYTES = 1 << 28  # as DistributedDataParallel broadcasts its buffers
 OF_A_PARTNER = ("onnection", "peer", "gloo", "emote process", "rocess group")
 OF_NCCL = ("NCCL", "nccl")
 NCCL_LOST = ("ncclRemoteError", "onnection", "emote process", "timeout", "timed out", "aborted")
@@ -121,8 +122,9 @@ def broadcast_buffers(model: nn.Module, processes: Processes) -> None:
         import torch.distributed as distributed
 
         with lost_processes():
-            for buffer in model.buffers():
-                distributed.broadcast(buffer, 0)
+            buffers = list(model.buffers())
+            group: Any = distributed.group.WORLD
+            distributed._broadcast_coalesced(group, buffers, COALESCED_BYTES, 0)  # type: ignore[attr-defined]
 
 
 def own_device(device: str) -> str:

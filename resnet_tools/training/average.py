@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor
 
 from resnet_tools.nets.resnet import ResNet
 
@@ -15,16 +16,21 @@ class WeightAverage:
     def __init__(self, model: ResNet, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
+        self._means: tuple[list[Tensor], list[Tensor]] | None = None
+        self._values: tuple[list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
     def update(self, model: ResNet) -> None:
         """Move parameters and running statistics towards those of `model`; counters are copied."""
         share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        means, values = self.model.state_dict().values(), model.state_dict().values()
-        pairs = [(mean, value) for mean, value in zip(means, values, strict=True)]
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([mean for mean, _ in floating], [value for _, value in floating], share)
-        for mean, value in pairs:
-            if not mean.is_floating_point():
-                mean.copy_(value)
+        if self._means is None or self._values is None:  # training changes tensors in place, never for others
+            self._means, self._values = _tensors(self.model), _tensors(model)
+        torch._foreach_lerp_(self._means[0], self._values[0], share)
+        torch._foreach_copy_(self._means[1], self._values[1])
+
+
+def _tensors(model: ResNet) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and running statistics; counters."""
+    tensors = list(model.state_dict().values())
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

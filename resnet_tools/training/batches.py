@@ -8,27 +8,20 @@ Shapes: B images in a batch over all processes, n of them in this one.
 
 from __future__ import annotations
 
-import signal
-import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_tools.data.loading import attempt, load_ahead
+from resnet_tools.data.loading import attempt
 from resnet_tools.data.samples import Samples
-from resnet_tools.errors import ImageError, TrainingError
+from resnet_tools.errors import ImageError
 from resnet_tools.training.transforms import Transform
 
 Positions = NDArray[np.int64]
-MAX_THREADS = 4  # more workers than these are processes: the interpreter's lock would keep threads waiting
-AHEAD_BATCHES = 3
 _ORDER = 1 << 62  # beyond every position: the stream of random numbers that shuffles
 
 
@@ -72,6 +65,13 @@ def share_of(batch: Positions, rank: int, processes: int) -> Positions:
     return np.array_split(batch, processes)[rank]
 
 
+def step_of(plan: Sequence[Positions], number: int, accumulate: int) -> tuple[int, bool]:
+    """The images of the step that batch `number` (from 1) is part of, and whether it is the last batch of it."""
+    first = (number - 1) // accumulate * accumulate
+    group = plan[first : first + accumulate]
+    return sum(map(len, group)), number == first + len(group)
+
+
 @dataclass(frozen=True)
 class EpochDataset:
     """The transformed images of one epoch; a plain value, which worker processes can copy."""
@@ -99,84 +99,3 @@ class EpochDataset:
     def batch(self, positions: Positions) -> TrainingBatch:
         numbers = positions.tolist()
         return self.collate(numbers, [attempt(self.image, position) for position in numbers])
-
-
-def load_batches(
-    dataset: EpochDataset, batches: Sequence[Positions], *, workers: int, pin: bool
-) -> Iterator[TrainingBatch]:
-    """The batches in their order, loaded ahead by threads or, with more than MAX_THREADS workers, by processes.
-
-    pin: return them in page-locked memory, from which copies to a GPU overlap with computation.
-    """
-    load = _by_processes if workers > MAX_THREADS else _by_threads
-    loaded = load(dataset, batches, workers)
-    yield from _prefetched(map(_pinned, loaded)) if pin else loaded
-
-
-def _by_threads(dataset: EpochDataset, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
-    positions = np.concatenate(batches).tolist() if batches else []
-    ahead = AHEAD_BATCHES * max(map(len, batches), default=1)
-    images = load_ahead(positions, dataset.image, workers=workers, ahead=ahead)
-    for numbers in batches:
-        yield dataset.collate(numbers.tolist(), [image for _, image in islice(images, len(numbers))])
-
-
-def _by_processes(dataset: EpochDataset, batches: Sequence[Positions], workers: int) -> Iterator[TrainingBatch]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about more workers than cores, which the user asked for
-        processes = torch.utils.data.DataLoader(
-            _BatchDataset(dataset, batches),
-            batch_size=None,
-            shuffle=False,
-            num_workers=workers,
-            prefetch_factor=AHEAD_BATCHES - 1,
-            collate_fn=_as_it_is,
-            worker_init_fn=_start_worker,
-        )
-        iterator = iter(processes)
-    try:
-        yield from iterator
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainingError(
-            "a data-loading process died, most likely for lack of memory or shared memory; give fewer --workers (up to "
-            f"{MAX_THREADS} are threads, which need no shared memory), or the container more (docker run --shm-size 8g)"
-        ) from error
-
-
-@dataclass(frozen=True)
-class _BatchDataset(torch.utils.data.Dataset[TrainingBatch]):
-    dataset: EpochDataset
-    batches: Sequence[Positions]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> TrainingBatch:
-        return self.dataset.batch(self.batches[number])
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; only the training decides what to do
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-
-
-def _prefetched(batches: Iterator[TrainingBatch]) -> Iterator[TrainingBatch]:
-    """The same batches; another thread makes the next one while the current one is used."""
-    with ThreadPoolExecutor(1, "prefetch") as pool:
-        waiting = pool.submit(next, batches, None)
-        while (batch := waiting.result()) is not None:
-            waiting = pool.submit(next, batches, None)
-            yield batch
-
-
-def _pinned(batch: TrainingBatch) -> TrainingBatch:
-    if batch.images is None:
-        return batch
-    return TrainingBatch(batch.images.pin_memory(), batch.targets.pin_memory(), batch.errors)

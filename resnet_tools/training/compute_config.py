@@ -48,7 +48,7 @@ class ComputeConfig:
 
 
 def wrap_for_training(model: ResNet, config: ComputeConfig) -> nn.Module:
-    """What is called in place of the model, with the same weights: with gradients exchanged, compiled, and so on.
+    """What is called in place of the model, with the same weights: with gradients exchanged, and so on.
 
     Raises: TrainingError if the device cannot do what is asked for.
     """
@@ -61,13 +61,20 @@ def wrap_for_training(model: ResNet, config: ComputeConfig) -> nn.Module:
             raise TrainingError("--sync-bn needs GPUs: PyTorch has no synchronised batch norm for the CPU")
         if config.sync_bn:
             _synchronise_batch_norms(model)
+        # It is about speed, and comes from how 1 x 1 convolutions lay out what is one number long.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has another name from torch 2.15 on
             # Each process keeps running statistics of its own; those of process 0 are broadcast before validation.
             wrapped = nn.parallel.DistributedDataParallel(
                 model, device_ids=[config.device.index] if on_gpu else None, broadcast_buffers=False
             )
-    return torch.compile(wrapped) if config.compile else wrapped  # type: ignore[return-value]
+    return wrapped
+
+
+def compiled(module: nn.Module) -> nn.Module:
+    """Compiled anew for each size of batch that it is called with, when it is."""
+    return torch.compile(module, dynamic=False)  # type: ignore[return-value]
 
 
 def _synchronise_batch_norms(module: nn.Module) -> None:

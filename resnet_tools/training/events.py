@@ -19,7 +19,9 @@ class EpochStarted:
 
 @dataclass(frozen=True)
 class BatchTrained:
-    """Every batch. `counts`: of this process; `epoch_seconds`: since the epoch began, also in an earlier process."""
+    """Every batch. `counts`: those of this process that were read last, of this batch or an earlier one;
+    `epoch_seconds`: since the epoch began, also in an earlier process.
+    """
 
     epoch: int
     epochs: int

@@ -46,17 +46,17 @@ def _contexts(
 
 @contextmanager
 def _statistics_kept(block: ResidualBlock) -> Iterator[None]:
-    """The second forward pass must not update the running statistics again: with momentum 0 they stay."""
+    """The second forward pass must not update the running statistics again: with momentum 0 they stay, and another
+    counter counts."""
     training = [norm for norm in batch_norms(block) if norm.training]
-    earlier = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in training]
-    for norm in training:
-        norm.momentum = 0.0
+    earlier = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked)) for norm in training]
+    for norm, _, batches in earlier:
+        norm.momentum, norm.num_batches_tracked = 0.0, torch.empty_like(batches)
     try:
         yield
     finally:
         for norm, momentum, batches in earlier:
-            norm.momentum = momentum
-            cast(Tensor, norm.num_batches_tracked).copy_(batches)
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def largest_that_fits(try_batch: Callable[[int], object], images: int) -> int:
@@ -72,10 +72,15 @@ def largest_that_fits(try_batch: Callable[[int], object], images: int) -> int:
     return 0
 
 
-def memory_advice(images: int, fits: int, processes: int, accumulate: int) -> str:
-    """What to tell the user when a batch of `images` does not fit and one of `fits` does (0: none)."""
+def memory_advice(images: int, fits: int | None, processes: int, accumulate: int) -> str:
+    """What to tell the user when a batch of `images` does not fit and one of `fits` does (0: none; None: not tried)."""
     where = "a process" if processes > 1 else "the device"
     text = f"a batch of {images} images does not fit into the memory of {where}"
+    if fits is None and images > 1:
+        return (
+            f"{text}. Give half of --batch-size and --accumulate {2 * accumulate} for steps over as many images, or "
+            "try --checkpoint-activations, --precision bf16 or a smaller --crop-size"
+        )
     if not fits:
         return (
             f"{text}, nor does a single image; try a smaller --crop-size, --checkpoint-activations or --precision bf16"

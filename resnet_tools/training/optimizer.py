@@ -19,8 +19,8 @@ from resnet_tools.training.recipe import Recipe
 STEM = ("conv1", "bn1")  # what `Recipe.freeze` = 1 freezes; then layer1, layer2, ...
 
 
-def freeze(model: ResNet, stages: int) -> None:
-    """Exclude the stem and the first `stages - 1` stages from training.
+def freeze(model: ResNet, stages: int, *, norms: bool = False) -> None:
+    """Exclude the stem and the first `stages - 1` stages from training, and with `norms` every batch norm.
 
     Raises: TrainingError if the net has fewer stages.
     """
@@ -29,7 +29,7 @@ def freeze(model: ResNet, stages: int) -> None:
             f"--freeze {stages}: the net has only the stem and {len(model.stages)} stages; the most is "
             f"{len(model.stages) + 1}"
         )
-    for part in frozen_parts(model, stages):
+    for part in [*frozen_parts(model, stages), *(batch_norms(model) if norms else [])]:
         part.requires_grad_(False)
 
 

@@ -21,14 +21,14 @@ from resnet_tools.evaluation.evaluate import evaluate_batches, total_counts
 from resnet_tools.history.history import Epoch
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.batches import (
-    EpochDataset,
     Positions,
     TrainingBatch,
     epoch_batches,
-    load_batches,
     mixing_seed,
     share_of,
+    step_of,
 )
+from resnet_tools.training.counts import BatchCounts, EpochCounts
 from resnet_tools.training.events import (
     BatchLogged,
     BatchTrained,
@@ -39,11 +39,12 @@ from resnet_tools.training.events import (
     RunFinished,
 )
 from resnet_tools.training.exchange import ProcessStatus, merged_status
+from resnet_tools.training.loading import BatchLoader
 from resnet_tools.training.memory import largest_that_fits, memory_advice
 from resnet_tools.training.optimizer import set_lr
 from resnet_tools.training.recipe import lr_factor
 from resnet_tools.training.saving import RunState, save_run
-from resnet_tools.training.step import TrainStep, check_loss
+from resnet_tools.training.step import TrainStep
 from resnet_tools.training.transforms import Transform
 
 EXCHANGE_EVERY = 10  # batches after which the processes agree on whether to stop or save
@@ -95,13 +96,21 @@ class Run:
     stop_signal: Callable[[], int] = lambda: 0
     log_every: int = 1
     processes: Processes = field(init=False)
-    epoch_counts: ErrorCounts = field(init=False)  # of this process, since the epoch began
+    counts: EpochCounts = field(init=False)  # of this process
+    loader: BatchLoader = field(init=False)
     saved_at: float = field(init=False)  # time.monotonic()
 
     def __post_init__(self) -> None:
         self.processes = self.train_step.config.processes
         # A resumed epoch has counts over all processes already; process 0 takes them over, so that they count once.
-        self.epoch_counts = self.state.counts if self.processes.rank == 0 else ErrorCounts()
+        self.counts = EpochCounts(self.state.counts if self.processes.rank == 0 else ErrorCounts())
+        self.loader = BatchLoader(
+            self.data.train,
+            self.data.transform,
+            self.state.seed,
+            workers=self.data.loading.workers,
+            pin=self.train_step.config.device.type == "cuda",
+        )
         self.saved_at = time.monotonic()
 
     def train(self) -> Iterator[Event]:
@@ -111,10 +120,13 @@ class Run:
         """
         state = self.state
         self._check_sizes()
-        while state.epoch < state.recipe.epochs and not _stops_early(state):
-            epoch = state.epoch + 1
-            yield from self._train_epoch(epoch)
-            yield from self._validate_epoch(epoch)
+        try:
+            while state.epoch < state.recipe.epochs and not state.stops_early:
+                epoch = state.epoch + 1
+                yield from self._train_epoch(epoch)
+                yield from self._validate_epoch(epoch)
+        finally:
+            self.loader.close()
         yield RunFinished(state.best_top1_error, state.best_top5_error)
 
     def _train_epoch(self, epoch: int) -> Iterator[Event]:
@@ -134,25 +146,26 @@ class Run:
 
             # Forward and backward. With --accumulate several batches make one step, and the last of them updates the
             # weights.
-            step_images, last = _step_of(plan, number, recipe.accumulate)
+            step_images, last = step_of(plan, number, recipe.accumulate)
             seed = mixing_seed(state.seed, epoch, number, self.processes.rank)
             counts = self._backward(batch, step_images, last=last, seed=seed)
-            check_loss(counts, f"epoch {epoch}, batch {number}", recipe.lr * factor)
+            self.counts.add(counts, f"epoch {epoch}, batch {number}", recipe.lr * factor)
             if last:
                 train_step.update()
 
-            seconds = time.monotonic() - clock
             state.batches_done = number
+            logged = number % self.log_every == 0 or number == len(plan)
+            if logged:
+                self.counts.read()  # waits for the device, so that the time is that of what has been computed
+            seconds = time.monotonic() - clock
             state.seconds += seconds
-            self.epoch_counts += counts
             yield BatchTrained(
-                epoch, recipe.epochs, number, len(plan), counts, recipe.batch_size, epoch_seconds=state.seconds
+                epoch, recipe.epochs, number, len(plan), self.counts.last, recipe.batch_size, state.seconds
             )
 
             # Processes wait for each other here, so several of them do it only now and then.
-            logged = number % self.log_every == 0 or number == len(plan)
             if logged or number % EXCHANGE_EVERY == 0 or self.processes.count == 1:
-                status = self._exchange(counts)
+                status = self._exchange()
                 if logged:
                     yield BatchLogged(epoch, number, len(plan), seconds, data_seconds, status.batch)
                 if last:  # a half-accumulated gradient is not saved
@@ -176,7 +189,7 @@ class Run:
             done.append((batch.number, batch.counts))
             yield BatchValidated(epoch, batch, len(val))
             if len(done) <= shared_batches:
-                self._save_if_asked(self._exchange(ErrorCounts()), only_to_stop=True)
+                self._save_if_asked(self._exchange(), only_to_stop=True)
         yield from self._finish_epoch(epoch, total_counts(done, self.processes))
 
     def _finish_epoch(self, epoch: int, val: ErrorCounts) -> Iterator[Event]:
@@ -191,9 +204,9 @@ class Run:
 
         # The state becomes that of a run between two epochs, and is saved as such.
         state.epoch, state.batches_done, state.counts, state.seconds = epoch, 0, ErrorCounts(), 0.0
-        self.epoch_counts = ErrorCounts()
+        self.counts = EpochCounts()
         self._save(best=best)
-        stop_signal = self._exchange(ErrorCounts()).stop_signal
+        stop_signal = self._exchange().stop_signal
         if stop_signal and epoch < state.recipe.epochs:
             raise RunStopped(stop_signal)
 
@@ -230,15 +243,16 @@ class Run:
         shares = [
             share_of(batch, self.processes.rank, self.processes.count) for batch in plan[self.state.batches_done :]
         ]
-        dataset = EpochDataset(self.data.train, self.data.transform, self.state.seed, epoch)
-        pin = self.train_step.config.device.type == "cuda"
-        return load_batches(dataset, shares, workers=self.data.loading.workers, pin=pin)
+        return self.loader.epoch(epoch, shares)
 
-    def _backward(self, batch: TrainingBatch, step_images: int, *, last: bool, seed: int) -> ErrorCounts:
-        """Add the gradient of a batch. Raises: ImageError; TrainingError saying which batch size would fit."""
+    def _backward(self, batch: TrainingBatch, step_images: int, *, last: bool, seed: int) -> BatchCounts | None:
+        """Add the gradient of a batch; None if it has no image that could be read.
+
+        Raises: ImageError; TrainingError saying which batch size would fit.
+        """
         self._note_unreadable(batch)
         if batch.images is None:
-            return ErrorCounts()
+            return None
         if self.processes.count == self.state.recipe.accumulate == 1:
             # The mean is over the images that were read. Elsewhere nobody knows what others could not read.
             step_images -= len(batch.errors)
@@ -248,9 +262,11 @@ class Run:
         except DeviceMemoryError:
             pass  # outside of this clause nothing holds on to the memory any more
         self.train_step.optimizer.zero_grad(set_to_none=True)
-        fits = largest_that_fits(
-            lambda n: self.train_step.backward(images[:n], targets[:n], n, last=False), len(images)
-        )
+        fits = None
+        if self.processes.count == 1:  # others would wait for the exchange of what is tried here
+            fits = largest_that_fits(
+                lambda n: self.train_step.backward(images[:n], targets[:n], n, last=False), len(images)
+            )
         raise TrainingError(memory_advice(len(images), fits, self.processes.count, self.state.recipe.accumulate))
 
     def _note_unreadable(self, batch: TrainingBatch) -> None:
@@ -265,10 +281,16 @@ class Run:
                 f"{batch.errors[0][1]}. It leaves a process without images in this batch; remove or replace the image"
             )
 
-    def _exchange(self, batch_counts: ErrorCounts) -> ProcessStatus:
-        """Tell the other processes about this one; the status of the whole job. All processes call it together."""
+    def _exchange(self) -> ProcessStatus:
+        """Tell the other processes about this one; the status of the whole job. All processes call it together.
+
+        What is saved or exchanged has been looked at before.
+        """
         save_due = time.monotonic() - self.saved_at > self.saving.every_seconds
-        own = ProcessStatus(self.stop_signal(), save_due, batch_counts, self.epoch_counts)
+        stop_signal = self.stop_signal()
+        if stop_signal or save_due or self.processes.count > 1:
+            self.counts.read()
+        own = ProcessStatus(stop_signal, save_due, self.counts.last, self.counts.epoch)
         job = merged_status(self.processes.gather(own))
         self.state.counts = job.epoch
         return job
@@ -285,15 +307,3 @@ class Run:
             save_run(self.saving.folder, saved, self.train_step, self.state, best=best, keep=self.saving.keep)
         self.saved_at = time.monotonic()
         self.processes.wait()  # nobody ends before the files are written
-
-
-def _stops_early(state: RunState) -> bool:
-    patience = state.recipe.early_stop
-    return bool(patience) and state.best_epoch > 0 and state.epoch - state.best_epoch >= patience
-
-
-def _step_of(plan: Sequence[Positions], number: int, accumulate: int) -> tuple[int, bool]:
-    """The images of the step that batch `number` (from 1) is part of, and whether it is the last batch of it."""
-    first = (number - 1) // accumulate * accumulate
-    group = plan[first : first + accumulate]
-    return sum(map(len, group)), number == first + len(group)

@@ -60,6 +60,12 @@ class RunState:
         """What the names of its files say: E, or E.B after B batches of epoch E."""
         return f"{self.epoch + 1}.{self.batches_done}" if self.batches_done else str(self.epoch)
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether the last `early_stop` epochs brought nothing better."""
+        patience = self.recipe.early_stop
+        return bool(patience) and self.best_epoch > 0 and self.epoch - self.best_epoch >= patience
+
 
 def save_run(
     folder: Path, checkpoint: Checkpoint, train_step: TrainStep, state: RunState, *, best: bool, keep: int

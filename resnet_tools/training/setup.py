@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import torch
 
+from resnet_tools.compute.cpus import default_workers, usable_cpus
 from resnet_tools.compute.device import configure, find_precision
 from resnet_tools.compute.inference import Loading
+from resnet_tools.compute.job import place_of
 from resnet_tools.compute.processes import Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import Preprocessing
@@ -27,16 +30,24 @@ from resnet_tools.training.start import Start
 from resnet_tools.training.step import TrainStep
 from resnet_tools.training.transforms import training_transform
 
-GPU_WORKERS, CPU_WORKERS = 8, 2
+CPU_WORKERS = 2
 TEN_CROPS = 10
 KEPT_EPOCHS = 2
 LOG_EVERY = 10
+FEW_IMAGES = 16
 
 
 def set_up_compute(options: TrainOptions, start: Start, device: torch.device, processes: Processes) -> ComputeConfig:
     """The device made ready. Raises: TrainingError if it cannot compute in the precision that was asked for."""
     original = start.state.recipe.name == "original"  # computes in full float32, as the original does
     precision = find_precision(options.precision, device, automatic=not original)
+    images = start.state.recipe.batch_size // processes.count
+    if processes.count > 1 and images < FEW_IMAGES and not (options.sync_bn or start.state.recipe.freeze_bn):
+        warnings.warn(
+            f"{images} images per process are few for batch norm, whose statistics are those of a process: give a "
+            "larger --batch-size, fewer processes, or, on GPUs, --sync-bn",
+            stacklevel=2,
+        )
     configure(device, options.cudnn, allow_tf32=precision not in ("single", "double"))
     return ComputeConfig(
         device,
@@ -62,9 +73,7 @@ def run_data(
     """
     form = "imagenet" if start.checkpoint.architecture.stem == "imagenet" else "cifar10"
     recipe, views = start.state.recipe, TEN_CROPS if options.ten_crop else 1
-    workers = options.workers
-    if workers is None:
-        workers = GPU_WORKERS if config.device.type == "cuda" and recipe.name != "original" else CPU_WORKERS
+    workers = _workers(config.device) if options.workers is None else options.workers
     batch_size = max(1, recipe.batch_size // config.processes.count // views)
     return RunData(
         train,
@@ -73,6 +82,12 @@ def run_data(
         Loading(preprocessing, batch_size, options.ten_crop, workers=workers),
         skip_unreadable=options.on_error == "skip",
     )
+
+
+def _workers(device: torch.device) -> int:
+    """A GPU is fed by all cores of its share; a CPU computes with them itself."""
+    place = place_of(os.environ)
+    return default_workers(usable_cpus(), place.local_count if place else 1) if device.type == "cuda" else CPU_WORKERS
 
 
 def build_run(
@@ -84,7 +99,8 @@ def build_run(
         keep_best(Path(options.resume), folder)
     elif config.processes.rank == 0:
         (folder / LATEST).unlink(missing_ok=True)  # with --overwrite: a restart must not take it for this run's
-    freeze(start.checkpoint.model, recipe.freeze)  # before the optimizer is made, which skips what is frozen
+    # Before the optimizer and the exchange of gradients are made, which skip what is frozen.
+    freeze(start.checkpoint.model, recipe.freeze, norms=recipe.freeze_bn)
     train_step = TrainStep(start.checkpoint.model, recipe, config)
     start.restore(train_step)
     original = recipe.name == "original"

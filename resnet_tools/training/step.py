@@ -11,16 +11,21 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from resnet_tools.compute.inference import memory_errors
 from resnet_tools.compute.processes import lost_processes
-from resnet_tools.errors import TrainingError
-from resnet_tools.metrics import ErrorCounts, error_counts
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.training.average import WeightAverage
-from resnet_tools.training.compute_config import ComputeConfig, compiler_errors, fast_layout, wrap_for_training
+from resnet_tools.training.compute_config import (
+    ComputeConfig,
+    compiled,
+    compiler_errors,
+    fast_layout,
+    wrap_for_training,
+)
+from resnet_tools.training.counts import BatchCounts, batch_counts
 from resnet_tools.training.mixing import mixed
 from resnet_tools.training.optimizer import batch_norms, frozen_parts, make_optimizer
 from resnet_tools.training.recipe import Recipe
@@ -30,17 +35,21 @@ class TrainStep:
     """The net, its optimizer and everything else that changes with each step: `backward` for each batch, `update`
     after the last one of a step.
 
-    `model` is the plain net on the device; `wrapped` is what computes, see `wrap_for_training`.
+    `model` is the plain net on the device; `wrapped` is what computes: see `wrap_for_training`; compiled on request.
+    Nothing here waits for the device. Raises: DeviceMemoryError, TrainingError, ProcessError.
     """
 
     def __init__(self, model: ResNet, recipe: Recipe, config: ComputeConfig) -> None:
         self.recipe, self.config = recipe, config
         self.layout = fast_layout(model, config)
-        self.model = model.to(config.device, config.dtype).to(memory_format=self.layout)
-        self.optimizer = make_optimizer(self.model, recipe, scaled=config.precision == "half")
-        self.scaler = torch.amp.GradScaler(config.device.type, enabled=config.precision == "half")
-        self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
-        self.wrapped = wrap_for_training(self.model, config)
+        with memory_errors(0), lost_processes():
+            self.model = model.to(config.device, config.dtype).to(memory_format=self.layout)
+            self.optimizer = make_optimizer(self.model, recipe, scaled=config.precision == "half")
+            self.scaler = torch.amp.GradScaler(config.device.type, enabled=config.precision == "half")
+            self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
+            self._eager = wrap_for_training(self.model, config)
+        self.wrapped = compiled(self._eager) if config.compile else self._eager
+        self._compiled_images = 0
         self._has_gradient = False
 
     def train_mode(self) -> None:
@@ -50,7 +59,7 @@ class TrainStep:
         for norm in (norm for part in frozen for norm in batch_norms(part)):
             norm.eval()
 
-    def backward(self, images: Tensor, targets: Tensor, step_images: int, *, last: bool, seed: int = 0) -> ErrorCounts:
+    def backward(self, images: Tensor, targets: Tensor, step_images: int, *, last: bool, seed: int = 0) -> BatchCounts:
         """Add the gradient of these images; (N, 3, H, W), (N,) on any device. The counts are before the update.
 
         step_images: the number of images in the whole step. last: no other batch follows in this step. seed: for mixup
@@ -67,7 +76,7 @@ class TrainStep:
             with self._gradient_exchange(last), self._running_statistics_for_one(len(x)):
                 # 2. Forward, in mixed precision if that is asked for; the loss is summed over the images.
                 with self.config.autocast():
-                    logits = self.wrapped(x)  # (N, K)
+                    logits = self._computing(len(x))(x)  # (N, K)
                 loss = self._loss(logits, mixed_targets)
 
                 # 3. Backward. Processes average their gradients, hence their number; the scaler keeps small values of
@@ -75,7 +84,7 @@ class TrainStep:
                 mean_over_step = self.config.processes.count / step_images
                 self.scaler.scale(loss * mean_over_step).backward()  # type: ignore[no-untyped-call]
             self._has_gradient = True
-            return error_counts(logits.detach().float(), labels, float(loss.detach()) / len(x))
+            return batch_counts(logits.detach().float(), labels, loss.detach())
 
     def update(self) -> None:
         """Apply the gradient to the weights and clear it; nothing if there is none. Raises: DeviceMemoryError."""
@@ -94,6 +103,13 @@ class TrainStep:
         """The net that is validated and saved: the average of the weights if the recipe keeps one."""
         return self.model if self.average is None else self.average.model
 
+    def _computing(self, images: int) -> nn.Module:
+        """What computes a batch of that size. Only the largest is compiled: the last one of an epoch comes once."""
+        if images < self._compiled_images:
+            return self._eager
+        self._compiled_images = images
+        return self.wrapped
+
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The sum over the images, in float32 or float64; targets (N,) classes or (N, K) shares."""
         values = logits if logits.dtype == torch.float64 else logits.float()
@@ -101,7 +117,7 @@ class TrainStep:
 
     def _gradient_exchange(self, last: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients once per step, in the backward pass of its last batch."""
-        no_sync = getattr(self.wrapped, "no_sync", None)
+        no_sync = getattr(self._eager, "no_sync", None)
         return no_sync() if no_sync is not None and not last else nullcontext()
 
     @contextmanager
@@ -118,12 +134,3 @@ class TrainStep:
         finally:
             for norm in training:
                 norm.train()
-
-
-def check_loss(counts: ErrorCounts, where: str, lr: float) -> None:
-    """Raises: TrainingError if the loss is not finite."""
-    if not abs(counts.loss_sum) < float("inf"):  # true for nan too
-        raise TrainingError(
-            f"{where}: the loss is {counts.loss_sum} at a learning rate of {lr:g}. Training has diverged: try a tenth "
-            "of --lr, a longer --warmup-epochs, or --precision single. The checkpoints of earlier epochs are kept"
-        )

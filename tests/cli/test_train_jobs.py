@@ -174,3 +174,54 @@ def test_a_lost_terminal_saves_but_not_under_nohup(tmp_path):
         assert process.returncode == (0 if ignored else 128 + signal.SIGHUP), errors
         assert ("all is saved" in errors) is not ignored
         assert (folder / ("model_2.pt" if ignored else "latest.pt")).exists()
+
+
+# Memory, batches and options
+
+
+LIMITED = """
+import sys
+from resnet_tools.__main__ import main
+from resnet_tools.errors import DeviceMemoryError
+from resnet_tools.training.step import TrainStep
+
+tried = []
+
+def full(self, images, *arguments, **named):
+    tried.append(len(images))
+    print("tried", tried, file=sys.stderr, flush=True)
+    raise DeviceMemoryError("full")
+
+TrainStep.backward = full
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_several_processes_get_advice_on_memory_without_trying(tmp_path):
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED)
+    words = [sys.executable, script, "train", *SMALL, "--device", "cpu", "--save", tmp_path / "run"]
+    launch = (
+        "import sys; from resnet_tools.compute.launcher import run_processes as run; sys.exit(run(sys.argv[1:], 2))"
+    )
+    launched = [sys.executable, "-c", launch, *map(str, words)]
+    done = subprocess.run(launched, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("tried [8]") == 1
+    assert "a batch of 8 images does not fit into the memory of a process. Give half of --batch-size" in done.stderr
+    assert "--accumulate 2" in done.stderr
+    assert done.stderr.count("8 images per process are few for batch norm") == 1
+
+
+def test_what_cannot_be_compiled_is_refused_at_once(tmp_path, capsys):
+    assert train(*SMALL, "--compile", "--checkpoint-activations", "--save", tmp_path / "run") == 2
+    assert "--compile cannot compile what --checkpoint-activations does" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_tf32_trains_as_single_where_there_is_no_gpu(tmp_path):
+    for precision in ("tf32", "single"):
+        words = ["--n-epochs", 1, "--precision", precision, "--device", "cpu", "--save", tmp_path / precision]
+        assert train(*SMALL, *words) == 0
+    assert same_weights(tmp_path / "tf32" / "model_1.pt", tmp_path / "single" / "model_1.pt")

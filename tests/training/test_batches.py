@@ -10,7 +10,8 @@ from PIL import Image
 
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import CIFAR10
-from resnet_tools.training.batches import EpochDataset, epoch_batches, load_batches, share_of
+from resnet_tools.training.batches import EpochDataset, epoch_batches, share_of
+from resnet_tools.training.loading import BatchLoader
 from resnet_tools.training.transforms import training_transform
 from tests.support.small_nets import sample_set
 
@@ -35,9 +36,9 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 def test_batches_do_not_depend_on_who_loads_them():
     samples = sample_set()
-    dataset = EpochDataset(samples, training_transform("original", "cifar10", CIFAR10), seed=3, epoch=2)
+    transform = training_transform("original", "cifar10", CIFAR10)
     plan = epoch_batches(len(samples), 5, 3, 2)
-    ways = [list(load_batches(dataset, plan, workers=workers, pin=False)) for workers in (0, 1, 3, 5)]
+    ways = [list(BatchLoader(samples, transform, 3, workers=workers).epoch(2, plan)) for workers in (0, 1, 3, 5)]
     for batches in ways[1:]:
         assert [torch.equal(a.images, b.images) for a, b in zip(ways[0], batches, strict=True)] == [True] * len(plan)
         assert [a.targets.tolist() for a in ways[0]] == [b.targets.tolist() for b in batches]

@@ -80,7 +80,7 @@ def take_steps(case: TrainCase, train_step: TrainStep, batches: list[list[int]])
         chosen = torch.tensor(batch) - 1
         train_step.train_mode()
         set_lr(train_step.optimizer, lr_factor(train_step.recipe, 0))
-        counts = train_step.backward(images[chosen], targets[chosen], len(chosen), last=True)
+        counts = train_step.backward(images[chosen], targets[chosen], len(chosen), last=True).read()
         train_step.update()
         losses.append(counts.loss)
     return losses

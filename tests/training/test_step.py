@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from resnet_tools.compute.launcher import run_processes
-from resnet_tools.errors import TrainingError
+from resnet_tools.errors import DeviceMemoryError, TrainingError
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.compute_config import ComputeConfig
+from resnet_tools.training.counts import check_loss, read_counts
 from resnet_tools.training.optimizer import freeze
-from resnet_tools.training.step import check_loss
 from tests.support.small_nets import CPU, small_net, small_train_step, some_images, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,7 +78,7 @@ def test_other_precisions_learn_the_same_way(precision):
     losses = []
     for train_step in (exact, rough):
         train_step.train_mode()
-        losses.append(train_step.backward(images, targets, 8, last=True).loss)
+        losses.append(train_step.backward(images, targets, 8, last=True).read().loss)
         train_step.update()
     assert losses[1] == pytest.approx(losses[0], rel=1e-5 if precision == "single" else 0.05)
     assert rough.model.conv1.weight.dtype == torch.float32
@@ -101,7 +101,7 @@ with joined_processes() as processes:
         images, targets = some_images(15, seed)
         mine = slice(0, 8) if processes.rank == 0 else slice(8, 15)
         train_step.train_mode()
-        counts = train_step.backward(images[mine], targets[mine], 15, last=True)
+        counts = train_step.backward(images[mine], targets[mine], 15, last=True).read()
         train_step.update()
         total = sum(part.loss_sum for part in processes.gather(counts))
     if processes.rank == 0:
@@ -116,7 +116,52 @@ def test_two_processes_take_the_steps_of_one(capfd):
     train_step = small_train_step(freeze_bn=True)
     for seed in range(3):
         train_step.train_mode()
-        counts = train_step.backward(*some_images(15, seed), 15, last=True)
+        counts = train_step.backward(*some_images(15, seed), 15, last=True).read()
         train_step.update()
     assert loss == pytest.approx(counts.loss_sum, rel=1e-10)
     assert norm == pytest.approx(float(weights(train_step).norm()), rel=1e-12)
+
+
+def test_frozen_batch_norms_get_no_gradient():
+    model = small_net()
+    freeze(model, 0, norms=True)
+    train_step = small_train_step(model, freeze_bn=True)
+    train_step.train_mode()
+    train_step.backward(*some_images(6), 6, last=True)
+    without = {name for name, parameter in train_step.model.named_parameters() if parameter.grad is None}
+    assert without == {name for name, _ in train_step.model.named_parameters() if "bn" in name}
+
+
+def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
+    """A GPU is waited for when a number is asked of a tensor."""
+    train_step = small_train_step(config=ComputeConfig(CPU, "single"), ema=0.9, label_smoothing=0.1)
+    asked = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+        whole = getattr(torch.Tensor, name)
+
+        def noted(self, *arguments, whole=whole, name=name):
+            asked.append(name)
+            return whole(self, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, noted)
+    images, targets = some_images(8)
+    counts = []
+    for _ in range(3):
+        train_step.train_mode()
+        counts.append(train_step.backward(images, targets, 8, last=True))
+        train_step.update()
+    assert asked == []
+    read = read_counts(counts)
+    assert asked == ["tolist"]
+    assert [count.images for count in read] == [8, 8, 8]
+    assert read[2].loss < read[0].loss
+
+
+def test_a_net_without_room_on_the_device_is_said(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model = small_net()
+    monkeypatch.setattr(model, "to", full)
+    with pytest.raises(DeviceMemoryError, match="not enough memory for the net"):
+        small_train_step(model)
