@@ -103,7 +103,8 @@ def _module_of_file(path: str) -> Any:
     if spec is None or spec.loader is None:
         raise ImportError("is no Python module")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where pickle, for a loader process, looks for its classes
+    sys.modules[name] = module
+    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # where a loader process looks for its classes
     spec.loader.exec_module(module)
     return module
 

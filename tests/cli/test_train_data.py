@@ -14,7 +14,7 @@ import resnet_tools
 from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
 from resnet_tools.data.splits import read_split
-from resnet_tools.training import batches
+from resnet_tools.training import loading
 
 NET = ("--stem", "cifar", "--depth", 8, "--resize-size", 16, "--crop-size", 16)  # seconds
 QUIET = ("--quiet", "--workers", 0)
@@ -174,7 +174,7 @@ def example(tmp_path, monkeypatch) -> str:
 
 
 def test_the_example_of_a_data_set_in_python_trains_and_resumes_with_two_processes(example, monkeypatch):
-    monkeypatch.setattr(batches, "MAX_THREADS", 1)  # with more workers than these they are processes
+    monkeypatch.setattr(loading, "MAX_THREADS", 1)  # with more workers than these they are processes
     options = ("train", "--dataset", example, "--quiet", "--workers", "2")
     new = ("--stem", "cifar", "--depth", "8")
     assert run([*options, *new, "--n-epochs", "2", "--save", "whole"]) == 0
