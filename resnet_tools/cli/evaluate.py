@@ -22,10 +22,9 @@ from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.evaluation.options import EvaluateOptions, Format
 
 if TYPE_CHECKING:
-    from resnet_tools.checkpoints.checkpoint import Checkpoint
+    from resnet_tools.checkpoints.runnable import Net, Runnable
     from resnet_tools.compute.processes import Processes
     from resnet_tools.data.samples import Samples
-    from resnet_tools.nets.resnet import ResNet
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -81,10 +80,10 @@ def command(inference: Inference, **values: Any) -> int:
         raise click.UsageError("--json and --csv exclude each other")
     check_models(options.models)
     with quick_imports():
+        from resnet_tools.checkpoints.runnable import prepare_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import prepare
         from resnet_tools.compute.processes import joined_processes, own_device
-    ready = partial(prepare, device=find_device(own_device(inference.device)), precision=inference.precision)
+    ready = partial(prepare_net, device=find_device(own_device(inference.device)), precision=inference.precision)
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
         summaries = _summaries(options, inference, ready, processes)
         _print_all(summaries, options.format, first=processes.rank == 0)
@@ -92,7 +91,7 @@ def command(inference: Inference, **values: Any) -> int:
 
 
 def _summaries(
-    options: EvaluateOptions, inference: Inference, ready: Callable[[ResNet], ResNet], processes: Processes
+    options: EvaluateOptions, inference: Inference, ready: Callable[[Net], Net], processes: Processes
 ) -> Iterator[dict[str, Any]]:
     """The summary of each model in turn, after its report has been written."""
     samples_of = _samples_of(options)
@@ -101,15 +100,15 @@ def _summaries(
         yield _evaluate(model, report, options, inference, samples_of, ready, processes)
 
 
-def _samples_of(options: EvaluateOptions) -> Callable[[Checkpoint], Samples]:
+def _samples_of(options: EvaluateOptions) -> Callable[[Runnable], Samples]:
     """What finds the samples with their targets for a net: labels stand for other outputs in each net."""
     from resnet_tools.data.labelled import Outputs, labelled_samples
     from resnet_tools.data.labels import read_labels
 
     names = None if options.class_names is None else read_labels(options.class_names)
 
-    def samples_of(checkpoint: Checkpoint) -> Samples:
-        outputs = Outputs(checkpoint.architecture.num_classes, names or checkpoint.class_names)
+    def samples_of(checkpoint: Runnable) -> Samples:
+        outputs = Outputs(checkpoint.num_classes, names or checkpoint.class_names)
         return labelled_samples(
             options.data, outputs, split=options.split, labels=options.labels, synsets=options.synsets
         )
@@ -122,19 +121,19 @@ def _evaluate(
     report: Path | None,
     options: EvaluateOptions,
     inference: Inference,
-    samples_of: Callable[[Checkpoint], Samples],
-    ready: Callable[[ResNet], ResNet],
+    samples_of: Callable[[Runnable], Samples],
+    ready: Callable[[Net], Net],
     processes: Processes,
 ) -> dict[str, Any]:
     """The summary of one model; `report`: the folder for its report."""
-    from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
+    from resnet_tools.checkpoints.runnable import load_runnable, require_classifier
     from resnet_tools.evaluation.evaluate import evaluate
     from resnet_tools.evaluation.report.files import begin_report, write_report
     from resnet_tools.evaluation.report.summary import summary
 
     if report is not None:
         begin_report(report)
-    checkpoint = load_checkpoint(model, weights=options.weights)
+    checkpoint = load_runnable(model, weights=options.weights)
     require_classifier(checkpoint, model)
     samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
     own_images = -(-len(samples) // processes.count)

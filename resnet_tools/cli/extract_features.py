@@ -117,9 +117,9 @@ def command(
         raise click.UsageError("no images: give files, folders, --dir or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import prepare
         from resnet_tools.compute.processes import joined_processes, own_device
         from resnet_tools.data.fetched import stdin_bytes
         from resnet_tools.data.image import MAX_FILE_BYTES
@@ -127,7 +127,7 @@ def command(
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
-        checkpoint = load_checkpoint(model, weights=weights)
+        checkpoint = load_runnable(model, weights=weights)
     loading = inference.loading(checkpoint.preprocessing)
     layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
     if list_layers:
@@ -136,10 +136,13 @@ def command(
     if layer not in layers:
         raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
     kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
-    provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, inference.precision)
+    provenance = provenance_of(
+        model_path(model), checkpoint.model, kind, loading, inference.precision, found_device.type
+    )
     if "-" in paths:  # another image there is another job
         provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
-    net = prepare(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
+    with warnings_as_lines():
+        net = prepare_net(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
     with (
         joined_processes() as processes,
         terminable(STOPPED),
