@@ -18,6 +18,7 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.evaluation.options import EvaluateOptions, Format
 
@@ -72,13 +73,16 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values with a header.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@n_gpu_option
 @weights_option
 @inference_options
-def command(inference: Inference, **values: Any) -> int:
+def command(inference: Inference, n_gpu: int, **values: Any) -> int:
     options = EvaluateOptions(**values)
     if options.json and options.csv:
         raise click.UsageError("--json and --csv exclude each other")
     check_models(options.models)
+    if (code := in_processes(n_gpu, inference.device)) is not None:
+        return code
     with quick_imports():
         from resnet_tools.checkpoints.runnable import prepare_net
         from resnet_tools.compute.device import find_device

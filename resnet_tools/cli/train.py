@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.several import in_processes
 from resnet_tools.cli.train_options import check_options, train_options
 from resnet_tools.cli.train_output import (
     event_printer,
@@ -45,8 +44,8 @@ MAX_DECODED = 2000  # up to so many images are all decoded before training; `res
 def command(**values: Any) -> int:
     options = TrainOptions(**values)
     check_options(options)
-    if options.n_gpu > 1 and "LOCAL_RANK" not in os.environ:
-        return _run_on_gpus(options.n_gpu, options.device)
+    if (code := in_processes(options.n_gpu, options.device)) is not None:
+        return code
     with quick_imports():
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.processes import joined_processes, own_device
@@ -64,18 +63,6 @@ def command(**values: Any) -> int:
         sizes = changed_preprocessing(start.checkpoint.preprocessing, options.resize_size, options.crop_size)
         data = run_data(options, start, train, val, sizes, config)
         return (_test if options.test_only else _train)(options, start, data, config)
-
-
-def _run_on_gpus(count: int, device: str) -> int:
-    """This command in `count` processes, a GPU each; or on the CPU, if that was asked for."""
-    from resnet_tools.compute.device import gpu_count
-    from resnet_tools.compute.launcher import run_processes
-    from resnet_tools.errors import TrainingError
-
-    found = gpu_count()
-    if device != "cpu" and found < count:
-        raise TrainingError(f"--n-gpu {count}: this machine has {found}; give fewer, or --device cpu")
-    return run_processes([sys.executable, "-m", "resnet_tools", *sys.argv[1:]], count)
 
 
 def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: Processes) -> None:

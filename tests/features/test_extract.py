@@ -274,8 +274,8 @@ def wait_for_rows(folder: Path, rows: int) -> None:
     raise AssertionError("no progress")
 
 
-def wait_for_shard(folder: Path, process: subprocess.Popen[bytes]) -> None:
-    while not (folder / ".part-00000.npy.done").exists():
+def wait_for_shard(folder: Path, process: subprocess.Popen[bytes], number: int = 0) -> None:
+    while not (folder / f".part-0000{number}.npy.done").exists():
         if process.poll() is not None:
             assert process.stderr is not None
             raise AssertionError(f"it ended before it was stopped: {process.stderr.read().decode()}")
@@ -409,6 +409,27 @@ def test_a_finished_shard_that_changed_is_computed_again(folder, name):
     assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
 
 
+def test_n_gpu_starts_the_processes(folder):
+    extract("demo", "photos", "--batch-size", "4", "--output", "one.npy", cwd=folder)
+    options = ["--n-gpu", "2", "--device", "cpu", "--output", "two.npy"]
+    done = extract("demo", "photos", "--batch-size", "4", *options, cwd=folder)
+    assert done.stdout == "saved features to two.npy\n"
+    np.testing.assert_allclose(np.load(folder / "two.npy"), np.load(folder / "one.npy"), rtol=0, atol=1e-5)
+    assert (folder / "two.paths.txt").read_bytes() == (folder / "one.paths.txt").read_bytes()
+
+
+def test_a_job_on_another_kind_of_device_is_another_job(folder):
+    with started(folder) as process:
+        wait_for_rows(folder, 1)
+        process.kill()
+    job = folder / ".features.pt.unfinished" / "job.json"
+    content = json.loads(job.read_text())
+    assert content["device"] == "cpu"
+    job.write_text(json.dumps(content | {"device": "cuda"}))
+    failed = extract("demo", "photos", "--batch-size", "1", cwd=folder, code=1)
+    assert "device" in failed.stderr
+
+
 def test_two_processes_write_the_same_file_as_one(folder):
     (folder / "photos" / "009.png").write_bytes(b"no image")
     extract("demo", "photos", "--batch-size", "4", "--output", "one/features.pt", cwd=make(folder, "one"))
@@ -439,8 +460,7 @@ def test_processes_with_different_files_are_refused():
 def test_a_shard_from_before_no_resume_is_computed_again(folder):
     options = ["--shard-size", "10", "--output", "part.npy", "--batch-size", "1"]
     with started(folder, *options) as process:
-        while not (folder / ".part-00001.npy.done").exists():
-            time.sleep(0.01)
+        wait_for_shard(folder, process, 1)
         process.kill()
     shutil.copy(PHOTOS[5], folder / "photos" / "012.png")
     (folder / "photos" / "000.png").write_bytes(b"no image")
