@@ -57,7 +57,6 @@ class OnnxNet(nn.Module):
         super().__init__()
         self.path = path
         graph = read_graph(path)
-        self.nodes = [node.op_type for node in graph.graph.node]
         logits, self.features = _outputs(graph)
         self.session = _session(path, graph, [name for name in (logits, self.features) if name])
         self.input = self._checked_input()

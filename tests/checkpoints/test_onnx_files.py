@@ -315,3 +315,22 @@ def test_what_needs_weights_refuses_a_graph_and_says_what_takes_it(demo_onnx, tm
         assert "an .onnx computes in its own type" in capsys.readouterr().err
         assert run(["classify", str(path), PHOTOS[0], "--weights", "ema"]) == 1
         assert "an .onnx holds one net" in capsys.readouterr().err
+
+
+def test_weights_may_lie_in_a_file_beside_the_graph_and_nowhere_else(tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    model = random_resnet18()
+    exported(folder / "net.onnx", model, (1, 3, 64, 64))
+    graph = onnx.load(folder / "net.onnx")
+    onnx.save(graph, folder / "net.onnx", save_as_external_data=True, location="net.onnx.data", size_threshold=1024)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(OnnxNet(folder / "net.onnx")(images), model(images), rtol=0, atol=1e-4)
+    (folder / "net.onnx.data").rename(tmp_path / "else-where")
+    with pytest.raises(CheckpointError, match=r"net\.onnx: not a net that onnxruntime can load"):
+        OnnxNet(folder / "net.onnx")
+    content = (folder / "net.onnx").read_bytes()
+    (folder / "net.onnx").write_bytes(content.replace(b"net.onnx.data", b"../else-where"))
+    with pytest.raises(CheckpointError, match=r"net\.onnx: not a net that onnxruntime can load"):
+        OnnxNet(folder / "net.onnx")
