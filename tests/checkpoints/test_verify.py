@@ -10,7 +10,7 @@ import torch
 
 from resnet_tools import load_checkpoint, save_model
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH, description
-from resnet_tools.checkpoints.onnx_files import write_onnx
+from resnet_tools.checkpoints.onnx_export import write_onnx
 from resnet_tools.checkpoints.verify import (
     ONNX_TOLERANCE,
     PHOTOS,
