@@ -315,7 +315,7 @@ def test_files_that_are_left_out_are_counted_and_named(tmp_path):
         (tmp_path / name).touch()
     report = checked(tmp_path)
     assert report.warnings == [
-        f"{tmp_path}/train: left out: 3 files whose endings are not those of images: .cr2 (2), no ending (1): "
+        f"{tmp_path}/train: left out: 3 files without an image extension: .cr2 (2), no ending (1): "
         "a/raw.CR2, b/noext, b/raw.cr2"
     ]
     assert report.left_out == [f"{tmp_path}/train/{name}" for name in ("a/raw.CR2", "b/noext", "b/raw.cr2")]

@@ -32,7 +32,7 @@ def classes_of(top: Path, outputs: Outputs, **options: object) -> dict[str, int]
 
 def test_folders_are_matched_by_name_in_any_order(tmp_path):
     tree(tmp_path, "a/1.png", "c/2.JPEG", "b/deep/3.ppm", "b/notes.txt", ".hidden/4.png", "stray.png")
-    with pytest.warns(UserWarning, match=r"left out: 1 file whose ending is not that of an image: \.txt \(1\)"):
+    with pytest.warns(UserWarning, match=r"left out: 1 file without an image extension: \.txt \(1\)"):
         found = labelled_samples(tmp_path, Outputs(3, ["c", "b", "a"]))
     assert found.class_names == ["c", "b", "a"]
     (tmp_path / "b/notes.txt").unlink()
@@ -192,8 +192,8 @@ def test_wordnet_ids_one_a_line_and_with_boxes(tmp_path):
     [
         ("", "is empty; expected lines of"),
         ("path,class\n", "holds no images"),
-        ("1.png,a\n1.png,b\n", "names 1.png twice; every image counts once"),
-        ("1.png,a\n./1.png,a\n", "names 1.png twice; every image counts once"),
+        ("1.png,a\n1.png,b\n", "names 1.png twice; expected each image once"),
+        ("1.png,a\n./1.png,a\n", "names 1.png twice; expected each image once"),
         (",\n", "is no `path,class`"),
         ("1.png,a\n3.png,b\n", r"1 of 2 images are not in .*: 3.png"),
         ("1.png,\n", "is no `path,class`"),
