@@ -22,11 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from resnet_tools.checkpoints.foreign import description_of
-from resnet_tools.checkpoints.lua_nets import net_of_tables
+from resnet_tools.checkpoints.lua_nets import check_doubles, net_of_tables
 from resnet_tools.checkpoints.net_weights import find_head, find_net, left_out
 from resnet_tools.checkpoints.run_folder import net_of_run
 from resnet_tools.checkpoints.stored import load_value, not_finite
@@ -51,7 +48,6 @@ from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import classes_in, module_tree
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
-from resnet_tools.torch7.template import Bound
 from resnet_tools.torch7.weights import state_dict
 from resnet_tools.writing import written_whole
 
@@ -79,6 +75,10 @@ class Checkpoint:
     no_classifier: str | None = None
 
     @property
+    def num_classes(self) -> int:
+        return self.architecture.num_classes
+
+    @property
     def classes(self) -> list[str] | None:
         """The same as `class_names`."""
         return self.class_names
@@ -99,7 +99,7 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
         advice = f". `resnet inspect {found}` shows the net" if isinstance(error, NOT_A_RESNET) else ""
         raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
     if checkpoint.class_names is None:
-        checkpoint = replace(checkpoint, class_names=_classes_beside(found, checkpoint.architecture.num_classes))
+        checkpoint = replace(checkpoint, class_names=classes_beside(found, checkpoint.num_classes))
     damaged = not_finite(checkpoint.model.state_dict())
     if damaged is not None:
         _warn(found, f"{damaged} holds NaN or infinite numbers, so the outputs of the net may be NaN or infinite too")
@@ -107,16 +107,6 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
 
 
 load_model = load_checkpoint
-
-
-def require_classifier(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Raises: CheckpointError if the net has no classifier, and says why and what can be done with it."""
-    if not checkpoint.architecture.num_classes:
-        reason = checkpoint.no_classifier or "no nn.Linear follows its features"
-        raise CheckpointError(
-            f"{os.fspath(path)}: the net has no usable classifier: {reason}. `resnet extract-features` and "
-            "`resnet train --retrain FILE --reset-classifier` accept it"
-        )
 
 
 def model_path(path: str | os.PathLike[str]) -> Path:
@@ -142,10 +132,9 @@ def model_path(path: str | os.PathLike[str]) -> Path:
 
 
 def default_preprocessing(architecture: Architecture) -> Preprocessing:
-    """What a net without a description was trained with, judged by its stem and its number of classes."""
-    if architecture.stem == "imagenet":
-        return IMAGENET
-    return CIFAR100 if architecture.num_classes == 100 else CIFAR10
+    """What a net without a description was trained with, judged by its stem, its channels and its number of classes."""
+    usual = CIFAR100 if architecture.num_classes == 100 else CIFAR10
+    return (IMAGENET if architecture.stem == "imagenet" else usual).for_channels(architecture.in_channels)
 
 
 def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
@@ -191,7 +180,7 @@ def _load_t7(path: Path, weights: str | None) -> Checkpoint:
     tree = module_tree(net)
     architecture, bound = recognise_and_bind(tree)
     state = state_dict(bound, architecture)
-    _check_doubles(state, bound)
+    check_doubles(state, bound)
     model = load_resnet(architecture, state)
     class_names = classes_in(value, architecture.num_classes)
     preprocessing = _at_crop(default_preprocessing(architecture), crop_px(tree, architecture))
@@ -204,18 +193,6 @@ def _at_crop(usual: Preprocessing, crop_px: int | None) -> Preprocessing:
     if crop_px is None or crop_px == usual.crop_px:
         return usual
     return replace(usual, crop_px=crop_px, resize_px=round(crop_px * usual.resize_px / usual.crop_px))
-
-
-def _check_doubles(state: Mapping[str, Tensor], bound: Bound) -> None:
-    """Raises: CheckpointError if a finite number of the file has become infinite as float32."""
-    for key, tensor in state.items():
-        module, name = key.rpartition(".")[::2]
-        source = bound[module][0].tensors.get(name) if module in bound else None
-        if source is None or source.dtype.itemsize <= 4 or tensor.sum().isfinite():
-            continue
-        if tensor.isinf().any() and np.isfinite(source).all():
-            largest = float(np.abs(source).max())
-            raise CheckpointError(f"{key} holds {largest:g}, which is beyond float32, in which nets compute")
 
 
 def _load_pt(path: Path, weights: str | None) -> Checkpoint:
@@ -257,6 +234,9 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
         preprocessing = Preprocessing.from_dict(description.get("preprocessing", {}))
     except ValueError as error:
         raise CheckpointError(f"its preprocessing is invalid: {error}") from error
+    if preprocessing.channels != architecture.in_channels:
+        found, expected = preprocessing.channels, architecture.in_channels
+        raise CheckpointError(f"its preprocessing gives images of {found} channels; the net takes {expected}")
     model = load_resnet(architecture, float_state(checked_state(state)))
     return Checkpoint(model, architecture, class_names, preprocessing, file_format)
 
@@ -299,7 +279,8 @@ def names_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.classes.txt")
 
 
-def _classes_beside(path: Path, count: int) -> list[str] | None:
+def classes_beside(path: Path, count: int) -> list[str] | None:
+    """The class names in that file; warns and gives None if they are not as many as the outputs."""
     beside = names_beside(path)
     if not beside.is_file():
         return None

@@ -38,7 +38,8 @@ from resnet_tools.checkpoints.checkpoint import (
     write_model,
 )
 from resnet_tools.checkpoints.layouts import Layout, check_installed, net_there, state_for
-from resnet_tools.checkpoints.onnx_files import OnnxNet, onnx_packages, write_onnx
+from resnet_tools.checkpoints.onnx_export import onnx_packages, write_onnx
+from resnet_tools.checkpoints.onnx_files import OnnxNet, is_onnx
 from resnet_tools.checkpoints.tensor_files import checked_state, float_state, torch_write
 from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.verify import (
@@ -154,7 +155,7 @@ def _check(source: Path, target: Target, force: bool) -> None:
     for asked_for, endings, reason in _OPTIONS:
         if asked_for(target) and target.ending not in endings:
             raise ExportError(f"{path}: {reason}")
-    if source.suffix == ".onnx":
+    if is_onnx(source):
         raise ExportError(f"{source}: holds a graph and no checkpoint; convert the file that it was made from")
     if os.path.exists(source) and os.path.exists(path) and os.path.samefile(source, path):
         raise ExportError(f"{path}: this is the file that is read; write to another")
@@ -257,7 +258,7 @@ def _write(checkpoint: Checkpoint, target: Target, extra: Mapping[str, Any]) -> 
         fold_batch_norm(model)
     model.load_state_dict(_rounded(model.state_dict(), dtype), assign=True)
     if target.ending == ".onnx":
-        write_onnx(model, target.path, description(checkpoint))
+        write_onnx(model, target.path, description(checkpoint), checkpoint.architecture.in_channels)
     else:
         write_model(checkpoint, target.path, extra if _keeps_extra(target) else None)
 

@@ -5,6 +5,7 @@ Whatever fails on the way to a net becomes the report's `problem`; what could be
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,8 @@ import numpy as np
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
 from resnet_tools.checkpoints.lua_nets import net_of_tables
+from resnet_tools.checkpoints.onnx_files import is_onnx, onnx_type, read_graph
+from resnet_tools.checkpoints.runnable import load_runnable
 from resnet_tools.checkpoints.stored import StoredTensor
 from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
 from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
@@ -82,7 +85,9 @@ def inspect_file(path: str | os.PathLike[str], weights: str | None = None) -> Re
     Raises: ResnetToolsError if the file cannot be read at all.
     """
     found = model_path(path)
-    file_format = format_of(found)
+    file_format = "onnx" if is_onnx(found) else format_of(found)
+    if file_format == "onnx":
+        return _inspect_onnx(found)
     return _inspect_t7(found, weights) if file_format == "t7" else _inspect_state(found, KINDS[file_format], weights)
 
 
@@ -95,6 +100,28 @@ def _inspect_state(path: Path, kind: str, weights: str | None) -> Report:
     except ResnetToolsError as error:
         return replace(report, problem=str(error))
     net = checkpoint.architecture
+    return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
+
+
+def _inspect_onnx(path: Path) -> Report:
+    """Its tensors, and how many of each operation."""
+    graph = read_graph(path).graph
+    tensors = [(tensor.name, tuple(tensor.dims), onnx_type(tensor)) for tensor in graph.initializer]
+    lines = [f"{name}  {_size(shape)}  {kind}" for name, shape, kind in tensors]
+    lines += [f"{count} x {name}" for name, count in Counter(node.op_type for node in graph.node).items()]
+    summaries = []
+    for name, count in Counter(kind.name for *_, kind in tensors).most_common():
+        own = [math.prod(shape) * kind.itemsize for _, shape, kind in tensors if kind.name == name]
+        size = next(kind.itemsize for *_, kind in tensors if kind.name == name)
+        summaries.append(TensorSummary(name, count, sum(own) // size, sum(own)))
+    report = Report(os.fspath(path), "ONNX graph", path.stat().st_size, summaries, "\n".join(lines))
+    try:
+        checkpoint = load_runnable(path)
+    except ResnetToolsError as error:
+        return replace(report, problem=str(error))
+    net = checkpoint.architecture
+    if net is None:
+        return replace(report, problem=f"the graph names none; it has {checkpoint.num_classes} outputs")
     return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
 
 

@@ -87,17 +87,18 @@ def command(
         raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
+        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net, require_classifier
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import classify, prepare
+        from resnet_tools.compute.inference import classify
         from resnet_tools.data.labels import output_names, read_labels
     with warnings_as_lines():
         given_names = None if labels is None else read_labels(labels)
         found_device = find_device(inference.device)
-        checkpoint = load_checkpoint(model, weights=weights)
+        checkpoint = load_runnable(model, weights=weights)
     require_classifier(checkpoint, model)
-    names = output_names(given_names or checkpoint.class_names, checkpoint.architecture.num_classes)
-    net = prepare(checkpoint.model, found_device, inference.precision)
+    names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes)
+    with warnings_as_lines():
+        net = prepare_net(checkpoint.model, found_device, inference.precision)
     loading = inference.loading(checkpoint.preprocessing)
     form: Form = (
         "json" if as_json else "csv" if as_csv else ENDINGS.get(output.suffix.lower() if output else "", "text")

@@ -18,14 +18,14 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.evaluation.options import EvaluateOptions, Format
 
 if TYPE_CHECKING:
-    from resnet_tools.checkpoints.checkpoint import Checkpoint
+    from resnet_tools.checkpoints.runnable import Net, Runnable
     from resnet_tools.compute.processes import Processes
     from resnet_tools.data.samples import Samples
-    from resnet_tools.nets.resnet import ResNet
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -78,18 +78,21 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values with a header.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@n_gpu_option
 @weights_option
 @inference_options
-def command(inference: Inference, **values: Any) -> int:
+def command(inference: Inference, n_gpu: int, **values: Any) -> int:
     options = EvaluateOptions(**values)
     if options.json and options.csv:
         raise click.UsageError("--json and --csv exclude each other")
     check_models(options.models)
+    if (code := in_processes(n_gpu, inference.device)) is not None:
+        return code
     with quick_imports():
+        from resnet_tools.checkpoints.runnable import prepare_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import prepare
         from resnet_tools.compute.processes import joined_processes, own_device
-    ready = partial(prepare, device=find_device(own_device(inference.device)), precision=inference.precision)
+    ready = partial(prepare_net, device=find_device(own_device(inference.device)), precision=inference.precision)
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
         summaries = _summaries(options, inference, ready, processes)
         _print_all(summaries, options.format, first=processes.rank == 0)
@@ -97,7 +100,7 @@ def command(inference: Inference, **values: Any) -> int:
 
 
 def _summaries(
-    options: EvaluateOptions, inference: Inference, ready: Callable[[ResNet], ResNet], processes: Processes
+    options: EvaluateOptions, inference: Inference, ready: Callable[[Net], Net], processes: Processes
 ) -> Iterator[dict[str, Any]]:
     """The summary of each model in turn, after its report has been written."""
     samples_of = _samples_of(options)
@@ -106,7 +109,7 @@ def _summaries(
         yield _evaluate(model, report, options, inference, samples_of, ready, processes)
 
 
-def _samples_of(options: EvaluateOptions) -> Callable[[Checkpoint, str], Samples]:
+def _samples_of(options: EvaluateOptions) -> Callable[[Runnable, str], Samples]:
     """A function net -> samples with their targets: the same label may be another output in another net."""
     from resnet_tools.data.labelled import Outputs, labelled_samples
     from resnet_tools.data.labels import read_labels
@@ -114,8 +117,8 @@ def _samples_of(options: EvaluateOptions) -> Callable[[Checkpoint, str], Samples
 
     names = None if options.class_names is None else read_labels(options.class_names)
 
-    def samples_of(checkpoint: Checkpoint, model: str) -> Samples:
-        outputs = Outputs(checkpoint.architecture.num_classes, names or checkpoint.class_names)
+    def samples_of(checkpoint: Runnable, model: str) -> Samples:
+        outputs = Outputs(checkpoint.num_classes, names or checkpoint.class_names)
         return labelled_samples(
             options.data,
             outputs,
@@ -133,19 +136,19 @@ def _evaluate(
     report: Path | None,
     options: EvaluateOptions,
     inference: Inference,
-    samples_of: Callable[[Checkpoint, str], Samples],
-    ready: Callable[[ResNet], ResNet],
+    samples_of: Callable[[Runnable, str], Samples],
+    ready: Callable[[Net], Net],
     processes: Processes,
 ) -> dict[str, Any]:
     """The summary of one model; `report`: the folder for its report."""
-    from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
+    from resnet_tools.checkpoints.runnable import load_runnable, require_classifier
     from resnet_tools.evaluation.evaluate import evaluate
     from resnet_tools.evaluation.report.files import begin_report, write_report
     from resnet_tools.evaluation.report.summary import summary
 
     if report is not None:
         begin_report(report)
-    checkpoint = load_checkpoint(model, weights=options.weights)
+    checkpoint = load_runnable(model, weights=options.weights)
     require_classifier(checkpoint, model)
     samples, loading = samples_of(checkpoint, model), inference.loading(checkpoint.preprocessing)
     own_images = -(-len(samples) // processes.count)

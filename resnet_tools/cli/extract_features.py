@@ -22,6 +22,7 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.text import printable
 
@@ -91,6 +92,7 @@ STOPPED = "Stopped. Finished rows are kept; give the same command again to conti
     "--resume/--no-resume", default=True, show_default=True, help="Continue an interrupted run, or start over."
 )
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@n_gpu_option
 @weights_option
 @inference_options
 def command(
@@ -107,6 +109,7 @@ def command(
     on_error: str,
     resume: bool,
     quiet: bool,
+    n_gpu: int,
     weights: str | None,
     inference: Inference,
 ) -> int:
@@ -116,19 +119,21 @@ def command(
     if not arguments and not list_layers:
         raise click.UsageError("no images: give files, folders, --dir or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
+    if not list_layers and (code := in_processes(n_gpu, inference.device)) is not None:
+        return code
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import prepare
         from resnet_tools.compute.processes import joined_processes, own_device
         from resnet_tools.data.fetched import stdin_bytes
         from resnet_tools.data.image import MAX_FILE_BYTES
-        from resnet_tools.features.extract import Extraction, provenance_of
+        from resnet_tools.features.extract import NOT_FINITE, Extraction, provenance_of
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
         model_file = model_path(model)
-        checkpoint = load_checkpoint(model_file, weights=weights)
+        checkpoint = load_runnable(model_file, weights=weights)
     loading = inference.loading(checkpoint.preprocessing)
     layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
     if list_layers:
@@ -137,14 +142,17 @@ def command(
     if layer not in layers:
         raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
     kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
-    provenance = provenance_of(model_file, checkpoint.model, kind, loading, inference.precision)
+    provenance = provenance_of(model_file, checkpoint.model, kind, loading, inference.precision, found_device.type)
     if "-" in paths:  # stdin may hold another image each time
         provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
-    net = prepare(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
+    with warnings_as_lines():
+        net = prepare_net(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
     with (
         joined_processes() as processes,
         terminable(STOPPED),
-        progress_bar(-(-len(paths) // processes.count), "extract", quiet=quiet or processes.rank > 0) as progress,
+        progress_bar(
+            -(-len(paths) // processes.count), "extract", quiet=quiet or processes.rank > 0, not_finite=NOT_FINITE
+        ) as progress,
     ):
         job = Extraction(net, kind, loading, provenance, on_error, resume, processes)  # type: ignore[arg-type]
         written = job.run(paths, Path(output), shard_size, progress)

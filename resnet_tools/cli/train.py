@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.several import in_processes
 from resnet_tools.cli.train_options import check_options, train_options
 from resnet_tools.cli.train_output import (
     event_printer,
@@ -21,7 +21,7 @@ from resnet_tools.cli.train_output import (
     print_test,
     stop_requests,
 )
-from resnet_tools.compute.job import place_of, was_restarted
+from resnet_tools.compute.job import was_restarted
 from resnet_tools.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def command(**values: Any) -> int:
     if was_restarted(os.environ):
         options = options.continued()
     check_options(options)
-    if options.n_gpu > 1 and not _in_job(options.n_gpu):
-        return _run_on_gpus(options.n_gpu, options.device)
+    if (code := in_processes(options.n_gpu, options.device)) is not None:
+        return code
     with quick_imports():
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.processes import joined_processes, own_device
@@ -88,35 +88,6 @@ def command(**values: Any) -> int:
         if options.test_only:
             return _test(options, start, data, config)
         return _train(options, start, data, config, split)
-
-
-def _in_job(n_gpu: int) -> bool:
-    """Whether this process is one of several of a job already. Raises: click.UsageError if `n_gpu` is another number.
-
-    torchrun with a single process is no job to us, but one in which no other processes can be started.
-    """
-    place = place_of(os.environ)
-    if place is None and "LOCAL_RANK" not in os.environ:
-        return False
-    here = place.local_count if place else 1
-    if here != n_gpu:
-        raise click.UsageError(
-            f"--n-gpu {n_gpu}: this is one of {here} processes that torchrun or srun started on this machine; leave "
-            f"--n-gpu out and have it start {n_gpu}"
-        )
-    return True
-
-
-def _run_on_gpus(count: int, device: str) -> int:
-    """This command in `count` processes, a GPU each; or on the CPU, if that was asked for."""
-    from resnet_tools.compute.device import gpu_count
-    from resnet_tools.compute.launcher import run_processes
-    from resnet_tools.errors import TrainingError
-
-    found = gpu_count()
-    if device != "cpu" and found < count:
-        raise TrainingError(f"--n-gpu {count}: this machine has {found}; give fewer, or --device cpu")
-    return run_processes([sys.executable, "-m", "resnet_tools", *sys.argv[1:]], count)
 
 
 def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: Processes) -> None:

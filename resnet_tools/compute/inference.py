@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet_tools.compute.device import is_out_of_memory, keep_freed_memory, set_tf32
 from resnet_tools.compute.processes import Processes
@@ -80,8 +80,8 @@ def prepare(model: ResNet, device: torch.device, precision: str = "single", *, f
 
 
 @torch.inference_mode()
-def logits_of(model: ResNet, images: Tensor, average: Average = "outputs") -> Tensor:
-    """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of its crops.
+def logits_of(model: nn.Module, images: Tensor, average: Average = "outputs") -> Tensor:
+    """(N, C, H, W) -> (N, K) float32 on the CPU; (N, 10, C, H, W) too: the mean of its crops.
 
     average: of ten crops, the raw `outputs`, as the original does, or their `softmax`: then the logarithm of the mean.
     Raises: DeviceMemoryError.
@@ -94,8 +94,10 @@ def logits_of(model: ResNet, images: Tensor, average: Average = "outputs") -> Te
     return crops.mean(1)
 
 
-def to_model(model: ResNet, images: Tensor) -> Tensor:
-    """The images on the device of the model, in its type and layout."""
+def to_model(model: nn.Module, images: Tensor) -> Tensor:
+    """The images on the device of the model, in its type and layout; a net of another engine takes them as they are."""
+    if not isinstance(model, ResNet):
+        return images
     weight = model.conv1.weight
     return images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
 
@@ -118,7 +120,7 @@ def memory_errors(batch_size: int) -> Iterator[None]:
 
 
 def classify(
-    paths: Sequence[str], model: ResNet, loading: Loading, *, top_k: int = 5
+    paths: Sequence[str], model: nn.Module, loading: Loading, *, top_k: int = 5
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
     """The `top_k` best classes (or all, if there are fewer) of each image, in the order of `paths`.
 

@@ -1,9 +1,10 @@
 """Image -> a random view of it, normalised, as the original trained on it.
 
-In: the path of an image, or its pixels, and a random generator. Out: a (3, crop_px, crop_px) float32 tensor. The steps
+In: the path of an image, or its pixels, and a random generator. Out: a (C, crop_px, crop_px) float32 tensor. The steps
 are the original's, in its order and without clamping; numbers are drawn in its order too, so a view depends on nothing
 but the image and the generator. All steps on colours are linear: jitter, lighting and normalisation of one image are
-one 3 x 3 matrix and a bias. Only the pixels of the crop are scaled, and a flip costs nothing.
+one C x 3 matrix and a bias. Only the pixels of the crop are scaled, and a flip costs nothing. For a net of gray images
+(C = 1) the matrix ends with the gray of the colours, which is what the steps would make of the gray image.
 
 Source: fb.resnet.torch 985e569, datasets/transforms.lua, imagenet.lua and cifar10.lua.
 """
@@ -23,6 +24,7 @@ from torch import Tensor
 from resnet_tools.data.image import ImagePath
 from resnet_tools.data.resample import resample
 from resnet_tools.data.transforms import (
+    GRAY,
     Preprocessing,
     center_crop_offset,
     normalised,
@@ -34,7 +36,7 @@ from resnet_tools.data.transforms import (
 Crop = Literal["sized", "padded", "center"]
 Matrix = NDArray[np.float64]
 
-GRAY = np.array([0.299, 0.587, 0.114])
+GRAY_WEIGHTS = np.array(GRAY)
 # The principal components of ImageNet's colours (one component per column) and their variances, as Lighting has them.
 PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
@@ -92,7 +94,7 @@ def augmented(
     augmentation: Augmentation,
     generator: np.random.Generator,
 ) -> Tensor:
-    """A random view of an image, (3, crop_px, crop_px) float32, normalised.
+    """A random view of an image, (C, crop_px, crop_px) float32, normalised.
 
     `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. Raises ImageError.
     """
@@ -114,7 +116,7 @@ def augmented(
     # RandomCrop may reach beyond the image: there the view stays 0, as the padding is added after normalisation.
     if seen.shape[1:] == (crop, crop):
         return seen
-    view = seen.new_zeros(3, crop, crop)
+    view = seen.new_zeros(len(seen), crop, crop)
     if mirrored:
         to_columns = slice(crop - to_columns.stop, crop - to_columns.start)
     view[:, to_rows, to_columns] = seen
@@ -198,15 +200,18 @@ def _drawn_colours(augmentation: Augmentation, generator: np.random.Generator) -
 
 
 def _recoloured(image: Tensor, white: float, colours: Colours, preprocessing: Preprocessing) -> Tensor:
-    """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to `white`."""
+    """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to `white`: (C, h, w)."""
     flat = image.view(3, -1)
     has_contrast = any(name == "contrast" for name, _ in colours.steps)
-    gray_mean = float(GRAY @ flat.mean(1).numpy()) / white if has_contrast else 0.0
+    gray_mean = float(GRAY_WEIGHTS @ flat.mean(1).numpy()) / white if has_contrast else 0.0
     matrix, bias = colour_matrix(colours, gray_mean)
+    if preprocessing.channels == 1:
+        matrix, bias = GRAY_WEIGHTS[None] @ matrix, GRAY_WEIGHTS[None] @ bias
     std = np.array(preprocessing.std)
     matrix *= (preprocessing.pixel_max / std / white)[:, None]
     bias = (bias * preprocessing.pixel_max - preprocessing.mean) / std
-    return torch.addmm(torch.from_numpy(bias).float()[:, None], torch.from_numpy(matrix).float(), flat).view_as(image)
+    seen = torch.addmm(torch.from_numpy(bias).float()[:, None], torch.from_numpy(matrix).float(), flat)
+    return seen.view(-1, *image.shape[1:])
 
 
 def colour_matrix(colours: Colours, gray_mean: float) -> tuple[Matrix, Matrix]:
@@ -221,4 +226,4 @@ def colour_matrix(colours: Colours, gray_mean: float) -> tuple[Matrix, Matrix]:
         else:  # a blend with the mean of the gray image, or with black
             mean = (own + gray) * gray_mean + white if name == "contrast" else 0.0
             own, gray, white = weight * own, weight * gray, weight * white + (1 - weight) * mean
-    return own * np.eye(3) + gray * GRAY, white + colours.light
+    return own * np.eye(3) + gray * GRAY_WEIGHTS, white + colours.light

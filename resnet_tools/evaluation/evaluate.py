@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Average, Loading, logits_of, own_batches
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
 from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
-from resnet_tools.nets.resnet import ResNet
 
 UNREAD = -1
 OnError = Literal["skip", "fail"]
@@ -73,7 +73,7 @@ class EvaluatedBatch:
 
 
 def evaluate_batches(
-    model: ResNet,
+    model: Net,
     samples: Samples,
     loading: Loading,
     *,
@@ -168,7 +168,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: ResNet,
+    model: Net,
     samples: Samples,
     loading: Loading,
     *,

@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from resnet_tools import __version__
+from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Batch, Loading, loaded_batches
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.errors import FeatureError, ImageError, ResnetToolsError
 from resnet_tools.features.files import Features, check_format, file_sums, stored_dtype, write_features
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes
 from resnet_tools.features.store import DoneBatch, FeatureStore
-from resnet_tools.nets.resnet import ResNet
 from resnet_tools.reading import read_bounded
 from resnet_tools.writing import written_whole
 
@@ -37,7 +37,7 @@ OnError = Literal["skip", "fail", "zero"]
 class Extraction:
     """One job. `provenance`: how the features are made; the output records it and a resumed job must have the same."""
 
-    model: ResNet
+    model: Net
     kind: FeatureKind
     loading: Loading
     provenance: dict[str, Any]
@@ -227,17 +227,23 @@ def _halved(rows: Array) -> Array:
     return rows.astype(np.float16)
 
 
-def provenance_of(model_path: Path, net: ResNet, kind: FeatureKind, loading: Loading, precision: str) -> dict[str, Any]:
-    """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version."""
+def provenance_of(
+    model_path: Path, net: Net, kind: FeatureKind, loading: Loading, precision: str, device: str
+) -> dict[str, Any]:
+    """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version.
+
+    device: cpu or cuda, which round differently.
+    """
     return {
         "model": os.fspath(model_path),
         "model_sha256": _sha256_of(model_path),
-        "architecture": net.architecture.to_dict(),
+        "architecture": None if net.architecture is None else net.architecture.to_dict(),
         **asdict(kind),
         "preprocessing": loading.preprocessing.to_dict(),
         "ten_crop": loading.ten_crop,
         "exif_orientation": loading.preprocessing.exif_orientation,
         "precision": precision,
+        "device": device,
         "batch_size": loading.batch_size,
         "version": __version__,
     }

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from resnet_tools.checkpoints.onnx_files import OnnxNet
+from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import memory_errors, to_model
-from resnet_tools.nets.resnet import ResNet
 
 DEFAULT_LAYER = "flatten"  # the input of the classifier
 Pool = Literal["avg", "none"]
@@ -31,11 +32,13 @@ class FeatureKind:
     dtype: Literal["float32", "float16"] = "float32"
 
 
-def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
+def layer_shapes(model: Net, crop_px: int) -> dict[str, tuple[int, ...]]:
     """Each layer that can be asked for, in the order of execution -> the shape of its output for one image.
 
     Layers are named as the modules are; `flatten` is the classifier's input.
     """
+    if isinstance(model, OnnxNet):
+        return model.layer_shapes(crop_px)
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -48,7 +51,8 @@ def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
     try:
         with torch.inference_mode():
             weight = model.conv1.weight
-            model(torch.zeros(1, 3, crop_px, crop_px, device=weight.device, dtype=weight.dtype))
+            shape = (1, model.architecture.in_channels, crop_px, crop_px)
+            model(torch.zeros(shape, device=weight.device, dtype=weight.dtype))
     finally:
         for hook in hooks:
             hook.remove()
@@ -57,7 +61,7 @@ def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def features_of(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
+def features_of(model: Net, images: Tensor, kind: FeatureKind) -> Tensor:
     """(N, 3, H, W) -> (N, D), or (N, C, h, w) without pooling, float32 on the CPU; (N, 10, 3, H, W): mean of the crops.
 
     Raises: ResnetToolsError if there is not enough memory.
@@ -72,7 +76,7 @@ def features_of(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
     return features
 
 
-def _pooled(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
+def _pooled(model: Net, images: Tensor, kind: FeatureKind) -> Tensor:
     images = to_model(model, images)
     default = kind.layer == DEFAULT_LAYER
     features = model.forward_features(images) if default else _output_of(model, kind.layer, images)
@@ -85,7 +89,9 @@ class _LayerDone(Exception):
     """The requested output has been computed; the layers after it are skipped."""
 
 
-def _output_of(model: ResNet, layer: str, images: Tensor) -> Tensor:
+def _output_of(model: Net, layer: str, images: Tensor) -> Tensor:
+    if isinstance(model, OnnxNet):
+        return cast(Tensor, model(images))  # the one other output that its graph has
     outputs: list[Tensor] = []
 
     def stop(_: nn.Module, __: Any, output: Tensor) -> None:

@@ -40,8 +40,8 @@ _ADVICE = {
     "mat": "this is a MATLAB file (.mat), not a model",
     "tar": "this is a tar archive: unpack it first (tar -xf)",
     "lfs": "this is a Git LFS pointer, not the file itself: run `git lfs pull`",
-    "onnx": "this is an ONNX graph, not a checkpoint: use the file that it was made from; "
-    "`resnet verify` compares the two",
+    "onnx": "this is an ONNX graph, which can be run but neither trained nor converted: use the file that it was made "
+    "from. classify, extract-features, evaluate, inspect and verify take it",
     "big-endian": "this looks like a Lua Torch file in big-endian byte order, which is not supported: "
     "write it again in Torch with the default (little-endian) encoding",
     "text": "this is plain text, not a model",

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resnet_tools import Checkpoint, load_checkpoint
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH, require_classifier
+from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.runnable import require_classifier
 from resnet_tools.errors import CheckpointError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import build_resnet

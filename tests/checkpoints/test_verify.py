@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from resnet_tools import load_checkpoint, save_model
+from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH, description
-from resnet_tools.checkpoints.onnx_files import write_onnx
+from resnet_tools.checkpoints.onnx_export import write_onnx
 from resnet_tools.checkpoints.verify import (
     ONNX_TOLERANCE,
     PHOTOS,
@@ -119,3 +120,13 @@ def test_logits_that_are_no_numbers_have_no_best_class_and_are_named():
     both = compare(found, found)
     assert not both.within(1)
     assert both.same_class == 1
+
+
+def test_weights_chooses_the_net_of_the_first_file(tmp_path):
+    state = load_checkpoint().model.state_dict()
+    averaged = {key: tensor.roll(3, 0) if key.startswith("fc.") else tensor for key, tensor in state.items()}
+    torch.save({"state_dict": state, "state_dict_ema": averaged}, tmp_path / "both.pth")
+    torch.save(averaged, tmp_path / "averaged.pth")
+    files = [str(tmp_path / "both.pth"), str(tmp_path / "averaged.pth")]
+    assert run(["verify", *files]) == 1
+    assert run(["verify", *files, "--weights", "state_dict_ema"]) == 0

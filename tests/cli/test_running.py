@@ -52,3 +52,12 @@ def test_unreadable_images_are_named_and_counted_also_without_a_bar(capsys, quie
     errors = capsys.readouterr().err
     assert "Error: a.png: bad\n" in errors
     assert "1 of 5 images could not be read.\n" in errors
+
+
+def test_images_that_gave_no_numbers_are_not_called_unreadable(capsys):
+    with progress_bar(23, "extract", quiet=True, not_finite="gives NaN") as progress:
+        progress(20, ["a.png: bad", "b.png: the net gives NaN"])
+        progress(3, ["c.png: the net gives NaN"])
+    errors = capsys.readouterr().err
+    assert "1 of 23 images could not be read.\n" in errors
+    assert "2 of 23 images gave NaN or infinite features.\n" in errors

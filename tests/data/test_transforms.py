@@ -209,6 +209,27 @@ def test_preprocessing_is_scale_crop_and_normalise_one_after_the_other(
         np.testing.assert_allclose(found[c], (plane - mean) / std, rtol=0, atol=1e-4)
 
 
+def test_gray_is_that_of_rgb2y_scaled_cropped_and_normalised() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    gray = 0.299 * pixels[:, :, 0] / 255 + 0.587 * pixels[:, :, 1] / 255 + 0.114 * pixels[:, :, 2] / 255  # rgb2y
+    preprocessing = Preprocessing(20, 16, (0.4,), (0.25,))
+    plane = scaled_plane(gray, 20, 25)[2:18, 5:21]  # of 20 x 25, 4 rows and 9 columns are left over
+    found = preprocess(pixels, preprocessing)
+    assert found.shape == (1, 16, 16)
+    np.testing.assert_allclose(found[0].numpy(), (plane - 0.4) / 0.25, rtol=0, atol=1e-5)
+    crops = ten_crops(pixels, preprocessing)
+    assert crops.shape == (10, 1, 16, 16)
+    torch.testing.assert_close(crops[0], found, rtol=0, atol=1e-6)
+
+
+def test_preprocessing_for_gray_has_the_gray_of_the_means() -> None:
+    gray = IMAGENET.for_channels(1)
+    assert gray.mean == pytest.approx((0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406,))
+    assert (gray.channels, gray.crop_px, IMAGENET.for_channels(3)) == (1, 224, IMAGENET)
+    assert gray.for_channels(3).std == gray.std * 3
+    assert Preprocessing.from_dict(gray.to_dict()) == gray
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.data())
 def test_ten_crops_are_cut_from_the_scaled_image_and_its_mirror(

@@ -175,6 +175,18 @@ def test_two_processes_give_the_bytes_of_one(few, tmp_path, capsys):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
 
 
+def test_n_gpu_starts_the_processes(few):
+    arguments = ["evaluate", "demo", "--data", str(few), "--batch-size", "4", "--device", "cpu", "--json", "--quiet"]
+    found = []
+    for count in ("1", "2"):
+        command = [sys.executable, "-m", "resnet_tools", *arguments, "--n-gpu", count]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert (found[0]["images"], found[0]["top1_error"]) == (30, found[1]["top1_error"])
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], abs=1e-5)
+
+
 def test_records_are_in_the_order_of_the_samples_for_any_batch_size(few):
     (few / "coat" / "00000.png").write_bytes(b"no image")
     model = load_checkpoint().model

@@ -27,8 +27,8 @@ MAX_LIST_BYTES = 1 << 29
 SIDE_PX = click.IntRange(1, 8192)
 F = TypeVar("F", bound=Callable[..., Any])
 
-MODEL_HELP = """MODEL is a .t7, .pt, .safetensors or torchvision .pth file, recognised by its content, or `demo`, the
-    small net that comes with the package."""
+MODEL_HELP = """MODEL is a .t7, .pt, .safetensors, torchvision .pth or .onnx file, recognised by its content, or `demo`,
+    the small net that comes with the package."""
 
 
 def model_argument(function: F) -> F:

@@ -36,23 +36,26 @@ def terminable(message: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[int, list[str]], None]]:
+def progress_bar(
+    count: int, label: str, *, quiet: bool, not_finite: str | None = None
+) -> Iterator[Callable[[int, list[str]], None]]:
     """A bar on stderr with rate and time left; call it with the number of images done and the error messages.
 
-    Without a terminal, or if `quiet`, only the messages and their number at the end are printed.
+    Without a terminal, or if `quiet`, only the messages and their number at the end are printed. `not_finite`: how
+    messages end that tell of NaN, which are counted apart.
     """
     hidden = quiet or not sys.stderr.isatty()
-    unreadable = 0
-    recent: deque[tuple[float, int]] = deque(
-        maxlen=100
-    )  # (seconds, position); images that an earlier run did must not count as speed
+    unreadable = without_numbers = 0
+    # Seconds and positions; images that an earlier run did must not count as speed.
+    recent: deque[tuple[float, int]] = deque(maxlen=100)
     with click.progressbar(
         length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=_note
     ) as bar:
 
         def report(files: int, messages: list[str]) -> None:
-            nonlocal unreadable
-            unreadable += len(messages)
+            nonlocal unreadable, without_numbers
+            told = sum(message.endswith(not_finite) for message in messages) if not_finite else 0
+            unreadable, without_numbers = unreadable + len(messages) - told, without_numbers + told
             for message in messages:
                 click.echo(f"{'' if hidden else chr(10)}Error: {printable(message)}", err=True)
             recent.append((time.monotonic(), bar.pos + files))
@@ -61,6 +64,8 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
         yield report
     if unreadable:
         click.echo(f"{unreadable} of {count} images could not be read.", err=True)
+    if without_numbers:
+        click.echo(f"{without_numbers} of {count} images gave NaN or infinite features.", err=True)
 
 
 def _note(speed: str | None) -> str:
