@@ -1,9 +1,10 @@
-"""`resnet` and `python -m resnet_tools`: runs a command, turns its errors into one line and an exit code."""
+"""`resnet` and `python -m resnet_tools`: runs a command, turning errors into one line and an exit code."""
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -24,6 +25,10 @@ def main() -> None:
         setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):  # labels are UTF-8, and file names need not be text
             stream.reconfigure(encoding="utf-8", errors=OUTPUT_ERRORS)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # The shell of a script starts what it puts in the background so. It can be stopped by SIGINT all the same; a
+        # SIGHUP that nohup has us ignore stays ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _show_own_warnings_as_lines()
     code = run(sys.argv[1:])
     if "torch" not in sys.modules:
@@ -62,11 +67,19 @@ def run(arguments: list[str]) -> int:
     except OSError as error:  # such as a full disk behind our output
         click.echo(f"Error: {printable(str(error))}", err=True)
         code = 1
+    except (ImportError, MemoryError) as error:
+        reason = printable(str(error)) or type(error).__name__
+        click.echo(
+            f"Error: PyTorch or a package that it needs cannot be loaded: {reason}. Is there enough memory "
+            "(`ulimit -v`), and is the installation whole (`pip check`)?",
+            err=True,
+        )
+        code = 1
     return code
 
 
 def _show_own_warnings_as_lines() -> None:
-    """What the package says about a file is for its user; where in the code it was said is not."""
+    """Show the package's own warnings as one line without the place in the code."""
     original, package = warnings.showwarning, str(Path(__file__).parent)
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:

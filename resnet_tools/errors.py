@@ -14,8 +14,8 @@ class ResnetToolsError(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM asked the process to stop. Like KeyboardInterrupt it is no Exception: no code that turns what a decoder
-    or a library raises into an error of ours takes it for one."""
+    """SIGTERM asked the process to stop. Like KeyboardInterrupt it is not an Exception, so code that turns the errors
+    of decoders and libraries into ours does not catch it."""
 
     exit_code = 143  # as a shell reports a process that SIGTERM ended
 
@@ -36,26 +36,30 @@ class CheckpointError(ResnetToolsError):
     """A file is not a checkpoint that can be loaded, or its weights do not fit its architecture."""
 
 
+class DownloadError(ResnetToolsError):
+    """A model cannot be fetched, or what was fetched is not the one that was asked for."""
+
+
 class ImageError(ResnetToolsError):
     """An image cannot be decoded; the message names the file and the reason."""
 
 
 class NotFiniteError(ImageError):
-    """What a net gives for an image is NaN or infinite, so nothing can be said of it."""
+    """A net's output for an image is NaN or infinite."""
 
 
 class FeatureError(ResnetToolsError):
-    """Features cannot be extracted or written, or an unfinished extraction is of another job."""
+    """Features cannot be extracted or written, or an unfinished extraction belongs to another job."""
 
 
 class LockedError(ResnetToolsError):
-    """Another process is writing in a folder that only one may write in."""
+    """Another process is writing in a folder that allows one writer at a time."""
 
 
 class ProcessError(ResnetToolsError):
     """The processes of a job cannot find each other, or one of them ended before the others."""
 
-    exit_code = 75  # so that what started the processes finds the one that failed of itself
+    exit_code = 75  # so that the launcher can tell it from a process that failed by itself
 
 
 class DataError(ResnetToolsError):
@@ -75,4 +79,4 @@ class DeviceMemoryError(ResnetToolsError):
 
 
 class ExportError(ResnetToolsError):
-    """A net cannot be written in a format, or what was written does not compute what it should."""
+    """A net cannot be written in a format, or the written file does not compute the same."""

@@ -1,6 +1,6 @@
 """One writer at a time in a folder.
 
-The lock ends with its holder, however that ends, and is seen by other machines where the file system passes it on.
+The lock ends with its holder, however that ends; other machines see it if the file system shares locks.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _acquired(folder: Path) -> BaseFileLock:
             lock.acquire()
         except Timeout:
             raise LockedError(
-                f"{folder}: another run is writing here; wait for its end or stop it. If there is none, remove "
+                f"{folder}: another run is writing here; wait until it ends, or stop it. If there is none, remove "
                 f"{folder / LOCK_NAME}"
             ) from None
         except NotImplementedError:  # as some versions of filelock say that there are no locks

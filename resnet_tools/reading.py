@@ -1,4 +1,4 @@
-"""Files that a user names -> bytes, in bounded memory and time, whatever the name stands for."""
+"""Files that a user names -> bytes, within bounds of memory and time, whatever the name stands for."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import IO, Protocol
 from resnet_tools.errors import ResnetToolsError
 
 CHUNK = 1 << 20
-WRITER_SECONDS = 0.5  # for someone to open the other end of a named pipe
-IDLE_SECONDS = 30.0  # for the next bytes of one who has
+WRITER_SECONDS = 0.5  # for a writer to open a named pipe
+IDLE_SECONDS = 30.0  # for the next bytes from a writer
 
 
 class Readable(Protocol):
@@ -25,7 +25,7 @@ class Readable(Protocol):
 
 
 def read_bounded(path: str | os.PathLike[str], max_bytes: int, what: str = "file") -> bytes:
-    """All bytes of a file or pipe, of which there are at most `max_bytes`; `what` it should be, for messages.
+    """All bytes of a file or pipe, of which there are at most `max_bytes`; `what` names the kind of file in messages.
 
     Raises: ResnetToolsError that names the path: not there, not to be read, a folder, a device, too large, or a pipe
     that nobody writes to.
@@ -63,7 +63,7 @@ def read_stdin(max_bytes: int, what: str = "file") -> bytes:
 
 @contextmanager
 def _opened(name: str, what: str) -> Iterator[Readable]:
-    # Without O_NONBLOCK the opening of a named pipe waits for its writer, perhaps for ever.
+    # Without O_NONBLOCK, opening a named pipe waits for a writer, perhaps forever.
     descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb", buffering=0) as file:
         kind = os.fstat(descriptor).st_mode
@@ -73,7 +73,7 @@ def _opened(name: str, what: str) -> Iterator[Readable]:
 
 
 class _Pipe:
-    """A pipe that was opened without waiting; its reads wait, but not for ever."""
+    """A pipe that was opened without waiting; reads wait, but not forever."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.file, self.name = file, name
@@ -82,7 +82,7 @@ class _Pipe:
     def read(self, size: int, /) -> bytes:
         begin = time.monotonic()
         while True:
-            part = self.file.read(size)  # None: someone writes, but nothing is there; b"": nobody writes
+            part = self.file.read(size)  # None: there is a writer but no data; b"": there is no writer
             seconds = time.monotonic() - begin
             if part or (part == b"" and self.started):
                 self.started = True
@@ -100,4 +100,4 @@ class _Pipe:
 
 def _too_large(name: str, max_bytes: int, what: str) -> ResnetToolsError:
     size = f"{max_bytes >> 20} MiB" if max_bytes >= 1 << 20 else f"{max_bytes} bytes"
-    return ResnetToolsError(f"{name}: more than {size}; no {what} is as large")
+    return ResnetToolsError(f"{name}: more than {size}; no {what} is that large")

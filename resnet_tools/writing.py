@@ -15,8 +15,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     """The path of a partial file beside `path`, which takes its place, synced to the disk, when the block ends well.
 
     If the block raises, the partial file is removed and an earlier `path` is untouched. Both have the same ending, and
-    the partial one's name depends on `path` alone, as torch writes it into the file; so what a killed process left of
-    it is overwritten by the next one. A link stays a link: the file that it names is written.
+    the partial one's name depends on `path` alone, as torch writes it into the file; so the next process overwrites
+    what a killed one left. A link stays a link: the file that it names is written.
 
     Raises: OSError if a folder, a device or a pipe has the name; none of them could be replaced by a file.
     """
@@ -46,7 +46,7 @@ def check_target(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name last; where folders cannot be opened (Windows), the system does that."""
+    """Make the new name durable; where folders cannot be opened (Windows), the system does that."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

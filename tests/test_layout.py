@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnet_tools.cli import COMMANDS
+from tests.support.readme import LAYOUT, blocks
 
 PACKAGE = Path(__file__).parents[1] / "resnet_tools"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -59,15 +60,20 @@ INSIDE = {
     "evaluation": ["error_tables", "report", "evaluate", "options"],
     "features": ["extract", "files", "store", "layers"],
     "checkpoints": [
+        "download",
+        "transfer",
         "inspect",
         "convert",
         "verify",
+        "runnable",
         "onnx_files",
+        "onnx_export",
         "layouts",
         "checkpoint",
         "lua_nets",
         "net_weights",
         "foreign",
+        "run_folder",
         "tensor_files",
         "torch_files",
         "torch_values",
@@ -77,9 +83,12 @@ INSIDE = {
     "compute": ["inference", "device", "processes", "rendezvous", "launcher", "job", "cpus"],
     "data": [
         "datasets",
+        "custom",
         "checking",
+        "findings",
         "labelled",
         "label_files",
+        "splits",
         "folder",
         "files",
         "fetched",
@@ -105,6 +114,7 @@ INSIDE = {
         "printing",
         "modules",
         "t7_writer",
+        "value_writer",
         "byte_writer",
         "t7",
         "copying",
@@ -174,6 +184,16 @@ def test_every_file_has_a_place_in_its_room():
     for file in FILES:
         own = name_of(file)
         assert len(own) == 1 or own[0] == "cli" or own[1] in INSIDE[own[0]], own
+
+
+def test_the_layout_shows_rooms_and_files_in_their_order():
+    text = LAYOUT.read_text()
+    numbered = re.findall(r"^\d+\. (.*)$", text, re.MULTILINE)
+    assert [re.findall(r"`(\w+)`", line) for line in numbered] == ROOMS
+    tree = blocks(text, "")[0]
+    for room, names in INSIDE.items():
+        part = re.split(r"^  \w+/", tree.split(f"\n  {room}/")[1], maxsplit=1, flags=re.MULTILINE)[0]
+        assert re.findall(r"^    (\w+)(?:\.py|/) ", part, re.MULTILINE) == names, room
 
 
 @pytest.mark.parametrize("noun", NOUNS)

@@ -20,7 +20,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path):
     file = tmp_path / "a"
     file.write_bytes(b"x" * 10)
     assert read_bounded(file, 10) == b"x" * 10
-    with pytest.raises(ResnetToolsError, match=r"a: more than 9 bytes; no list is as large"):
+    with pytest.raises(ResnetToolsError, match=r"a: more than 9 bytes; no list is that large"):
         read_bounded(file, 9, "list")
 
 

@@ -1,32 +1,31 @@
-"""Path <-> model, class names and preprocessing, for every format, told apart by content and never by the name.
+"""Path <-> model, class names and preprocessing, for every format, recognised by its content and never by its name.
 
-- `.t7`: Lua Torch; holds no preprocessing. Of several nets in its tables one is chosen, see `net_weights`.
+- `.t7`: Lua Torch; holds no preprocessing. If its tables hold several nets, one is chosen; see `net_weights`.
 - `.pt`: ours, one dict of tensors and plain values: {"format": "resnet_tools", "version", "architecture", "classes",
   "preprocessing", "state_dict"}.
 - `.safetensors`: the weights, with the same description as JSON in the metadata under "resnet_tools"; without it, a
   state dict as in a `.pth`.
 - `.pth`: the weights of a residual net as torchvision names them, in whatever tables and under whatever prefix a
-  trainer keeps them (`net_weights`), with what the file says of them (`foreign`). A TorchScript archive too.
+  trainer keeps them (`net_weights`), with what the file says about them (`foreign`); also a TorchScript archive.
 
-Class names that a file does not hold are read from `NAME.classes.txt` beside it, one a line.
+Class names that a file does not hold are read from `NAME.classes.txt` beside it, one per line.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from resnet_tools.checkpoints.foreign import description_of
-from resnet_tools.checkpoints.lua_nets import net_of_tables
+from resnet_tools.checkpoints.lua_nets import check_doubles, net_of_tables
 from resnet_tools.checkpoints.net_weights import find_head, find_net, left_out
+from resnet_tools.checkpoints.run_folder import net_of_run
 from resnet_tools.checkpoints.stored import load_value, not_finite
 from resnet_tools.checkpoints.tensor_files import (
     checked_state,
@@ -43,12 +42,12 @@ from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.catalog import download_advice
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import classes_in, module_tree
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
-from resnet_tools.torch7.template import Bound
 from resnet_tools.torch7.weights import state_dict
 from resnet_tools.writing import written_whole
 
@@ -76,16 +75,20 @@ class Checkpoint:
     no_classifier: str | None = None
 
     @property
+    def num_classes(self) -> int:
+        return self.architecture.num_classes
+
+    @property
     def classes(self) -> list[str] | None:
         """The same as `class_names`."""
         return self.class_names
 
 
 def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None = None) -> Checkpoint:
-    """The net in a file of any of the formats above; without a path, or with `demo`, the small net of the package.
+    """The net in a file of any format above; without a path, or for `demo`, the small net of the package.
 
     weights: where in the file the net lies, if it holds several: `state_dict_ema`, `encoder_q`, `last`.
-    Warns, in one line, of what was chosen, taken off or left out, and of weights that are no finite numbers.
+    Warns in one line of what was chosen, stripped or left out, and of weights that are not finite.
     Raises: T7Error, ModuleError, RecognitionError or CheckpointError; the message begins with the path.
     """
     found = model_path(path)
@@ -96,50 +99,53 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
         advice = f". `resnet inspect {found}` shows the net" if isinstance(error, NOT_A_RESNET) else ""
         raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
     if checkpoint.class_names is None:
-        checkpoint = replace(checkpoint, class_names=_classes_beside(found, checkpoint.architecture.num_classes))
+        checkpoint = replace(checkpoint, class_names=classes_beside(found, checkpoint.num_classes))
     damaged = not_finite(checkpoint.model.state_dict())
     if damaged is not None:
-        _warn(
-            found, f"{damaged} holds numbers that are not finite (NaN or infinite), so what the net gives may be none"
-        )
+        _warn(found, f"{damaged} holds NaN or infinite numbers, so the outputs of the net may be NaN or infinite too")
     return checkpoint
 
 
 load_model = load_checkpoint
 
 
-def require_classifier(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Raises: CheckpointError if the net has no classifier, and says why and what can be done with it."""
-    if not checkpoint.architecture.num_classes:
-        reason = checkpoint.no_classifier or "no nn.Linear stands behind its features"
-        raise CheckpointError(
-            f"{os.fspath(path)}: the net has no classifier that can be used: {reason}. `resnet extract-features` and "
-            "`resnet train --retrain FILE --reset-classifier` take it"
-        )
-
-
 def model_path(path: str | os.PathLike[str]) -> Path:
-    """The file itself; `demo` names the net of the package unless there is a file of that name."""
+    """The file itself; of the folder of a run its best net, which a warning names; `demo` names the net of the package
+    unless there is a file of that name.
+
+    Raises: CheckpointError if nothing is there, or a folder that holds no run.
+    """
     name = os.fsdecode(path)
-    return DEMO_PATH if name == DEMO and not os.path.exists(name) else Path(name)
+    if not os.path.exists(name):
+        if name == DEMO:
+            return DEMO_PATH
+        if name.endswith(".onnx"):  # no model of ours, there or not: who reads it says more
+            return Path(name)
+        address = re.match(r"[a-z0-9+]+:/", name)
+        problem = "this is an address; download the file" if address else "cannot be read: No such file or directory"
+        raise CheckpointError(f"{name}: {problem}. {download_advice(name)}")
+    if not os.path.isdir(name):
+        return Path(name)
+    found = net_of_run(Path(name))
+    warnings.warn(f"{name}: the net of this run is {found.name}", stacklevel=2)
+    return found
 
 
 def default_preprocessing(architecture: Architecture) -> Preprocessing:
-    """What a net without a description was trained with, judged by its stem and its number of classes."""
-    if architecture.stem == "imagenet":
-        return IMAGENET
-    return CIFAR100 if architecture.num_classes == 100 else CIFAR10
+    """What a net without a description was trained with, judged by its stem, its channels and its number of classes."""
+    usual = CIFAR100 if architecture.num_classes == 100 else CIFAR10
+    return (IMAGENET if architecture.stem == "imagenet" else usual).for_channels(architecture.in_channels)
 
 
 def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
-    """Write a checkpoint as `.pt` or `.safetensors`, by the ending of `path`; a whole file replaces an earlier one.
+    """Write a checkpoint as `.pt` or `.safetensors`, by the extension of `path`; only a whole file replaces one.
 
     extra: plain values that a .pt also holds, such as the recipe of its training; they do not change what is loaded.
-    Raises: CheckpointError if the ending is another or the file cannot be written.
+    Raises: CheckpointError for another extension, or if the file cannot be written.
     """
     target = Path(path)
     if target.suffix not in (".pt", ".safetensors"):
-        raise CheckpointError(f"{target}: the ending {target.suffix!r} names no format; it is .pt or .safetensors")
+        raise CheckpointError(f"{target}: the extension {target.suffix!r} names no format; it is .pt or .safetensors")
     try:
         with written_whole(target) as partial:
             write_model(checkpoint, partial, extra)
@@ -174,7 +180,7 @@ def _load_t7(path: Path, weights: str | None) -> Checkpoint:
     tree = module_tree(net)
     architecture, bound = recognise_and_bind(tree)
     state = state_dict(bound, architecture)
-    _check_doubles(state, bound)
+    check_doubles(state, bound)
     model = load_resnet(architecture, state)
     class_names = classes_in(value, architecture.num_classes)
     preprocessing = _at_crop(default_preprocessing(architecture), crop_px(tree, architecture))
@@ -189,18 +195,6 @@ def _at_crop(usual: Preprocessing, crop_px: int | None) -> Preprocessing:
     return replace(usual, crop_px=crop_px, resize_px=round(crop_px * usual.resize_px / usual.crop_px))
 
 
-def _check_doubles(state: Mapping[str, Tensor], bound: Bound) -> None:
-    """Raises: CheckpointError if a finite number of the file has become infinite as float32."""
-    for key, tensor in state.items():
-        module, name = key.rpartition(".")[::2]
-        source = bound[module][0].tensors.get(name) if module in bound else None
-        if source is None or source.dtype.itemsize <= 4 or tensor.sum().isfinite():
-            continue
-        if tensor.isinf().any() and np.isfinite(source).all():
-            largest = float(np.abs(source).max())
-            raise CheckpointError(f"{key} holds {largest:g}, which is beyond float32, in which nets compute")
-
-
 def _load_pt(path: Path, weights: str | None) -> Checkpoint:
     file = read_torch(path)
     content = file.content
@@ -208,8 +202,8 @@ def _load_pt(path: Path, weights: str | None) -> Checkpoint:
         return _described(content, content.get("state_dict"), "pt")
     if isinstance(content, Mapping) and "modelFile" in content:
         name = str(content["modelFile"])
-        raise CheckpointError(f"it says where a training stands and holds no net; that is in {name!r:.80} beside it")
-    notes = ["a TorchScript archive: its weights are read, its code is not run"] if file.torchscript else []
+        raise CheckpointError(f"it holds the state of a training and no net; the net is in {name!r:.80} beside it")
+    notes = ["a TorchScript archive: its weights are read and its code is not run"] if file.torchscript else []
     return _foreign(path, content, "pth", weights, notes)
 
 
@@ -239,7 +233,10 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
     try:
         preprocessing = Preprocessing.from_dict(description.get("preprocessing", {}))
     except ValueError as error:
-        raise CheckpointError(f"its preprocessing is not possible: {error}") from error
+        raise CheckpointError(f"its preprocessing is invalid: {error}") from error
+    if preprocessing.channels != architecture.in_channels:
+        found, expected = preprocessing.channels, architecture.in_channels
+        raise CheckpointError(f"its preprocessing gives images of {found} channels; the net takes {expected}")
     model = load_resnet(architecture, float_state(checked_state(state)))
     return Checkpoint(model, architecture, class_names, preprocessing, file_format)
 
@@ -278,11 +275,12 @@ def _checked_classes(class_names: Any, count: int) -> list[str] | None:
 
 
 def names_beside(path: Path) -> Path:
-    """Where the class names are that a file does not hold."""
+    """The file of class names for a format that holds none."""
     return path.with_name(f"{path.stem}.classes.txt")
 
 
-def _classes_beside(path: Path, count: int) -> list[str] | None:
+def classes_beside(path: Path, count: int) -> list[str] | None:
+    """The class names in that file; warns and gives None if they are not as many as the outputs."""
     beside = names_beside(path)
     if not beside.is_file():
         return None
@@ -297,7 +295,7 @@ def _classes_beside(path: Path, count: int) -> list[str] | None:
 
 
 def description(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a file says of a net beside its weights, in plain values."""
+    """What a file says about a net besides its weights, as plain values."""
     return {
         "format": FORMAT,
         "version": VERSION,

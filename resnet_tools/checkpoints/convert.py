@@ -1,4 +1,4 @@
-"""Path of a checkpoint -> a file of another format that computes the same, proven before it is there: `convert`.
+"""Path of a checkpoint -> a file of another format, kept only if it computes the same: `convert`.
 
 =============  ==============================================================  ========  ===========================
 ending         content                                                         classes   weights
@@ -38,7 +38,8 @@ from resnet_tools.checkpoints.checkpoint import (
     write_model,
 )
 from resnet_tools.checkpoints.layouts import Layout, check_installed, net_there, state_for
-from resnet_tools.checkpoints.onnx_files import OnnxNet, onnx_packages, write_onnx
+from resnet_tools.checkpoints.onnx_export import onnx_packages, write_onnx
+from resnet_tools.checkpoints.onnx_files import OnnxNet, is_onnx
 from resnet_tools.checkpoints.tensor_files import checked_state, float_state, torch_write
 from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.verify import (
@@ -95,7 +96,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written, how near it comes to its source, and what the format could not hold."""
+    """What was written, how far its outputs are from the source's, and what the format could not hold."""
 
     path: Path
     comparison: Comparison
@@ -147,14 +148,14 @@ def convert(
 
 
 def _check(source: Path, target: Target, force: bool) -> None:
-    """What can be said before the net is loaded."""
+    """Everything that can be checked before the net is loaded."""
     path = target.path
     if target.ending not in ENDINGS:
-        raise ExportError(f"{path}: the ending {target.ending!r} names no format; it is one of {', '.join(ENDINGS)}")
+        raise ExportError(f"{path}: the extension {target.ending!r} names no format; it is one of {', '.join(ENDINGS)}")
     for asked_for, endings, reason in _OPTIONS:
         if asked_for(target) and target.ending not in endings:
             raise ExportError(f"{path}: {reason}")
-    if source.suffix == ".onnx":
+    if is_onnx(source):
         raise ExportError(f"{source}: holds a graph and no checkpoint; convert the file that it was made from")
     if os.path.exists(source) and os.path.exists(path) and os.path.samefile(source, path):
         raise ExportError(f"{path}: this is the file that is read; write to another")
@@ -228,7 +229,7 @@ def _keeps_extra(target: Target) -> bool:
 
 
 def _names_file(checkpoint: Checkpoint, path: Path, force: bool) -> Path | None:
-    """Where the class names go that the format does not hold; None if they need not be written."""
+    """Where to write class names that the format cannot hold; None if there is nothing to write."""
     beside = names_beside(path)
     if checkpoint.class_names is None or path.suffix not in NAMES_BESIDE:
         return None
@@ -257,7 +258,7 @@ def _write(checkpoint: Checkpoint, target: Target, extra: Mapping[str, Any]) -> 
         fold_batch_norm(model)
     model.load_state_dict(_rounded(model.state_dict(), dtype), assign=True)
     if target.ending == ".onnx":
-        write_onnx(model, target.path, description(checkpoint))
+        write_onnx(model, target.path, description(checkpoint), checkpoint.architecture.in_channels)
     else:
         write_model(checkpoint, target.path, extra if _keeps_extra(target) else None)
 

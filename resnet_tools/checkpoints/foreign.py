@@ -165,9 +165,9 @@ def _preprocessing(config: Mapping[Any, Any], default: Preprocessing) -> tuple[P
                 changes[key] = tuple(float(value) for value in config[key])
         if "mean" in changes:
             changes["pixel_max"] = 1.0
-        found = replace(default, **changes)
+        found = replace(default, **changes).for_channels(default.channels)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        notes.append(f"its preprocessing is ignored, which is not possible here: {error}")
+        notes.append(f"its preprocessing is ignored because it is not possible here: {error}")
     interpolation = config.get("interpolation", "bicubic")
     if interpolation != "bicubic":
         notes.append(

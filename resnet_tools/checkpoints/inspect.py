@@ -1,10 +1,11 @@
 """Path -> what a file is: its kind, its tensors, the module tree and the net that is recognised in it.
 
-Whatever fails on the way to a net is told as the report's `problem`; what could be read is shown all the same.
+Whatever fails on the way to a net becomes the report's `problem`; what could be read is still shown.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,11 +17,14 @@ import numpy as np
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
 from resnet_tools.checkpoints.lua_nets import net_of_tables
+from resnet_tools.checkpoints.onnx_files import is_onnx, onnx_type, read_graph
+from resnet_tools.checkpoints.runnable import load_runnable
 from resnet_tools.checkpoints.stored import StoredTensor
 from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
 from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture_name, describe
+from resnet_tools.text import printable
 from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable, T7Storage, T7Tensor
 from resnet_tools.torch7.modules import Module, module_tree
 from resnet_tools.torch7.outline import CONV
@@ -30,6 +34,7 @@ from resnet_tools.torch7.sniff import HEAD_BYTES, is_ascii_t7
 from resnet_tools.torch7.t7 import read_t7
 
 MAX_LISTED = 40  # keys of a table that is not a net
+MAX_CLASSES = 10
 KINDS = {"pt": "PyTorch file", "safetensors": "safetensors file"}
 
 
@@ -47,7 +52,7 @@ class TensorSummary:
 class Report:
     """What `resnet inspect` shows. `problem` says why there is no architecture; `text` is the tree, or the keys.
 
-    `zero_biases` are numbers that the original counts as parameters and that are left out.
+    `zero_biases` are left out, although the original counts them as parameters.
     """
 
     path: str
@@ -75,24 +80,48 @@ class Report:
 
 
 def inspect_file(path: str | os.PathLike[str], weights: str | None = None) -> Report:
-    """Everything that can be told of a file, even if no net is recognised in it.
+    """Everything that can be said about a file, even if no net is recognised in it.
 
     Raises: ResnetToolsError if the file cannot be read at all.
     """
     found = model_path(path)
-    file_format = format_of(found)
+    file_format = "onnx" if is_onnx(found) else format_of(found)
+    if file_format == "onnx":
+        return _inspect_onnx(found)
     return _inspect_t7(found, weights) if file_format == "t7" else _inspect_state(found, KINDS[file_format], weights)
 
 
 def _inspect_state(path: Path, kind: str, weights: str | None) -> Report:
     tensors = tensors_in(path)
-    text = "\n".join(f"{key}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
+    text = "\n".join(f"{printable(key)}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
     report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_state(tensors), text)
     try:
         checkpoint = load_checkpoint(path, weights=weights)
     except ResnetToolsError as error:
         return replace(report, problem=str(error))
     net = checkpoint.architecture
+    return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
+
+
+def _inspect_onnx(path: Path) -> Report:
+    """Its tensors, and how many of each operation."""
+    graph = read_graph(path).graph
+    tensors = [(tensor.name, tuple(tensor.dims), onnx_type(tensor)) for tensor in graph.initializer]
+    lines = [f"{name}  {_size(shape)}  {kind}" for name, shape, kind in tensors]
+    lines += [f"{count} x {name}" for name, count in Counter(node.op_type for node in graph.node).items()]
+    summaries = []
+    for name, count in Counter(kind.name for *_, kind in tensors).most_common():
+        own = [math.prod(shape) * kind.itemsize for _, shape, kind in tensors if kind.name == name]
+        size = next(kind.itemsize for *_, kind in tensors if kind.name == name)
+        summaries.append(TensorSummary(name, count, sum(own) // size, sum(own)))
+    report = Report(os.fspath(path), "ONNX graph", path.stat().st_size, summaries, "\n".join(lines))
+    try:
+        checkpoint = load_runnable(path)
+    except ResnetToolsError as error:
+        return replace(report, problem=str(error))
+    net = checkpoint.architecture
+    if net is None:
+        return replace(report, problem=f"the graph names none; it has {checkpoint.num_classes} outputs")
     return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
 
 
@@ -175,7 +204,7 @@ def _short(value: object) -> str:
     if isinstance(value, LuaTable):
         return f"table of {len(value)}"
     if isinstance(value, LuaObject):
-        return value.class_name
+        return printable(value.class_name)
     if isinstance(value, LuaFunction):
         return "function (not run)"
     if isinstance(value, bytes):
@@ -190,16 +219,17 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def report_text(report: Report) -> str:
-    """The report for people."""
-    lines = [f"{report.path}: {report.kind}, {report.file_bytes:,} bytes"]
+    """The report for people; names from the file are printable."""
+    lines = [f"{printable(report.path)}: {report.kind}, {report.file_bytes:,} bytes"]
     if report.architecture is not None:
         lines.append(f"Architecture: {describe(report.architecture)}")
         dropped = f", and {report.zero_biases:,} convolution biases that are zero" if report.zero_biases else ""
         lines.append(f"Parameters: {report.parameters:,}{dropped}")
     elif report.problem is not None:
-        lines.append(f"Architecture: not recognised: {report.problem}")
+        lines.append(f"Architecture: not recognised: {printable(report.problem)}")
     if report.class_names is not None:
-        lines.append(f"Classes: {', '.join(report.class_names[:10])}{', ...' if len(report.class_names) > 10 else ''}")
+        names = [printable(name) for name in report.class_names[:MAX_CLASSES]]
+        lines.append(f"Classes: {', '.join(names)}{', ...' if len(report.class_names) > MAX_CLASSES else ''}")
     for summary in report.tensors:
         stored = f"{summary.stored_bytes:,} bytes stored"
         lines.append(f"Tensors: {summary.count:,} {summary.type}, {summary.elements:,} elements, {stored}")

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from resnet_tools.errors import ExportError
-from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture
+from resnet_tools.nets.architecture import COLOR_CHANNELS, POOL_WINDOW_PX, Architecture, stem_shape
+from resnet_tools.nets.blocks import convolution
 from resnet_tools.nets.catalog import architecture_name
 
 Layout = Literal["torchvision", "timm"]
@@ -43,7 +44,9 @@ NAMES: dict[Layout, dict[str, str]] = {  # our name of an architecture -> theirs
 
 def name_in(layout: Layout, net: Architecture) -> str:
     """What the other library calls this net. Raises: ExportError with the reason why it has none."""
-    plain = replace(net, shortcut_batch_norm=True, conv_bias=False, pooling="average", bn_eps=EPS)
+    plain = replace(
+        net, in_channels=COLOR_CHANNELS, shortcut_batch_norm=True, conv_bias=False, pooling="average", bn_eps=EPS
+    )
     name = NAMES[layout].get(architecture_name(plain) or "")
     if name is None:
         raise ExportError(f"{layout} cannot express this net: {_reason(layout, net)}; write .safetensors, .onnx or .t7")
@@ -109,11 +112,21 @@ def net_there(layout: Layout, net: Architecture, state: Mapping[str, Tensor]) ->
     name = name_in(layout, net)
     try:
         with torch.device("meta"):
-            model = _creator(layout)(name, num_classes=net.num_classes)
+            model = _for_channels(layout, name, net)
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ExportError(f"{layout}'s {name} does not load these weights: {error}") from error
     return model.float().eval()
+
+
+def _for_channels(layout: Layout, name: str, net: Architecture) -> nn.Module:
+    """torchvision's nets are of color images; for gray ones their first convolution is replaced, as is usual."""
+    if layout == "timm":
+        return _creator(layout)(name, num_classes=net.num_classes, in_chans=net.in_channels)
+    model = _creator(layout)(name, num_classes=net.num_classes)
+    if net.in_channels != COLOR_CHANNELS:
+        model.conv1 = convolution(replace(net, conv_bias=False), stem_shape(net))
+    return model
 
 
 def check_installed(layout: Layout) -> None:

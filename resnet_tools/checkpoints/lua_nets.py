@@ -1,12 +1,18 @@
-"""A Lua value -> the net in it, chosen and told if its tables hold several."""
+"""A Lua value -> the net in it, chosen, and reported, if there are several; numbers beyond float32 are refused."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from resnet_tools.checkpoints.net_weights import Place, choose
+from resnet_tools.errors import CheckpointError
 from resnet_tools.torch7.lua import LuaObject, LuaTable
+from resnet_tools.torch7.template import Bound
 
 MAX_TABLES = 10_000
 
@@ -42,3 +48,15 @@ def _nets(value: Any) -> dict[str, LuaObject]:
 
 def _key(key: Any) -> str:
     return key.decode(errors="backslashreplace") if isinstance(key, bytes) else str(key)
+
+
+def check_doubles(state: Mapping[str, Tensor], bound: Bound) -> None:
+    """Raises: CheckpointError if a finite number of the file has become infinite as float32."""
+    for key, tensor in state.items():
+        module, name = key.rpartition(".")[::2]
+        source = bound[module][0].tensors.get(name) if module in bound else None
+        if source is None or source.dtype.itemsize <= 4 or tensor.sum().isfinite():
+            continue
+        if tensor.isinf().any() and np.isfinite(source).all():
+            largest = float(np.abs(source).max())
+            raise CheckpointError(f"{key} holds {largest:g}, which is beyond float32, in which nets compute")

@@ -5,7 +5,7 @@ lies: tables around it (`state_dict`), and a prefix (`module.`, `model.backbone.
 place, and its classifier the one nn.Linear there or beside it that takes as many numbers as the net has features.
 `nn.Sequential(*resnet.children())` names the same modules 0, 1, 4 ... 7 and 9.
 
-What is chosen, taken off or left out is told in `Found.notes`.
+`Found.notes` reports what was chosen, stripped or left out.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def find_net(named: Named, wanted: str | None = None) -> Found:
         elif _related(name, place, places):
             others[name] = tensor
     if place.prefix not in ("", "module."):
-        notes.append(f"the prefix {place.prefix!r} is taken off its keys")
+        notes.append(f"the prefix {place.prefix!r} is stripped from its keys")
     _check_kind(inside)
     return Found(place, inside, others, notes)
 
@@ -112,7 +112,7 @@ def choose(places: Sequence[Place], wanted: str | None) -> tuple[Place, list[str
         fitting = [p for p in places if p.name == key] or [p for p in places if key and f".{key}." in f".{p.name}."]
     if not fitting:
         there = ", ".join(place.shown for place in places) or "no place in it"
-        raise CheckpointError(f"--weights {wanted}: there is no residual net at this place; there is one at {there}")
+        raise CheckpointError(f"--weights {wanted}: no residual net is there; there is one at {there}")
     place = min(fitting, key=lambda place: (_averaged(place), place.name.count(".")))
     if len(fitting) < 2:
         return place, []

@@ -1,108 +1,290 @@
-"""A net <-> an .onnx file: written by torch's exporter, run by onnxruntime.
+"""The net in an .onnx file, of ours or another exporter, run by onnxruntime on the CPU.
 
-The input `images` is (N, 3, H, W) float32 and the output `logits` (N, K) float32, whatever the type of the weights; N,
-H and W are free. The metadata entry `resnet_tools` is the description of the checkpoint as JSON.
+Such a file is a graph of operations: one input of images (N, C, H, W), N images, C channels, and one output of logits
+(N, K). N, H and W may be fixed in it. The features (N, D) are what goes into its last Gemm or MatMul, and if the graph
+ends with a softmax, the logits are what goes into that; both become outputs of the graph that is run.
+
+Source: the operators of ONNX, onnx.ai/onnx/operators.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_tools.data.transforms import Preprocessing
-from resnet_tools.errors import CheckpointError, ExportError
+from resnet_tools.checkpoints.onnx_export import ENDING, METADATA, onnx_packages
+from resnet_tools.data.transforms import IMAGENET, Preprocessing
+from resnet_tools.errors import CheckpointError, ResnetToolsError
+from resnet_tools.nets.architecture import COLOR_CHANNELS, GRAY_CHANNELS, Architecture
+from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 
-ENDING = ".onnx"
-METADATA = "resnet_tools"
-OPSET = 17  # what torch 2.6 and 2.15 both write, and onnxruntime reads since 1.12 (2022)
-NEEDED = ".onnx needs onnx and onnxruntime: pip install 'resnet_tools[onnx]'"
 ERRORS_ONLY = 3  # onnxruntime's log level
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+PASSED_THROUGH = {"Identity", "Cast", "Dropout"}
+EXPECTED = "expected one input of float32 images (N, 3, H, W) and one output"
+FEATURES, LOGITS = "flatten", "fc"  # what the same two are called in a net of ours
 
 
-def write_onnx(model: nn.Module, path: Path, description: dict[str, Any]) -> None:
-    """Write a net in eval mode, on the CPU, in the type of its weights. Raises: ExportError without the extras."""
-    onnx, _ = onnx_packages()
-    example = torch.zeros(2, 3, 64, 96)
-    free = {"images": {0: "N", 2: "H", 3: "W"}, "logits": {0: "N"}}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # that there is a newer exporter, and what this one does not fold
-        # The exporter by tracing is the one that all versions from 2.6 on have and that needs no further package.
-        # PRESERVE keeps batch norms as they are; folding is for the caller to decide.
-        torch.onnx.export(
-            _Float32InAndOut(model).eval(),
-            (example,),
-            str(path),
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_axes=free,
-            opset_version=OPSET,
-            training=torch.onnx.TrainingMode.PRESERVE,
-            dynamo=False,
-        )
-    written = onnx.load(path)
-    onnx.helper.set_model_props(written, {METADATA: json.dumps(description)})
-    onnx.save(written, path)
+def is_onnx(path: Path) -> bool:
+    """Whether the file is told to be one by its ending or its first bytes."""
+    if path.suffix.lower() == ENDING:
+        return True
+    try:
+        with path.open("rb") as file:
+            return content_kind(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size) == "onnx"
+    except OSError:
+        return False
 
 
-class OnnxNet:
-    """The net in an .onnx file: (N, 3, H, W) -> (N, K) logits. Raises: CheckpointError if there is none."""
+class OnnxNet(nn.Module):
+    """(N, C, H, W) float32 -> (N, K) logits; `forward_features` gives (N, D).
+
+    `description`: what our own files say of the net, or None; `architecture` and `preprocessing` are from there.
+    `size`: (H, W) where the graph fixes them, else None.
+    Raises: CheckpointError if the file is no such net.
+    """
 
     def __init__(self, path: Path) -> None:
-        _, onnxruntime = onnx_packages()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads wait without working
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the types of onnxruntime's errors are private to it
-            raise CheckpointError(f"{path}: not a net that onnxruntime can load: {error}") from error
-        self.path = path
-        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-            raise CheckpointError(f"{path}: expected one input of float32 images (N, 3, H, W) and one output")
-        self.input = inputs[0].name
-        self.preprocessing = self._preprocessing()
-
-    def __call__(self, images: Tensor) -> Tensor:
-        try:
-            [logits] = self.session.run(None, {self.input: images.numpy()})
-        except Exception as error:
-            shape = tuple(images.shape)
-            raise CheckpointError(f"{self.path}: onnxruntime cannot run it on images {shape}: {error}") from error
-        if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.dtype.kind != "f":
-            found = f"{logits.dtype} {logits.shape}" if isinstance(logits, np.ndarray) else type(logits).__name__
-            raise CheckpointError(f"{self.path}: its output is {found}; expected a row of logits for each image")
-        return torch.from_numpy(logits).float()
-
-    def _preprocessing(self) -> Preprocessing | None:
-        described = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
-        try:
-            return Preprocessing.from_dict(json.loads(described)["preprocessing"]) if described else None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise CheckpointError(f"{self.path}: its metadata {METADATA!r} is not a description: {error}") from error
-
-
-def onnx_packages() -> tuple[Any, Any]:
-    """The modules onnx and onnxruntime. Raises: ExportError if they are not installed."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        raise ExportError(NEEDED) from None
-    return onnx, onnxruntime
-
-
-class _Float32InAndOut(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
-        self.dtype = next(model.parameters()).dtype
+        self.path = path
+        graph = read_graph(path)
+        logits, self.features = _outputs(graph)
+        self.session = _session(path, graph, [name for name in (logits, self.features) if name])
+        self.input = self._checked_input()
+        self.logits = logits or self._checked_output()
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.description = _description(path, metadata.get(METADATA))
+        self.architecture, self.preprocessing = _described(path, self.description)
+
+    @property
+    def in_channels(self) -> int:
+        channels = self.input.shape[1]
+        known = self.architecture.in_channels if self.architecture else COLOR_CHANNELS
+        return channels if isinstance(channels, int) else known
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        height, width = self.input.shape[2:]
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.model(images.to(self.dtype))).float()
+        return self._run(images, self.logits, "a row of logits for each image")
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        if self.features is None:
+            raise CheckpointError(
+                f"{self.path}: has no Gemm or MatMul, whose input would be the features; give the checkpoint that it "
+                "was made from, or export it with the features as its output and take them with --layer fc"
+            )
+        return self._run(images, self.features, "a row of features for each image")
+
+    def layer_shapes(self, crop_px: int) -> dict[str, tuple[int, ...]]:
+        """What can be asked for, as `features.layers.layer_shapes` has it."""
+        zeros = torch.zeros(1, self.in_channels, crop_px, crop_px)
+        features = {} if self.features is None else {FEATURES: tuple(self.forward_features(zeros).shape[1:])}
+        return features | {LOGITS: tuple(self(zeros).shape[1:])}
+
+    def prepared(self, device: torch.device, precision: str) -> OnnxNet:
+        """The net as it is: it computes on the CPU and in its own type. Raises: CheckpointError, and warns of it."""
+        if precision != "single":
+            raise CheckpointError(f"{self.path}: an .onnx computes in its own type; leave out --precision {precision}")
+        if device.type != "cpu":
+            warnings.warn(f"{self.path}: is run by onnxruntime on the CPU, not on {device}", stacklevel=2)
+        return self
+
+    def _run(self, images: Tensor, output: str, expected: str) -> Tensor:
+        """(N, K) float32. A graph for a fixed number of images gets that many, filled up with zeros."""
+        self._check_size(images)
+        fixed = self.input.shape[0]
+        rows = []
+        step = fixed if isinstance(fixed, int) else max(1, len(images))
+        for start in range(0, max(1, len(images)), step):
+            batch = filled = images[start : start + step]
+            if isinstance(fixed, int) and len(batch) < fixed:
+                filled = torch.cat([batch, batch.new_zeros(fixed - len(batch), *batch.shape[1:])])
+            rows.append(self._run_once(filled, output, expected)[: len(batch)])
+        return torch.cat(rows)
+
+    def _check_size(self, images: Tensor) -> None:
+        names = ("channels", "rows", "columns")
+        for name, found, fixed in zip(names, images.shape[1:], self.input.shape[1:], strict=True):
+            if isinstance(fixed, int) and found != fixed:
+                raise CheckpointError(
+                    f"{self.path}: its graph is for images of {fixed} {name}; these have {found} (--crop-size), "
+                    "and only an export with free sizes takes others"
+                )
+
+    def _run_once(self, images: Tensor, output: str, expected: str) -> Tensor:
+        inputs = {self.input.name: images.cpu().numpy().astype(DTYPES[self.input.type], copy=False)}
+        try:
+            [rows] = self.session.run([output], inputs)
+        except Exception as error:  # the types of onnxruntime's errors are private to it
+            shape = tuple(images.shape)
+            raise CheckpointError(f"{self.path}: onnxruntime cannot run it on images {shape}: {error}") from error
+        if isinstance(rows, np.ndarray) and rows.ndim == 4 and rows.shape[2:] == (1, 1):
+            rows = rows[:, :, 0, 0]
+        is_row_each = isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.dtype.kind == "f"
+        if not is_row_each or len(rows) != len(images):
+            found = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else type(rows).__name__
+            raise CheckpointError(f"{self.path}: its output is {found}; expected {expected}")
+        return torch.from_numpy(rows).float()
+
+    def _checked_input(self) -> Any:
+        inputs = self.session.get_inputs()
+        channels = inputs[0].shape[1] if len(inputs) == 1 and len(inputs[0].shape) == 4 else 0
+        possible = not isinstance(channels, int) or channels in (COLOR_CHANNELS, GRAY_CHANNELS)
+        if not possible or inputs[0].type not in DTYPES:
+            found = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs) or "none"
+            raise CheckpointError(f"{self.path}: {EXPECTED}; its inputs are {found:.300}")
+        return inputs[0]
+
+    def _checked_output(self) -> str:
+        outputs = self.session.get_outputs()
+        if len(outputs) != 1:
+            found = ", ".join(o.name for o in outputs)
+            raise CheckpointError(f"{self.path}: {EXPECTED}; its outputs are {found:.300}")
+        name: str = outputs[0].name
+        return name
+
+
+@dataclass(frozen=True)
+class OnnxCheckpoint:
+    """What `Checkpoint` is, for an .onnx: it can be run, not trained. `architecture` is None for other exporters'."""
+
+    model: OnnxNet
+    architecture: Architecture | None
+    num_classes: int
+    class_names: list[str] | None
+    preprocessing: Preprocessing
+    format: str = "onnx"
+    no_classifier: str | None = None
+
+
+def load_onnx(path: Path) -> OnnxCheckpoint:
+    """The net of an .onnx file with its class names and preprocessing: those of our metadata, else ImageNet's.
+
+    Raises: CheckpointError, or ExportError if onnx and onnxruntime are not installed.
+    """
+    net = OnnxNet(path)
+    preprocessing = _at_size(net, net.preprocessing or IMAGENET.for_channels(net.in_channels))
+    side = preprocessing.crop_px
+    num_classes = net(torch.zeros(1, net.in_channels, side, side)).shape[1]
+    names = (net.description or {}).get("classes")
+    if names is not None and not (isinstance(names, list) and len(names) == num_classes and all_text(names)):
+        raise CheckpointError(f"{path}: its class names are not {num_classes} strings, one for each output of the net")
+    return OnnxCheckpoint(net, net.architecture, num_classes, names, preprocessing)
+
+
+def all_text(names: list[Any]) -> bool:
+    return all(isinstance(name, str) for name in names)
+
+
+def _at_size(net: OnnxNet, usual: Preprocessing) -> Preprocessing:
+    """Crops of the size that the graph fixes, with as much of the image around them."""
+    if net.size is None or net.size == (usual.crop_px, usual.crop_px):
+        return usual
+    height, width = net.size
+    try:
+        if height != width:
+            raise ValueError("crops are square here")
+        resize_px = round(height * usual.resize_px / usual.crop_px)
+        return Preprocessing(resize_px, height, usual.mean, usual.std, usual.pixel_max)
+    except ValueError as error:
+        raise CheckpointError(f"{net.path}: its graph is for images of {height} x {width}: {error}") from error
+
+
+def onnx_type(tensor: Any) -> np.dtype[Any]:
+    """Of a tensor of the graph."""
+    found: np.dtype[Any] = onnx_packages()[0].helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return found
+
+
+def read_graph(path: Path) -> Any:
+    """The whole file. Raises: CheckpointError."""
+    onnx, _ = onnx_packages()
+    try:
+        return onnx.load(path)  # with the tensors that it keeps in files beside it
+    except Exception as error:  # whatever protobuf, the disk and onnx make of it
+        raise CheckpointError(f"{path}: not a net that onnxruntime can load: {error}") from error
+
+
+def _session(path: Path, graph: Any, outputs: list[str]) -> Any:
+    """The graph with these tensors among its outputs, ready to run."""
+    onnx, onnxruntime = onnx_packages()
+    there = {output.name for output in graph.graph.output}
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in there)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads wait without working
+    try:
+        content = graph.SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the types of onnxruntime's errors are private to it
+        raise CheckpointError(f"{path}: not a net that onnxruntime can load: {error}") from error
+
+
+def _outputs(graph: Any) -> tuple[str | None, str | None]:
+    """The names of the logits, if the graph has one output or one of that name, and of the features, if there are."""
+    outputs = [output.name for output in graph.graph.output]
+    last = outputs[0] if len(outputs) == 1 else next((name for name in outputs if name == "logits"), None)
+    if last is None:
+        return None, None
+    made_by = {name: node for node in graph.graph.node for name in node.output}
+    for node in _back_from(last, made_by):
+        if node.op_type in ("Softmax", "LogSoftmax"):
+            last = node.input[0]
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    for node in _back_from(last, made_by, through={*PASSED_THROUGH, "Add"}, weights=weights):
+        if node.op_type in ("Gemm", "MatMul") and node.input[0] not in weights:
+            return last, node.input[0]
+    return last, None
+
+
+def _back_from(
+    name: str, made_by: Mapping[str, Any], through: set[str] = PASSED_THROUGH, weights: set[str] | None = None
+) -> Iterator[Any]:
+    """The nodes that make a tensor, the last first, as long as they are among `through`, and the first that is not."""
+    for _ in range(len(made_by)):
+        node = made_by.get(name)
+        if node is None:
+            return
+        yield node
+        inputs = [given for given in node.input if given not in (weights or ())]
+        if node.op_type not in through or not inputs:
+            return
+        name = inputs[0] if node.op_type != "Add" else next((i for i in inputs if i in made_by), "")
+
+
+def _description(path: Path, described: str | None) -> dict[str, Any] | None:
+    if not described:
+        return None
+    try:
+        found = json.loads(described)
+    except (ValueError, RecursionError) as error:
+        raise _no_description(path, error) from error
+    if not isinstance(found, dict):
+        raise _no_description(path, f"a {type(found).__name__}")
+    return found
+
+
+def _described(path: Path, description: dict[str, Any] | None) -> tuple[Architecture | None, Preprocessing | None]:
+    if description is None:
+        return None, None
+    try:
+        net = Architecture.from_dict(description["architecture"]) if "architecture" in description else None
+        return net, Preprocessing.from_dict(description["preprocessing"])
+    except (ResnetToolsError, ValueError, KeyError, TypeError) as error:
+        raise _no_description(path, error) from error
+
+
+def _no_description(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(f"{path}: its metadata {METADATA!r} is not a description: {reason}")

@@ -1,6 +1,6 @@
 """Two nets on the same images -> how far their logits are apart.
 
-A net is anything that maps (N, 3, H, W) float32 to (N, K) logits: that of a checkpoint of any format, or an .onnx file.
+A net is anything that maps (N, C, H, W) float32 to (N, K) logits: that of a checkpoint of any format, or an .onnx file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
-from resnet_tools.checkpoints.onnx_files import ENDING as ONNX
-from resnet_tools.checkpoints.onnx_files import OnnxNet
+from resnet_tools.checkpoints.onnx_files import is_onnx, load_onnx
 from resnet_tools.compute.inference import logits_of
-from resnet_tools.data.transforms import IMAGENET, Preprocessing, preprocess
+from resnet_tools.data.transforms import Preprocessing, preprocess
 from resnet_tools.errors import ExportError
 from resnet_tools.nets.resnet import ResNet
 
@@ -60,12 +59,12 @@ class Comparison:
         )
 
 
-def net_in(path: Path) -> tuple[Net, Preprocessing]:
+def net_in(path: Path, weights: str | None = None) -> tuple[Net, Preprocessing]:
     """The net in a file of any format, and how its images are prepared. Raises: ResnetToolsError."""
-    if path.suffix == ONNX:
-        net = OnnxNet(path)
-        return net, net.preprocessing or IMAGENET
-    checkpoint = load_checkpoint(path)
+    if is_onnx(path):
+        graph = load_onnx(path)
+        return graph.model, graph.preprocessing
+    checkpoint = load_checkpoint(path, weights=weights)
     return net_of(checkpoint.model), checkpoint.preprocessing
 
 
@@ -86,13 +85,14 @@ def fixed_images(preprocessing: Preprocessing) -> list[Tensor]:
     resize_px = round(preprocessing.resize_px * side_px / preprocessing.crop_px)
     small = replace(preprocessing, resize_px=resize_px, crop_px=side_px)
     random = torch.Generator().manual_seed(0)
-    square = torch.randn(2, 3, side_px, side_px, generator=random)
-    wide = torch.randn(1, 3, side_px, side_px + side_px // 2, generator=random)
+    channels = preprocessing.channels
+    square = torch.randn(2, channels, side_px, side_px, generator=random)
+    wide = torch.randn(1, channels, side_px, side_px + side_px // 2, generator=random)
     return [torch.cat([square, photos(sorted(PHOTOS.glob("*.png")), small)]), wide]
 
 
 def photos(paths: Sequence[str | Path], preprocessing: Preprocessing) -> Tensor:
-    """(N, 3, crop, crop). Raises: ImageError for the first that cannot be read."""
+    """(N, C, crop, crop). Raises: ImageError for the first that cannot be read."""
     return torch.stack([preprocess(path, preprocessing) for path in paths])
 
 
@@ -138,19 +138,21 @@ def _not_finite(net: str, logits: Tensor, images: Sequence[str]) -> str:
     if not rows:
         return ""
     named = ", ".join(images[row] for row in rows[:SHOWN]) + ", ..." * (len(rows) > SHOWN) if images else ""
-    return f"{net} gives numbers that are not finite for {len(rows)} of {len(logits)} images{': ' * bool(named)}{named}"
+    return f"{net} gives NaN or infinite numbers for {len(rows)} of {len(logits)} images{': ' * bool(named)}{named}"
 
 
 def tolerance_for(*paths: Path) -> float:
-    return ONNX_TOLERANCE if any(path.suffix == ONNX for path in paths) else TOLERANCE
+    return ONNX_TOLERANCE if any(map(is_onnx, paths)) else TOLERANCE
 
 
-def compare_files(first: Path, second: Path, images: Sequence[str] = ()) -> Comparison:
+def compare_files(first: Path, second: Path, images: Sequence[str] = (), *, weights: str | None = None) -> Comparison:
     """The nets of two files on these images, as the first prepares them, or on the fixed ones.
+
+    weights: which net of the first file, as `load_checkpoint` takes it.
 
     Raises: ResnetToolsError if a net or an image cannot be read, or the nets differ in their number of classes.
     """
-    net, preprocessing = net_in(first)
+    net, preprocessing = net_in(first, weights)
     batches = fixed_images(preprocessing) if not images else None
     expected = _logits(net, preprocessing, batches, images)
     del net  # one net at a time is in memory

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
 from resnet_tools import __version__
+from resnet_tools.cli.lua_options import WORD, gnu_arguments, spellings
+from resnet_tools.text import printable
 
 COMMANDS = {
     "classify": "classify",
@@ -19,11 +23,14 @@ COMMANDS = {
     "verify": "verify",
     "inspect": "inspect",
     "models": "models",
+    "download": "download",
 }
+LUA_SCRIPTS = {"main.lua": "train", "classify.lua": "classify", "extract-features.lua": "extract-features"}
 
 
 class LazyGroup(click.Group):
-    """Imports only the command that runs, so that no command waits for the imports of another."""
+    """Imports only the command that runs, so that no command waits for the imports of another, and gives it its
+    arguments in GNU style, whichever way they were written."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -33,6 +40,37 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f"resnet_tools.cli.{COMMANDS[cmd_name]}").command
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = [name for option in self.get_params(ctx) for name in option.opts]
+        if args and WORD.fullmatch(args[0]) and not get_close_matches(args[0], own):
+            ctx.fail(f"No such option: {args[0]}. Options stand behind the command: resnet train {args[0]} ...")
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None:
+            ctx.fail(f"No such command {printable(name)!r}.{_suggestion(name)}")
+        own = click.Context(command, parent=ctx, info_name=name)
+        try:
+            arguments, notes = gnu_arguments(args[1:], spellings(command.get_params(own), trains=name == "train"))
+        except click.UsageError as error:
+            error.ctx = own
+            raise
+        if "LOCAL_RANK" not in os.environ:  # the processes of a job would all say it
+            for note in notes:
+                click.echo(f"Note: {note}", err=True)
+        return name, command, arguments
+
+
+def _suggestion(name: str) -> str:
+    if name in LUA_SCRIPTS:
+        return f" The original's {name} is `resnet {LUA_SCRIPTS[name]}`."
+    alike = get_close_matches(name.lower().replace("_", "-"), COMMANDS)
+    return f" Did you mean {' or '.join(map(repr, alike))}?" if alike else ""
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -18,11 +18,13 @@ from resnet_tools.cli.shared.running import progress_bar
     "--workers", type=click.IntRange(0, 256), default=2, show_default=True, help="Number of threads that read images."
 )
 def command(folder: str, as_json: bool, quiet: bool, workers: int) -> int:
-    """Check every image in DIR/train/CLASS and DIR/val/CLASS, report problems, and count the images of each class.
+    """Check every image in DIR/train/CLASS and DIR/val/CLASS, report problems, and count the images of each class. A
+    folder without val/, or of class folders alone (DIR/CLASS), is divided as `resnet train` divides it.
 
-    Errors (exit code 1): train/, val/ or images are missing, a class is only in val/, or an image cannot be decoded.
-    Warnings: the same image is in train/ and val/, or in two classes; a class has no images in val/, or ten times as
-    many as another. Notes: the same image is in train/ twice, or an image is very small.
+    Errors (exit code 1): train/ or images are missing, a class is only in val/, or an image cannot be decoded.
+    Warnings: the same image is in train/ and val/, or in two classes; a class has no images in val/, fewer than ten, or
+    ten times as many as another; there is one class only; files are left out because of their endings. Notes: the same
+    image is in train/ twice; an image is very small or has an EXIF rotation; images lie in no class folder.
     """
     with quick_imports():
         from resnet_tools.data.checking import check_samples, find_splits, findings_text

@@ -48,8 +48,8 @@ HEADER = ["path", "rank", "index", "label", "probability"]
 
     {MODEL_HELP}
 
-    Labels are the checkpoint's own classes, or those of NAME.classes.txt beside NAME.t7; for other nets with 1000
-    classes they are ImageNet's, else `class 1`, `class 2`, ...""",
+    Labels are the class names in the checkpoint or in NAME.classes.txt beside NAME.t7; without these they are
+    ImageNet's for a net with 1000 outputs, otherwise `class 1`, `class 2`, ...""",
 )
 @model_argument
 @image_options
@@ -59,13 +59,13 @@ HEADER = ["path", "rank", "index", "label", "probability"]
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write to this file, images that cannot be read too. "
-    "Without --json or --csv its ending selects the format: .json, .jsonl, .csv, else text.",
+    help="Write the results to this file, including images that cannot be read. "
+    "Without --json or --csv its extension selects the format: .json, .jsonl or .csv, otherwise text.",
 )
 @click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False),
-    help="File of class names: one per line, or numbered lines, JSON, and the other usual forms.",
+    help="File of class names: one per line, numbered lines, JSON, or another common form.",
 )
 @weights_option
 @inference_options
@@ -87,17 +87,18 @@ def command(
         raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
+        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net, require_classifier
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import classify, prepare
+        from resnet_tools.compute.inference import classify
         from resnet_tools.data.labels import output_names, read_labels
     with warnings_as_lines():
         given_names = None if labels is None else read_labels(labels)
         found_device = find_device(inference.device)
-        checkpoint = load_checkpoint(model, weights=weights)
+        checkpoint = load_runnable(model, weights=weights)
     require_classifier(checkpoint, model)
-    names = output_names(given_names or checkpoint.class_names, checkpoint.architecture.num_classes)
-    net = prepare(checkpoint.model, found_device, inference.precision)
+    names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes)
+    with warnings_as_lines():
+        net = prepare_net(checkpoint.model, found_device, inference.precision)
     loading = inference.loading(checkpoint.preprocessing)
     form: Form = (
         "json" if as_json else "csv" if as_csv else ENDINGS.get(output.suffix.lower() if output else "", "text")
@@ -109,7 +110,7 @@ def command(
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[IO[str]]:
-    """stdout, or a file that takes its place when all is written."""
+    """stdout, or a file that replaces an earlier one when all results are written."""
     if output is None:
         yield sys.stdout
         return
@@ -127,7 +128,7 @@ def _write_all(
     write: Write,
     write_error: WriteError,
 ) -> int:
-    """Write results as they come and print failures to stderr; 1 if there were failures, else 0."""
+    """Write results as they arrive and report failures on stderr; 1 if there were any, else 0."""
     quiet = count < 2 or not sys.stderr.isatty() or (file is sys.stdout and sys.stdout.isatty())
     unreadable = not_finite = 0
     with click.progressbar(length=count, label="classify", file=sys.stderr, hidden=quiet) as bar:
@@ -179,7 +180,7 @@ def _json_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> 
 
 
 def _csv_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> tuple[Write, WriteError]:
-    """Names and messages are cells that no spreadsheet runs; only a file has the column `error`."""
+    """No spreadsheet takes a name or message for a formula; only a file has the column `error`."""
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow([*HEADER, "error"] if with_errors else HEADER)
     rest = [""] if with_errors else []

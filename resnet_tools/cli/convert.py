@@ -1,4 +1,4 @@
-"""`resnet convert`: a checkpoint in another format, proven to compute the same."""
+"""`resnet convert`: a checkpoint -> another format, verified to compute the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_tools.cli.shared.weights import weights_option
 
 @click.command(
     epilog="Example: resnet convert resnet-101.t7 resnet-101.safetensors",
-    short_help="Write a checkpoint in another format, verified.",
+    short_help="Convert a checkpoint to another format and verify it.",
 )
 @click.argument("source", metavar="IN", type=click.Path(path_type=str))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
@@ -80,7 +80,7 @@ def command(
         strip=strip,
     )
     names = None if class_names is None else read_labels(class_names)
-    with warnings_as_lines(), terminable("Stopped. Nothing is written."):
+    with warnings_as_lines(), terminable("Stopped. Nothing was written."):
         done = convert(source, wanted, class_names=names, tolerance=tolerance, force=force, weights=weights)
     for note in done.notes:
         click.echo(f"Note: {note}", err=True)

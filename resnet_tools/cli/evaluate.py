@@ -18,14 +18,14 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.evaluation.options import EvaluateOptions, Format
 
 if TYPE_CHECKING:
-    from resnet_tools.checkpoints.checkpoint import Checkpoint
+    from resnet_tools.checkpoints.runnable import Net, Runnable
     from resnet_tools.compute.processes import Processes
     from resnet_tools.data.samples import Samples
-    from resnet_tools.nets.resnet import ResNet
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -37,11 +37,12 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     does. For several models, print a Markdown table.
 
     DIR, or DIR/val, holds one folder of images per class. Folders are matched to the net's classes by name, or for
-    ImageNet's 1000 classes by sorted WordNet ID. If the net has no class names, the folders are its classes in byte
-    order.
+    ImageNet's 1000 classes by sorted WordNet id. If the net has no class names, the folders are its classes in byte
+    order. A folder that `resnet train` divided is divided in the same way: split.csv beside the MODEL, or in DIR, says
+    which images are evaluated.
 
     Alternatively, DIR holds images and --labels gives their classes, in lines of `path,class`, of `NAME CLASS`, or of
-    one WordNet ID or class name without spaces per image. A number is an output of the net, counted from 0. The
+    one WordNet id or class name without spaces per image. Numbers are the net's outputs, counted from 0. The
     numbers in ILSVRC2012_validation_ground_truth.txt (ILSVRC2012_IDs) follow another order, which --synsets gives.""",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
@@ -53,8 +54,10 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--split", help="Subfolder of DIR to evaluate.  [default: val, or DIR itself]")
 @click.option("--labels", type=A_FILE, help="File with the class of each image.")
-@click.option("--synsets", type=A_FILE, help="File with all WordNet IDs: line N holds that of ILSVRC2012_ID N.")
-@click.option("--class-names", type=A_FILE, help="File with the net's classes, one per line, as the folders are named.")
+@click.option("--synsets", type=A_FILE, help="File with all WordNet ids: line N holds that of ILSVRC2012_ID N.")
+@click.option(
+    "--class-names", type=A_FILE, help="File with the net's class names, one per line, as the folders are named."
+)
 @click.option(
     "--average",
     type=click.Choice(["outputs", "softmax"]),
@@ -69,22 +72,27 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Leave out an image that cannot be read, or stop.",
 )
-@click.option("--report", type=click.Path(file_okay=False, path_type=Path), help="Write tables and charts to a folder.")
+@click.option(
+    "--report", type=click.Path(file_okay=False, path_type=Path), help="Write tables and charts to this folder."
+)
 @click.option("--json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--csv", is_flag=True, help="Print comma-separated values with a header.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@n_gpu_option
 @weights_option
 @inference_options
-def command(inference: Inference, **values: Any) -> int:
+def command(inference: Inference, n_gpu: int, **values: Any) -> int:
     options = EvaluateOptions(**values)
     if options.json and options.csv:
         raise click.UsageError("--json and --csv exclude each other")
     check_models(options.models)
+    if (code := in_processes(n_gpu, inference.device)) is not None:
+        return code
     with quick_imports():
+        from resnet_tools.checkpoints.runnable import prepare_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import prepare
         from resnet_tools.compute.processes import joined_processes, own_device
-    ready = partial(prepare, device=find_device(own_device(inference.device)), precision=inference.precision)
+    ready = partial(prepare_net, device=find_device(own_device(inference.device)), precision=inference.precision)
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
         summaries = _summaries(options, inference, ready, processes)
         _print_all(summaries, options.format, first=processes.rank == 0)
@@ -92,7 +100,7 @@ def command(inference: Inference, **values: Any) -> int:
 
 
 def _summaries(
-    options: EvaluateOptions, inference: Inference, ready: Callable[[ResNet], ResNet], processes: Processes
+    options: EvaluateOptions, inference: Inference, ready: Callable[[Net], Net], processes: Processes
 ) -> Iterator[dict[str, Any]]:
     """The summary of each model in turn, after its report has been written."""
     samples_of = _samples_of(options)
@@ -101,17 +109,23 @@ def _summaries(
         yield _evaluate(model, report, options, inference, samples_of, ready, processes)
 
 
-def _samples_of(options: EvaluateOptions) -> Callable[[Checkpoint], Samples]:
-    """What finds the samples with their targets for a net: labels stand for other outputs in each net."""
+def _samples_of(options: EvaluateOptions) -> Callable[[Runnable, str], Samples]:
+    """A function net -> samples with their targets: the same label may be another output in another net."""
     from resnet_tools.data.labelled import Outputs, labelled_samples
     from resnet_tools.data.labels import read_labels
+    from resnet_tools.data.splits import stored_split
 
     names = None if options.class_names is None else read_labels(options.class_names)
 
-    def samples_of(checkpoint: Checkpoint) -> Samples:
-        outputs = Outputs(checkpoint.architecture.num_classes, names or checkpoint.class_names)
+    def samples_of(checkpoint: Runnable, model: str) -> Samples:
+        outputs = Outputs(checkpoint.num_classes, names or checkpoint.class_names)
         return labelled_samples(
-            options.data, outputs, split=options.split, labels=options.labels, synsets=options.synsets
+            options.data,
+            outputs,
+            split=options.split,
+            labels=options.labels,
+            synsets=options.synsets,
+            stored=stored_split(options.data, Path(model)),
         )
 
     return samples_of
@@ -122,21 +136,21 @@ def _evaluate(
     report: Path | None,
     options: EvaluateOptions,
     inference: Inference,
-    samples_of: Callable[[Checkpoint], Samples],
-    ready: Callable[[ResNet], ResNet],
+    samples_of: Callable[[Runnable, str], Samples],
+    ready: Callable[[Net], Net],
     processes: Processes,
 ) -> dict[str, Any]:
     """The summary of one model; `report`: the folder for its report."""
-    from resnet_tools.checkpoints.checkpoint import load_checkpoint, require_classifier
+    from resnet_tools.checkpoints.runnable import load_runnable, require_classifier
     from resnet_tools.evaluation.evaluate import evaluate
     from resnet_tools.evaluation.report.files import begin_report, write_report
     from resnet_tools.evaluation.report.summary import summary
 
     if report is not None:
         begin_report(report)
-    checkpoint = load_checkpoint(model, weights=options.weights)
+    checkpoint = load_runnable(model, weights=options.weights)
     require_classifier(checkpoint, model)
-    samples, loading = samples_of(checkpoint), inference.loading(checkpoint.preprocessing)
+    samples, loading = samples_of(checkpoint, model), inference.loading(checkpoint.preprocessing)
     own_images = -(-len(samples) // processes.count)
     with progress_bar(own_images, "evaluate", quiet=options.quiet or processes.rank > 0) as progress:
         evaluation = evaluate(
@@ -162,7 +176,7 @@ def _evaluate(
 
 
 def _print_all(summaries: Iterable[dict[str, Any]], form: Format, *, first: bool) -> None:
-    """Print lines as models are done and a table at the end; if a model fails, the table of those that are done."""
+    """Print lines as models finish, or a table at the end; if a model fails, the table of those before it."""
     from resnet_tools.evaluation.error_tables import csv_table, error_lines, markdown_table
 
     done: list[dict[str, Any]] = []

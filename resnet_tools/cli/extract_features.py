@@ -22,10 +22,11 @@ from resnet_tools.cli.shared.options import (
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
+from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.text import printable
 
-STOPPED = "Stopped. What is done is kept; the same command goes on from here."
+STOPPED = "Stopped. Finished rows are kept; give the same command again to continue."
 
 
 @click.command(
@@ -34,13 +35,13 @@ STOPPED = "Stopped. What is done is kept; the same command goes on from here."
     },  # 1.1 times as fast as 8 where the net is small or a GPU waits
     epilog="Example: resnet extract-features resnet-101.t7 --dir photos --output photos.pt",
     short_help="Write a row of features for each image.",
-    help=f"""Write one row of features for each IMAGE, the input of the net's classifier, to a file: row k is image k.
+    help=f"""Write one row of features per IMAGE to a file: the input of the net's classifier. Row k belongs to image k.
 
     {MODEL_HELP}
 
     IMAGE is a file, a folder (searched recursively, in byte order), a glob pattern, - for an image on stdin, or with
-    --allow-urls an http(s) address. The original's batch form works
-    too: resnet extract-features MODEL 32 DIR. An interrupted run goes on when the same command is given again.""",
+    --allow-urls an http(s) address. The original's batch form also works: resnet extract-features MODEL 32 DIR.
+    To continue an interrupted run, give the same command again.""",
 )
 @model_argument
 @image_options
@@ -49,21 +50,21 @@ STOPPED = "Stopped. What is done is kept; the same command goes on from here."
     "folders",
     multiple=True,
     type=click.Path(exists=True, file_okay=False),
-    help="Folder of images. Repeatable.",
+    help="Folder of images. May be repeated.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False),
     default="features.pt",
     show_default=True,
-    help="Output file; its ending selects the format: .pt .npy .npz .safetensors .parquet .csv .h5 .t7",
+    help="Output file; its extension selects the format: .pt .npy .npz .safetensors .parquet .csv .h5 .t7",
 )
 @click.option(
     "--shard-size",
     type=click.IntRange(1),
     help="Split the output into numbered files of this many images each, with an index.",
 )
-@click.option("--layer", default="flatten", show_default=True, help="Module whose output is written.")
+@click.option("--layer", default="flatten", show_default=True, help="Module whose output to write.")
 @click.option("--list-layers", is_flag=True, help="Print the layers and their output shapes, then exit.")
 @click.option(
     "--pool",
@@ -78,19 +79,20 @@ STOPPED = "Stopped. What is done is kept; the same command goes on from here."
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Type of the features in the output.",
+    help="Data type of the features in the output.",
 )
 @click.option(
     "--on-error",
     type=click.Choice(["skip", "fail", "zero"]),
     default="skip",
     show_default=True,
-    help="For images that cannot be read or give NaN: leave them out, stop, or write zeros.",
+    help="Skip images that cannot be read or give NaN, stop at them, or write zeros for them.",
 )
 @click.option(
     "--resume/--no-resume", default=True, show_default=True, help="Continue an interrupted run, or start over."
 )
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@n_gpu_option
 @weights_option
 @inference_options
 def command(
@@ -107,6 +109,7 @@ def command(
     on_error: str,
     resume: bool,
     quiet: bool,
+    n_gpu: int,
     weights: str | None,
     inference: Inference,
 ) -> int:
@@ -116,18 +119,21 @@ def command(
     if not arguments and not list_layers:
         raise click.UsageError("no images: give files, folders, --dir or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
+    if not list_layers and (code := in_processes(n_gpu, inference.device)) is not None:
+        return code
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import prepare
         from resnet_tools.compute.processes import joined_processes, own_device
         from resnet_tools.data.fetched import stdin_bytes
         from resnet_tools.data.image import MAX_FILE_BYTES
-        from resnet_tools.features.extract import Extraction, provenance_of
+        from resnet_tools.features.extract import NOT_FINITE, Extraction, provenance_of
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
-        checkpoint = load_checkpoint(model, weights=weights)
+        model_file = model_path(model)
+        checkpoint = load_runnable(model_file, weights=weights)
     loading = inference.loading(checkpoint.preprocessing)
     layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
     if list_layers:
@@ -136,14 +142,17 @@ def command(
     if layer not in layers:
         raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
     kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
-    provenance = provenance_of(model_path(model), checkpoint.model, kind, loading, inference.precision)
-    if "-" in paths:  # another image there is another job
+    provenance = provenance_of(model_file, checkpoint.model, kind, loading, inference.precision, found_device.type)
+    if "-" in paths:  # stdin may hold another image each time
         provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
-    net = prepare(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
+    with warnings_as_lines():
+        net = prepare_net(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
     with (
         joined_processes() as processes,
         terminable(STOPPED),
-        progress_bar(-(-len(paths) // processes.count), "extract", quiet=quiet or processes.rank > 0) as progress,
+        progress_bar(
+            -(-len(paths) // processes.count), "extract", quiet=quiet or processes.rank > 0, not_finite=NOT_FINITE
+        ) as progress,
     ):
         job = Extraction(net, kind, loading, provenance, on_error, resume, processes)  # type: ignore[arg-type]
         written = job.run(paths, Path(output), shard_size, progress)

@@ -10,12 +10,12 @@ from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.weights import weights_option
 
 
-@click.command(epilog="Example: resnet inspect resnet-50.t7", short_help="Show what a file is and the net in it.")
+@click.command(epilog="Example: resnet inspect resnet-50.t7", short_help="Show what a file is and which net it holds.")
 @click.argument("file", type=click.Path())
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(file: str, as_json: bool, weights: str | None) -> None:
-    """Show what FILE is: its kind, its module tree as Torch7 prints it, tensor types, architecture and parameters.
+    """Show what FILE is: its kind, module tree as Torch7 prints it, tensor types, architecture and parameter count.
 
     The tree is shown even if the architecture is not recognised.
     """

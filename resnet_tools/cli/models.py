@@ -28,6 +28,7 @@ def command(as_json: bool) -> int:
             "top5_error": published.top5_error,
             "ten_crop_top1_error": published.ten_crop_top1_error,
             "ten_crop_top5_error": published.ten_crop_top5_error,
+            "address": published.address,
             "note": "; ".join(filter(None, (published.note, _large_crop(published.large_crop_errors)))),
         }
         for published in PUBLISHED
@@ -35,13 +36,14 @@ def command(as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"published": rows, "published_at": PUBLISHED_AT, "architectures": architecture_names()}))
         return 0
-    click.echo("| file | architecture | parameters | 1-crop error | 10-crop error | notes |")
-    click.echo("|---|---|--:|--:|--:|---|")
+    click.echo("| file | architecture | parameters | 1-crop error | 10-crop error | notes | address |")
+    click.echo("|---|---|--:|--:|--:|---|---|")
     for row in rows:
         one, ten = (f"{row[f'{kind}top1_error']:.2f} / {row[f'{kind}top5_error']:.2f}" for kind in ("", "ten_crop_"))
-        cells = (row["file"], row["architecture"], f"{row['parameters']:,}", one, ten, row["note"])
+        cells = (row["file"], row["architecture"], f"{row['parameters']:,}", one, ten, row["note"], row["address"])
         click.echo(f"| {' | '.join(map(str, cells))} |")
-    click.echo(f"\nPublished at {PUBLISHED_AT}\n\nArchitectures:\n" + "\n".join(architecture_names()))
+    fetch = "`resnet download resnet-50.t7` fetches one, if its address still works"
+    click.echo(f"\nPublished at {PUBLISHED_AT}; {fetch}\n\nArchitectures:\n" + "\n".join(architecture_names()))
     return 0
 
 

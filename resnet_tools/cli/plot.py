@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from resnet_tools.history.history import HISTORY
+from resnet_tools.text import printable
 
 ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
 
@@ -26,7 +27,7 @@ ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
     type=click.Path(dir_okay=False, path_type=Path),
     default="training.png",
     show_default=True,
-    help="File to write; its ending, .png or .svg, gives the format.",
+    help="File to write; its extension, .png or .svg, selects the format.",
 )
 def command(runs: tuple[Path, ...], output: Path) -> int:
     from resnet_tools.history.plotting import check_plotting, plot_histories
@@ -35,7 +36,7 @@ def command(runs: tuple[Path, ...], output: Path) -> int:
     check_plotting(output)
     histories = [read_run(run) for run in runs]
     plot_histories(dict(zip(_names(runs), histories, strict=True)), output)
-    click.echo(f"saved charts to {output}")
+    click.echo(f"saved charts to {printable(str(output))}")
     return 0
 
 

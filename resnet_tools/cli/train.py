@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.several import in_processes
 from resnet_tools.cli.train_options import check_options, train_options
 from resnet_tools.cli.train_output import (
     event_printer,
@@ -19,17 +21,24 @@ from resnet_tools.cli.train_output import (
     print_test,
     stop_requests,
 )
-from resnet_tools.compute.job import place_of, was_restarted
+from resnet_tools.compute.job import was_restarted
 from resnet_tools.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from resnet_tools.compute.processes import Processes
     from resnet_tools.data.samples import Samples
+    from resnet_tools.data.splits import SplitRow
     from resnet_tools.training.compute_config import ComputeConfig
     from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
 
-MAX_DECODED = 2000  # up to so many images are all decoded before training; `resnet check-data` decodes any number
+MAX_DECODED = (
+    2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+)
+
+SMALL_IMAGES = (
+    "Most images are 64 pixels or smaller: a net for small images suits them and is quick (--arch cifar10-resnet-20)"
+)
 
 
 @click.command(
@@ -38,9 +47,10 @@ MAX_DECODED = 2000  # up to so many images are all decoded before training; `res
     short_help="Fine-tune a net, or train a new one.",
     help="""Fine-tune a net on a folder of images, or train a new one.
 
-    --data holds train/LABEL/IMAGE and val/LABEL/IMAGE. After each epoch, model_E.pt, optimState_E.pt, latest.pt,
-    history.csv and, if it is the best so far, model_best.pt are written to --save. Ctrl-C saves and stops; --resume
-    continues. On several machines: torchrun ... -m resnet_tools train ...""",
+    --data holds train/LABEL/IMAGE and val/LABEL/IMAGE, or LABEL/IMAGE, of which a part is kept for validation. After
+    each epoch, model_E.pt, optimState_E.pt, latest.pt, history.csv and, if it is the best so far, model_best.pt are
+    written to --save. Ctrl-C saves and stops; --resume continues. On several machines: torchrun ... -m resnet_tools
+    train ...""",
 )
 @train_options
 def command(**values: Any) -> int:
@@ -48,12 +58,13 @@ def command(**values: Any) -> int:
     if was_restarted(os.environ):
         options = options.continued()
     check_options(options)
-    if options.n_gpu > 1 and not _in_job(options.n_gpu):
-        return _run_on_gpus(options.n_gpu, options.device)
+    if (code := in_processes(options.n_gpu, options.device)) is not None:
+        return code
     with quick_imports():
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.processes import joined_processes, own_device
-        from resnet_tools.data.datasets import read_dataset
+        from resnet_tools.data.datasets import dataset_kind, read_split_dataset
+        from resnet_tools.data.splits import SPLIT_FILE, Splitting
         from resnet_tools.training.setup import held_folder, held_to_resume, run_data, set_up_compute
         from resnet_tools.training.start import dataset_of, find_start
     device = find_device(own_device(options.device))
@@ -64,53 +75,32 @@ def command(**values: Any) -> int:
         held_folder(options, processes),
     ):
         dataset = dataset_of(options)
-        train, val = read_dataset(dataset, options.data)
+        stored = Path(options.resume, SPLIT_FILE) if options.resume else None
+        splitting = Splitting(options.val_fraction, options.manual_seed or 0, stored)
+        train, val, split = read_split_dataset(dataset, options.data, splitting, options.train_list, options.val_list)
         _check_data(train, val, options, processes)
         with held_to_resume(options, processes):
-            start = find_start(options, dataset, train)
+            start = find_start(options, dataset_kind(dataset), train)
         config = set_up_compute(options, start, device, processes)
-        sizes = changed_preprocessing(start.checkpoint.preprocessing, options.resize_size, options.crop_size)
+        changes = options.resize_size, options.crop_size, options.exif_orientation
+        sizes = changed_preprocessing(start.checkpoint.preprocessing, *changes)
         data = run_data(options, start, train, val, sizes, config)
-        return (_test if options.test_only else _train)(options, start, data, config)
-
-
-def _in_job(n_gpu: int) -> bool:
-    """Whether this process is one of several of a job already. Raises: click.UsageError if `n_gpu` is another number.
-
-    torchrun with a single process is no job to us, but one in which no other processes can be started.
-    """
-    place = place_of(os.environ)
-    if place is None and "LOCAL_RANK" not in os.environ:
-        return False
-    here = place.local_count if place else 1
-    if here != n_gpu:
-        raise click.UsageError(
-            f"--n-gpu {n_gpu}: this is one of {here} processes that torchrun or srun started on this machine; leave "
-            f"--n-gpu out and have it start {n_gpu}"
-        )
-    return True
-
-
-def _run_on_gpus(count: int, device: str) -> int:
-    """This command in `count` processes, a GPU each; or on the CPU, if that was asked for."""
-    from resnet_tools.compute.device import gpu_count
-    from resnet_tools.compute.launcher import run_processes
-    from resnet_tools.errors import TrainingError
-
-    found = gpu_count()
-    if device != "cpu" and found < count:
-        raise TrainingError(f"--n-gpu {count}: this machine has {found}; give fewer, or --device cpu")
-    return run_processes([sys.executable, "-m", "resnet_tools", *sys.argv[1:]], count)
+        if options.test_only:
+            return _test(options, start, data, config)
+        return _train(options, start, data, config, split)
 
 
 def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: Processes) -> None:
     """Check the data set before training, in the first process. Raises: DataError with all that is wrong."""
     from resnet_tools.cli.shared.running import progress_bar
     from resnet_tools.data.checking import check_samples
+    from resnet_tools.data.datasets import mostly_small
     from resnet_tools.errors import DataError
 
     if processes.rank > 0 or not options.check:
         return
+    if not options.chooses_net and mostly_small(train):
+        click.echo(SMALL_IMAGES, err=True)
     decode = len(train) + len(val) <= MAX_DECODED
     with progress_bar(len(train) + len(val), "check", quiet=options.quiet) as progress:
         findings = check_samples(train, val, decode=decode, progress=lambda images, _: progress(images, []))
@@ -119,6 +109,12 @@ def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: 
     if findings.errors and options.on_error == "fail":
         advice = "Fix these errors, or give --on-error skip to leave out images that cannot be read"
         raise DataError("\n".join([*findings.errors, advice]))
+
+
+def _say_split(split: Sequence[SplitRow] | None, folder: Path) -> None:
+    if split is not None:
+        count = sum(row.split == "val" for row in split)
+        click.echo(f"{count} of {len(split)} images are for validation; {folder / 'split.csv'} says which", err=True)
 
 
 def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:
@@ -139,7 +135,11 @@ def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeCon
     return 0
 
 
-def _train(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:
+def _train(
+    options: TrainOptions, start: Start, data: RunData, config: ComputeConfig, split: Sequence[SplitRow] | None
+) -> int:
+    """split: which image is for what, if that was decided here."""
+    from resnet_tools.data.splits import keep_split
     from resnet_tools.training.recipe import recipe_line
     from resnet_tools.training.run import RunStopped
     from resnet_tools.training.setup import build_run
@@ -148,6 +148,9 @@ def _train(options: TrainOptions, start: Start, data: RunData, config: ComputeCo
     print_lines((recipe_line(start.state.recipe), *start.lines) if first else ())
     with stop_requests() as stop_signal:
         run = build_run(options, start, data, config, stop_signal)
+        if first:
+            keep_split(options.save_folder, split)
+            _say_split(split if not options.resume else None, options.save_folder)
         show = event_printer(options, first=first)
         try:
             for event in run.train():

@@ -1,9 +1,10 @@
-"""The options of `resnet train`: those of the original in GNU style, and newer ones; and which exclude each other."""
+"""The options of `resnet train`: the original's in GNU style, newer ones, and which exclude each other."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,18 +15,41 @@ from resnet_tools.training.options import NOT_WITH_RESUME, TrainOptions
 from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 COUNT = click.IntRange(1)
 SHARE = click.FloatRange(0, 1, max_open=True)
 POSITIVE = click.FloatRange(0, min_open=True)
 NOT_NEGATIVE = click.FloatRange(0)
 data, model, recipe, run, speed = map(group, ("Data", "Model", "Recipe", "Run", "Speed"))
 
+
+class DatasetName(click.Choice[str]):
+    """A name of the list, or `module:function`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value if ":" in value else super().convert(value, param, ctx)
+
+
 DATA: tuple[Decorator, ...] = (
-    data("--data", required=True, type=click.Path(), help="A folder with train/ and val/, or with CIFAR's files."),
+    data(
+        "--data", default="", type=click.Path(),
+        help="A folder of class folders, with train/ and val/ or without, or with CIFAR's files.",
+    ),
     data(
         "--dataset",
-        type=click.Choice(["imagenet", "cifar10", "cifar100"]),
-        help="imagenet stands for any folder of images.  [default: imagenet]",
+        type=DatasetName(["imagenet", "cifar10", "cifar100"]),
+        help="imagenet stands for any folder of images; module:function or file.py:function is one in Python."
+        "  [default: imagenet]",
+    ),
+    data(
+        "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Part of each class to validate on where there is no val/.  [default: 0.2]",
+    ),
+    data("--train-list", type=A_FILE, help="File with the training images, in lines of `path,class`."),
+    data("--val-list", type=A_FILE, help="File with the validation images, in the same form."),
+    data(
+        "--exif-orientation/--no-exif-orientation", default=None,
+        help="Rotate images as their EXIF data says.  [default: yes for a folder, but not with --recipe original]",
     ),
     data("--resize-size", type=SIDE_PX, help="Shorter side for validation, in pixels.  [default: the net's own]"),
     data("--crop-size", type=SIDE_PX, help="Side of the net's input, in pixels.  [default: the net's own]"),
@@ -38,8 +62,13 @@ DATA: tuple[Decorator, ...] = (
 MODEL: tuple[Decorator, ...] = (
     model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
     model("--weights", metavar="KEY", help="Which weights of --retrain to use if it holds several."),
-    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, to fine-tune."),
+    model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, for fine-tuning."),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
+    model("--arch", metavar="NAME", help="A new net of those that `resnet models` lists, such as resnet-18."),
+    model(
+        "--stem", type=click.Choice(["imagenet", "cifar"]),
+        help="Form of a new net: cifar is for images of about 32 pixels.  [default: as the data set has it]",
+    ),
     model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
     model("--depth", type=COUNT, help="Depth of a new net: 18, 34, 50, 101, ...  [default: 34]"),
     model(
@@ -56,8 +85,8 @@ RECIPE: tuple[Decorator, ...] = (
     ),
     recipe("--n-epochs", "epochs", type=COUNT, help="Total number of epochs."),
     recipe("--epoch-number", type=COUNT, default=1, show_default=True, help="Number of the first epoch."),
-    recipe("--batch-size", type=BATCH_SIZE, help="Images per batch, over all processes."),
-    recipe("--accumulate", type=COUNT, help="Batches per update of the weights."),
+    recipe("--batch-size", type=BATCH_SIZE, help="Number of images per batch, over all processes."),
+    recipe("--accumulate", type=COUNT, help="Number of batches per weight update."),
     recipe("--lr", type=POSITIVE, help="Learning rate."),
     recipe("--classifier-lr", type=POSITIVE, help="Learning rate of the last layer."),
     recipe("--lr-schedule", type=click.Choice(["step", "cosine"]), help="How the learning rates decay."),
@@ -87,7 +116,7 @@ RUN: tuple[Decorator, ...] = (
     ),
     run("--save-every", type=POSITIVE, metavar="MINUTES", help="Also save within epochs, at this interval."),
     run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Start with the momentum in this file."),
-    run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all random numbers.  [default: 0]"),
+    run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed for all random numbers.  [default: 0]"),
     run("--test-only", is_flag=True, help="Only print the error on val/."),
     run("--ten-crop", is_flag=True, help="Validate on ten crops of each image."),
     run(
@@ -102,7 +131,10 @@ SPEED: tuple[Decorator, ...] = (
         "--device", default="auto", show_default=True, callback=device_name,
         help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
     ),
-    speed("--n-gpu", type=COUNT, default=1, show_default=True, help="GPUs of this machine to use, one process each."),
+    speed(
+        "--n-gpu", type=COUNT, default=1, show_default=True,
+        help="Number of GPUs on this machine to use, one process each.",
+    ),
     speed(
         "--workers", "--n-threads", "workers", type=click.IntRange(0, 256),
         help="Data-loading workers per process.  [default: for a GPU, the cores that this job may use divided by its "
@@ -121,11 +153,11 @@ SPEED: tuple[Decorator, ...] = (
         "warning. Other GPUs or another number of them round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Use less memory, but a third more time."),
+    speed("--checkpoint-activations", is_flag=True, help="Recompute activations: less memory, a third more time."),
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
-OF_A_NEW_NET = ("net_type", "depth", "shortcut_type")
+OF_A_NEW_NET = ("arch", "stem", "net_type", "depth", "shortcut_type")
 
 
 def train_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,8 +169,11 @@ def train_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_options(options: TrainOptions) -> None:
     """Raises: click.UsageError if options contradict each other or would destroy a run."""
+    if not options.data and ":" not in (options.dataset or ""):
+        raise click.UsageError("Missing option '--data'.")
     if options.resume:
         unused = [name for name in NOT_WITH_RESUME if getattr(options, name)]
+        unused += ["exif_orientation"] if options.exif_orientation is False else []
         unused += ["epoch_number"] if options.epoch_number != 1 else []
         if unused:
             raise click.UsageError(f"{_listed(unused)}: the run of --resume has its own; leave them out")
@@ -151,6 +186,8 @@ def check_options(options: TrainOptions) -> None:
         raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
     if options.compile and options.checkpoint_activations:
         raise click.UsageError("--compile cannot compile what --checkpoint-activations does; leave one of them out")
+    if options.arch and len(new_net) > 1:
+        raise click.UsageError(f"{_listed(new_net[1:])}: the net of --arch has its own; leave them out")
     if options.n_gpu > 1 and options.device not in ("auto", "cuda", "cpu"):
         raise click.UsageError(
             f"--device {options.device}: with --n-gpu {options.n_gpu} each process takes a GPU of its own; leave "

@@ -46,7 +46,7 @@ def print_stop(number: int, state: RunState, folder: Path, *, first: bool) -> No
         epoch, batches = state.epoch, state.batches_done
         where = f"in epoch {epoch + 1}, after batch {batches}" if batches else f"after epoch {epoch}"
         name = signal.Signals(number).name
-        click.echo(f"Stopped by {name} {where}; all is saved. --resume {folder} continues the run.", err=True)
+        click.echo(f"Stopped by {name} {where}; everything is saved. --resume {folder} continues the run.", err=True)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from resnet_tools.cli.shared.options import check_files, check_models, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.weights import weights_option
 
 
 @click.command(
@@ -24,21 +25,23 @@ from resnet_tools.cli.shared.options import check_files, check_models, quick_imp
     type=click.FloatRange(0),
     help="Largest accepted difference, as a fraction of the largest logit.  [default: 0.0001; 0.001 with an .onnx]",
 )
-def command(first: str, second: str, images: tuple[str, ...], tolerance: float | None) -> int:
+@weights_option
+def command(first: str, second: str, images: tuple[str, ...], tolerance: float | None, weights: str | None) -> int:
     """Run the nets in A and B on the same images and print the largest difference between their outputs.
 
     A and B are .t7, .pt, .safetensors or torchvision .pth files, recognised by their content, .onnx files, or `demo`.
     The exit code is 1 if the difference exceeds the tolerance or an output is not finite. Without --images, the nets
     run on random images and the small photos of the package; with it, on each image, preprocessed as for A.
+    --weights is for A.
     """
     check_models([first, second])
     paths = check_files(first, images)
     with quick_imports():
         from resnet_tools.checkpoints.checkpoint import model_path
         from resnet_tools.checkpoints.verify import compare_files, tolerance_for
-    both = model_path(first), model_path(second)
     with warnings_as_lines():
-        comparison = compare_files(*both, paths)
+        both = model_path(first), model_path(second)
+        comparison = compare_files(*both, paths, weights=weights)
     allowed = tolerance_for(*both) if tolerance is None else tolerance
     click.echo(f"{comparison}; tolerance {allowed:g}")
     return 0 if comparison.within(allowed) else 1

@@ -19,7 +19,7 @@ def usable_cpus(affinity: int | None = None, root: Path = Path("/")) -> int:
 
 
 def default_workers(cpus: int, local_processes: int = 1) -> int:
-    """Loaders for each of the processes that share these cores."""
+    """Data-loading workers for each of the processes that share these cores."""
     return min(WORKERS_AT_MOST, max(1, cpus // max(1, local_processes)))
 
 
@@ -32,8 +32,7 @@ def own_affinity() -> int:
 def _quotas(root: Path) -> Iterator[float]:
     """The limits of the cgroup of this process and of all above it, in cores.
 
-    A container often sees its own group as the topmost, under a path that only its host knows: folders that are not
-    there are passed over.
+    A container often sees its own group at the top, although the path is its host's: missing folders are skipped.
     """
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]

@@ -1,4 +1,4 @@
-"""Names from the command line -> devices and precisions, and what torch is told about them."""
+"""Names from the command line -> devices and precisions, and torch's settings for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUT_OF_MEMORY = (  # what torch and the libraries below it say
     "not enough memory",
     "STATUS_ALLOC_FAILED",  # cuDNN's, cuBLAS's, cuSOLVER's
     "ALLOCATION_FAILED",
-    "valid cuDNN algorithm",  # none whose workspace could be had
+    "valid cuDNN algorithm",  # no algorithm whose workspace fits
 )
 CUBLAS_WORKSPACE = ":4096:8"  # with which cuBLAS gives equal sums; read when it is first used
 HALF_CAPABILITY = (7, 0)  # the first GPUs with tensor cores
@@ -49,7 +49,7 @@ def gpu_count() -> int:
 
 
 def release_cached_memory() -> None:
-    """Give memory that torch keeps for itself back to the GPU."""
+    """Return the memory that torch caches to the GPU."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -71,7 +71,7 @@ def find_precision(asked: Precision | None, device: torch.device, *, automatic: 
 def configure(device: torch.device, cudnn: Cudnn, *, allow_tf32: bool) -> None:
     """cuDNN as the original's -cudnn: `fastest` tries algorithms out, `deterministic` gives equal runs.
 
-    deterministic: torch warns by name of an operation that has no version of this kind, and goes on with the other.
+    deterministic: torch warns of each operation that has no deterministic version, and uses the other.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -87,13 +87,13 @@ def configure(device: torch.device, cudnn: Cudnn, *, allow_tf32: bool) -> None:
 
 
 def set_tf32(allowed: bool) -> None:
-    """Whether GPUs may compute float32 with 10 bits after the point; torch's default is yes, but not everywhere."""
+    """Whether GPUs may compute float32 with a mantissa of 10 bits; torch's default differs between operations."""
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it is too little memory, on any device, that torch, numpy or a library of the GPU complains of."""
+    """Whether an error of torch, NumPy or a GPU library means that some device has too little memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from resnet_tools.compute.device import is_out_of_memory, keep_freed_memory, set_tf32
 from resnet_tools.compute.processes import Processes
@@ -27,7 +27,7 @@ from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 Average = Literal["outputs", "softmax"]
 DTYPES = {"single": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
 LOADED_AHEAD_BATCHES = 2
-NOT_FINITE = "the net gives NaN or infinite outputs for it; a weight may be NaN, or too large for --precision half"
+NOT_FINITE = "the net gives NaN or infinite outputs for it; a weight may be NaN or too large for --precision half"
 SMALL_NET_PARAMETERS = 1_000_000  # below, images take longer to decode than to classify
 
 
@@ -42,18 +42,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Loading:
-    """How files become batches; `workers` threads decode."""
+    """How files are loaded into batches; `workers` is the number of decoding threads."""
 
     preprocessing: Preprocessing
     batch_size: int = 8
     ten_crop: bool = False
-    exif: bool = False
     workers: int = 2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`errors` has an entry a path, None for a good image; `images` are the good ones, (N, [10,] 3, H, W), or None."""
+    """`errors`: an entry per path, None for a good image; `images` are the good ones, (N, [10,] 3, H, W), or None."""
 
     paths: list[str]
     errors: list[ImageError | None]
@@ -63,14 +62,14 @@ class Batch:
 def prepare(model: ResNet, device: torch.device, precision: str = "single", *, fold: bool = True) -> ResNet:
     """The model made ready for inference, in place: batch norm folded (with `fold`), channels last, on `device`.
 
-    precision: `single`, float32 as the original; `tf32`, which GPUs compute faster from 10 bits after the point; `bf16`
+    precision: `single`, float32 as the original; `tf32`, which GPUs compute faster with a mantissa of 10 bits; `bf16`
     or `half`, 16 bits, which changes logits by about 1 %.
     Raises: DeviceMemoryError if the device has no room for the net.
     """
     if device.type == "cpu":
         keep_freed_memory()
         if sum(parameter.numel() for parameter in model.parameters()) < SMALL_NET_PARAMETERS:
-            torch.set_num_threads(1)  # the threads of so small a net wait for each other and for those that decode
+            torch.set_num_threads(1)  # in so small a net, threads wait for each other and slow the decoding
     model.eval()
     if fold:
         model = fold_batch_norm(model)
@@ -81,8 +80,8 @@ def prepare(model: ResNet, device: torch.device, precision: str = "single", *, f
 
 
 @torch.inference_mode()
-def logits_of(model: ResNet, images: Tensor, average: Average = "outputs") -> Tensor:
-    """(N, 3, H, W) -> (N, K) float32 on the CPU; (N, 10, 3, H, W) too: the mean of its crops.
+def logits_of(model: nn.Module, images: Tensor, average: Average = "outputs") -> Tensor:
+    """(N, C, H, W) -> (N, K) float32 on the CPU; (N, 10, C, H, W) too: the mean of its crops.
 
     average: of ten crops, the raw `outputs`, as the original does, or their `softmax`: then the logarithm of the mean.
     Raises: DeviceMemoryError.
@@ -95,17 +94,19 @@ def logits_of(model: ResNet, images: Tensor, average: Average = "outputs") -> Te
     return crops.mean(1)
 
 
-def to_model(model: ResNet, images: Tensor) -> Tensor:
-    """The images on the device of the model, in its type and layout."""
+def to_model(model: nn.Module, images: Tensor) -> Tensor:
+    """The images on the device of the model, in its type and layout; a net of another engine takes them as they are."""
+    if not isinstance(model, ResNet):
+        return images
     weight = model.conv1.weight
     return images.to(weight.device, weight.dtype).contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager
 def memory_errors(batch_size: int) -> Iterator[None]:
-    """Turns every way of saying that memory does not suffice into a DeviceMemoryError that says what to do.
+    """Turn every kind of out-of-memory error into a DeviceMemoryError that says what to do.
 
-    batch_size: the images at once, or 0 where it is the net itself that is brought to its device.
+    batch_size: the number of images at once, or 0 while the net itself is moved to its device.
     """
     try:
         yield
@@ -119,12 +120,12 @@ def memory_errors(batch_size: int) -> Iterator[None]:
 
 
 def classify(
-    paths: Sequence[str], model: ResNet, loading: Loading, *, top_k: int = 5
+    paths: Sequence[str], model: nn.Module, loading: Loading, *, top_k: int = 5
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
     """The `top_k` best classes (or all, if there are fewer) of each image, in the order of `paths`.
 
-    An image that cannot be read, or whose logits are not finite, gives its path and the error in its place; the others
-    go on.
+    An image that cannot be read, or whose logits are not finite, yields its path and the error instead; the others are
+    not affected.
     """
     for batch in loaded_batches(paths, loading):
         logits = logits_of(model, batch.images) if batch.images is not None else torch.empty(0, 1)
@@ -139,9 +140,7 @@ def classify(
 
 def loaded_batches(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:
     """The images of `sources`, paths or pixels, `loading.batch_size` at a time, decoded ahead in bounded memory."""
-    load = partial(
-        ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing, exif=loading.exif
-    )
+    load = partial(ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing)
     ahead = LOADED_AHEAD_BATCHES * loading.batch_size
     items = load_ahead(sources, load, workers=loading.workers, ahead=ahead)
     while chunk := list(islice(items, loading.batch_size)):
@@ -161,7 +160,7 @@ def own_batches(
     size = loading.batch_size
     starts = range(processes.rank * size, len(sources), processes.count * size)
     own = [source for start in starts for source in sources[start : start + size]]
-    # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
+    # Only the last batch of all may be short, and it is the last one here too, so the batches stay as they were cut.
     yield from zip(starts, loaded_batches(own, loading), strict=True)
 
 

@@ -13,7 +13,7 @@ from resnet_tools.errors import ProcessError
 
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun and our launcher set
 STEP = "SLURM_STEP_"  # srun sets variables of this prefix; the batch script, which is one process, has none
-FIRST_PORT, PORTS = 15_000, 17_000  # below 32768, where Linux begins to hand ports out
+FIRST_PORT, PORTS = 15_000, 17_000  # below 32768, from where Linux assigns ports itself
 RANGE = re.compile(r"\[([0-9]+)[^]]*\]")
 
 
@@ -43,7 +43,7 @@ def place_of(variables: Mapping[str, str]) -> Place | None:
 
 
 def was_restarted(variables: Mapping[str, str]) -> bool:
-    """Whether `torchrun --max-restarts` started this process anew, after one of the job had failed."""
+    """Whether `torchrun --max-restarts` restarted this process after one of the job had failed."""
     count = variables.get("TORCHELASTIC_RESTART_COUNT", "0")
     return count.isdecimal() and int(count) > 0
 
@@ -71,8 +71,8 @@ def _slurm_place(variables: Mapping[str, str]) -> Place | None:
     missing += [] if host else [f"{STEP}NODELIST"]
     if missing:
         raise ProcessError(
-            f"this is one of several tasks of SLURM, but {', '.join(missing)} is not set, without which they cannot "
-            "find each other and each would train alone. Start them with srun, or with torchrun, or one task only"
+            f"this is one of several tasks of SLURM, but {', '.join(missing)} is not set, so they cannot find each "
+            "other and each would train alone. Start them with srun or torchrun, or start one task only"
         )
     rank, local_rank = _number(variables, "SLURM_PROCID"), _number(variables, "SLURM_LOCALID")
     if rank >= count:
@@ -90,7 +90,7 @@ def _first_host(nodes: str) -> str:
 
 
 def _port(variables: Mapping[str, str]) -> int:
-    """The same in all tasks of a step and mostly another in each step that may share a machine."""
+    """Equal in all tasks of a step, and usually different between steps that may share a machine."""
     if "MASTER_PORT" in variables:
         return _number(variables, "MASTER_PORT")
     job, step = _number(variables, "SLURM_JOB_ID", 0), _number(variables, f"{STEP}ID", 0)
@@ -98,7 +98,7 @@ def _port(variables: Mapping[str, str]) -> int:
 
 
 def _local_tasks(variables: Mapping[str, str], local_rank: int) -> int:
-    """The tasks on this machine, from a list as `4(x2),3`: by machines."""
+    """The number of tasks on this machine, from a list per machine such as `4(x2),3`."""
     numbers: list[int] = []
     for tasks, times in re.findall(r"([0-9]+)(?:\(x([0-9]+)\))?", variables.get(f"{STEP}TASKS_PER_NODE", "")):
         numbers += [int(tasks)] * min(int(times or 1), 1 << 16)

@@ -1,6 +1,6 @@
 """A command in several processes of one job on this machine: started, watched, and ended together.
 
-A signal to the launcher reaches all of them; whatever becomes of it or of one of them, none is left behind.
+A signal to the launcher reaches all of them; whatever happens to it or to one of them, none is left behind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRACE_SECONDS = 5  # for the others, when one failed
 STOP_SECONDS = 60  # for all to save, after a signal
 SAME_REQUEST_SECONDS = 0.3  # a scheduler may signal the launcher and its whole group at once
 TOGETHER_SECONDS = 1
-SIGNALLED = 128  # and above: the exit codes of what a signal ended
+SIGNALLED = 128  # exit codes from here on mean that a signal ended the process
 LAUNCHER_PIPE = "RESNET_TOOLS_LAUNCHER_PIPE"  # the number of a file that ends when the launcher does
 PR_SET_PDEATHSIG = 1
 WHY: dict[int, str] = {
@@ -54,7 +54,7 @@ def run_processes(command: Sequence[str], count: int) -> int:
     """Run `command` in `count` processes of one job on this machine; the exit code of the first that failed, or 0.
 
     The others are ended then. SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on; a second one, or STOP_SECONDS, ends
-    everything. What process 0 prints is shown; of the others, what one wrote to stderr that failed of itself.
+    everything. What process 0 prints is shown; of the others, the stderr of the one that failed by itself.
     """
     with ExitStack() as stack:
         asked = stack.enter_context(_noted_signals())
@@ -84,7 +84,7 @@ def run_processes(command: Sequence[str], count: int) -> int:
 
 
 def end_with_launcher() -> None:
-    """In a process that `run_processes` started: end when the launcher is gone, at once and whatever this one does."""
+    """In a process that `run_processes` started: end at once when the launcher is gone, whatever this process does."""
     pipe = os.environ.pop(LAUNCHER_PIPE, "")
     if not pipe:
         return
@@ -119,7 +119,7 @@ def _environments(count: int, alive: int) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _noted_signals() -> Iterator[list[tuple[int, float]]]:
-    """The signals that ask to stop and when they came; what is ignored, as SIGHUP under nohup, stays so."""
+    """The signals that asked to stop and when they came; ignored signals, such as SIGHUP under nohup, stay ignored."""
     asked: list[tuple[int, float]] = []
     earlier = {number: signal.getsignal(number) for number in PASSED_ON}
     noted = [number for number, handler in earlier.items() if handler is not signal.SIG_IGN]
@@ -133,7 +133,7 @@ def _noted_signals() -> Iterator[list[tuple[int, float]]]:
 
 
 def _watch(children: Sequence[Child], asked: Sequence[tuple[int, float]]) -> list[_End]:
-    """Wait for all, and end them when it is time; in the order in which they ended."""
+    """Wait for all, and end them when necessary; their ends in the order in which they happened."""
     ends: dict[int, _End] = {}
     passed_on, deadline, killed_at = 0, float("inf"), float("inf")
     while len(ends) < len(children) and time.monotonic() < killed_at + GRACE_SECONDS:
@@ -141,7 +141,7 @@ def _watch(children: Sequence[Child], asked: Sequence[tuple[int, float]]) -> lis
             if rank not in ends and child.poll() is not None:
                 ends[rank] = _End(rank, child.returncode, time.monotonic(), killed_at < float("inf"))
                 if child.returncode:
-                    _kill(child)  # what it leaves: loader processes
+                    _kill(child)  # its data-loading processes too
         for number, at in asked[passed_on:]:
             if passed_on == 0:
                 _pass_on(number, children)
@@ -154,7 +154,7 @@ def _watch(children: Sequence[Child], asked: Sequence[tuple[int, float]]) -> lis
             _kill_all(children)
             killed_at = time.monotonic()
         time.sleep(POLL_SECONDS)
-    for rank in set(range(len(children))) - set(ends):  # not even SIGKILL ends what waits for a device
+    for rank in set(range(len(children))) - set(ends):  # not even SIGKILL ends a process that waits for a device
         ends[rank] = _End(rank, -signal.SIGKILL, time.monotonic(), True)
     return list(ends.values())
 
@@ -162,7 +162,7 @@ def _watch(children: Sequence[Child], asked: Sequence[tuple[int, float]]) -> lis
 def _pass_on(number: int, children: Sequence[Child]) -> None:
     for child in children:
         child.send_signal(number)
-        child.send_signal(signal.SIGCONT)  # one that is stopped hears it too
+        child.send_signal(signal.SIGCONT)  # so that a stopped process gets it too
 
 
 def _kill_all(children: Sequence[Child]) -> None:
@@ -172,15 +172,15 @@ def _kill_all(children: Sequence[Child]) -> None:
 
 
 def _kill(child: Child) -> None:
-    """End a process and those that it started: each leads a group of its own."""
+    """End a process and those that it started: each leads its own process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
 
 
 def _culprit(ends: Sequence[_End], asked: Sequence[int]) -> _End | None:
-    """The process that failed of itself; None if all ended well or as they were asked to.
+    """The process that failed by itself; None if all ended well or as requested.
 
-    Of those that failed together, it is one that was killed, else the first, which all have seen.
+    Of those that failed together it is one that was killed, otherwise the first.
     """
     stops = {0, *(-number for number in asked), *(SIGNALLED + number for number in asked)}
     own = [end for end in ends if end.code not in stops and not end.forced]
@@ -192,7 +192,7 @@ def _culprit(ends: Sequence[_End], asked: Sequence[int]) -> _End | None:
 
 
 def _explain(culprit: _End, errors: IO[bytes] | None) -> None:
-    """What it wrote, which nobody saw unless it was process 0, and which signal ended it."""
+    """Print what it wrote to stderr, unless it was process 0, whose output was shown, and which signal ended it."""
     if errors is not None and culprit.code < SIGNALLED:
         errors.seek(0)
         sys.stderr.buffer.write(errors.read())

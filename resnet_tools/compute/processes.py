@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Processes:
     """Which of how many processes this one is.
 
-    `wait` returns when all have called it; `gather` gives, in every process, the plain values of all, by rank.
+    `wait` returns when all have called it; `gather` returns the plain values of all by rank, in every process.
     """
 
     rank: int = 0
@@ -36,7 +36,7 @@ class Processes:
 ALONE = Processes()
 
 
-LONGEST_WAIT = timedelta(days=30)  # a process may wait for one that has much more to do, or that writes the output
+LONGEST_WAIT = timedelta(days=30)  # a process may wait for one that has much more work, or that writes the output
 POLL_SECONDS = 0.02
 FAILED_FIRST_SECONDS = 1  # until what started the processes has seen which of them ended first
 REASON_CHARACTERS = 300
@@ -72,7 +72,7 @@ def joined_processes(backend: str = "gloo") -> Iterator[Processes]:
     def wait() -> None:
         with lost_processes():
             work: Any = distributed.barrier(group=waits, async_op=True)
-            while not work.is_completed():  # so that signals are heard
+            while not work.is_completed():  # so that signals are handled
                 time.sleep(POLL_SECONDS)
             work.wait()
 
@@ -88,7 +88,7 @@ def joined_processes(backend: str = "gloo") -> Iterator[Processes]:
 
 @contextmanager
 def lost_processes() -> Iterator[None]:
-    """Turns what torch raises when a partner has ended into a ProcessError, after that one had time to say why.
+    """Turn torch's error for a partner that ended into a ProcessError, after the partner had time to say why.
 
     Raises: ResnetToolsError if the GPUs cannot exchange anything for a reason of their own, such as two processes on
     one of them: then no other process has a better one.
@@ -109,7 +109,7 @@ def lost_processes() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What torch says without its stack; of NCCL's error its last line, which names the cause."""
+    """Torch's message without its stack; of an NCCL error the last line, which names the cause."""
     text = re.sub(r"\s*(Exception raised from|C\+\+ CapturedTraceback|This is typically caused)[\s\S]*", "", str(error))
     text = re.sub(r"^\[[^\]]*\]\s*", "", text)  # of the source file in torch
     _, _, last = text.partition("Last error:")
@@ -128,7 +128,7 @@ def broadcast_buffers(model: nn.Module, processes: Processes) -> None:
 
 
 def own_device(device: str) -> str:
-    """`auto` and `cuda` become the GPU of this process's number on its machine, when it is one of several.
+    """For one of several processes, `auto` and `cuda` become the GPU with its number on its machine.
 
     Raises: ResnetToolsError if there are fewer GPUs than processes on this machine, or if all were to share one.
     """

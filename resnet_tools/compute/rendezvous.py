@@ -1,7 +1,7 @@
 """The processes of a job find each other through a store of keys and values that process 0, or torchrun, holds.
 
-torchrun keeps one store over all restarts: without a room of its own, a process could take the address of a partner
-that died in an earlier attempt for that of the present one, and fail.
+torchrun keeps one store over all restarts. Without a namespace per attempt, a process could read the address of a
+partner that died in an earlier attempt, and fail.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def join(place: Place, backend: str, variables: Mapping[str, str] = os.environ) 
 
 
 def _agreed_room(store: Any, place: Place) -> str:
-    """A name that only the processes of this attempt know.
+    """A namespace in the store that only the processes of this attempt know.
 
-    Each asks with a word of its own, which nobody used before; process 0 answers whatever it is asked until each of
-    the others confirms that it has the answer. Questions of earlier attempts are answered too, but to nobody.
+    Each process asks with a fresh random key; process 0 answers every question until all the others confirm that
+    they have the answer. It answers questions of earlier attempts too, but nobody reads those answers.
     """
     if place.rank > 0:
         own = uuid.uuid4().hex

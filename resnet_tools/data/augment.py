@@ -1,9 +1,10 @@
 """Image -> a random view of it, normalised, as the original trained on it.
 
-In: the path of an image, or its pixels, and a random generator. Out: a (3, crop_px, crop_px) float32 tensor. The steps
+In: the path of an image, or its pixels, and a random generator. Out: a (C, crop_px, crop_px) float32 tensor. The steps
 are the original's, in its order and without clamping; numbers are drawn in its order too, so a view depends on nothing
 but the image and the generator. All steps on colours are linear: jitter, lighting and normalisation of one image are
-one 3 x 3 matrix and a bias. Only the pixels of the crop are scaled, and a flip costs nothing.
+one C x 3 matrix and a bias. Only the pixels of the crop are scaled, and a flip costs nothing. For a net of gray images
+(C = 1) the matrix ends with the gray of the colours, which is what the steps would make of the gray image.
 
 Source: fb.resnet.torch 985e569, datasets/transforms.lua, imagenet.lua and cifar10.lua.
 """
@@ -23,6 +24,7 @@ from torch import Tensor
 from resnet_tools.data.image import ImagePath
 from resnet_tools.data.resample import resample
 from resnet_tools.data.transforms import (
+    GRAY,
     Preprocessing,
     center_crop_offset,
     normalised,
@@ -34,8 +36,8 @@ from resnet_tools.data.transforms import (
 Crop = Literal["sized", "padded", "center"]
 Matrix = NDArray[np.float64]
 
-GRAY = np.array([0.299, 0.587, 0.114])
-# The principal components of ImageNet's colours (columns: a component each) and their variances, as Lighting has them.
+GRAY_WEIGHTS = np.array(GRAY)
+# The principal components of ImageNet's colours (one component per column) and their variances, as Lighting has them.
 PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 PCA_VALUES = np.array([0.2175, 0.0188, 0.0045])
 SIZED_ATTEMPTS = 10
@@ -43,7 +45,7 @@ SIZED_ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for a training image.
+    """What is drawn at random for a training image.
 
     crop: `sized` is a part of the image with `min_area` to all of its area, scaled to crop_px (RandomSizedCrop);
     `padded` is a crop of the scaled, normalised image with `padding_px` zeros around (RandomCrop); `center` draws
@@ -92,17 +94,18 @@ def augmented(
     augmentation: Augmentation,
     generator: np.random.Generator,
 ) -> Tensor:
-    """A random view of an image, (3, crop_px, crop_px) float32, normalised.
+    """A random view of an image, (C, crop_px, crop_px) float32, normalised.
 
     `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. Raises ImageError.
     """
-    pixels, crop = pixels_of(image), preprocessing.crop_px
+    pixels, crop = pixels_of(image, preprocessing.exif_orientation), preprocessing.crop_px
+    # The order of these draws is the original's; so the same generator gives the same view.
     (top, left, height, width), (h, w) = _drawn_part(pixels.shape, preprocessing, augmentation, generator)
     colours = _drawn_colours(augmentation, generator)
     mirrored = augmentation.flip and generator.uniform(0, 1) < 0.5
     y, x = _drawn_start(h, w, crop, augmentation, generator)
     if mirrored and augmentation.crop == "padded":
-        x = w - crop - x  # it was drawn for the mirrored image
+        x = w - crop - x  # the original crops the image that is already mirrored
     (rows, to_rows), (columns, to_columns) = _overlap(y, crop, h), _overlap(x, crop, w)
     box = pixels[top : top + height, left : left + width]
     if colours is None and augmentation.crop != "sized":  # few sizes: the sums that scale and normalise are kept
@@ -110,9 +113,10 @@ def augmented(
     else:
         scaled = resample(box, (h, w), [rows], [columns], mirrored=mirrored)
         seen = _recoloured(scaled, white_of(pixels), colours or Colours([], np.zeros(3)), preprocessing)
+    # RandomCrop may reach beyond the image: there the view stays 0, as the padding is added after normalisation.
     if seen.shape[1:] == (crop, crop):
         return seen
-    view = seen.new_zeros(3, crop, crop)
+    view = seen.new_zeros(len(seen), crop, crop)
     if mirrored:
         to_columns = slice(crop - to_columns.stop, crop - to_columns.start)
     view[:, to_rows, to_columns] = seen
@@ -140,7 +144,7 @@ def sized_box(
     for _ in range(SIZED_ATTEMPTS):
         area = generator.uniform(min_area, 1) * (height * width)
         aspect = generator.uniform(3 / 4, 4 / 3)
-        # At least a pixel: the original stops at images so small that a side is rounded to none.
+        # At least one pixel: the original fails on images so small that a side rounds to zero.
         w = max(1, math.floor(math.sqrt(area * aspect) + 0.5))
         h = max(1, math.floor(math.sqrt(area / aspect) + 0.5))
         if generator.uniform(0, 1) < 0.5:
@@ -155,7 +159,7 @@ def sized_box(
 def _drawn_start(
     h: int, w: int, crop_px: int, augmentation: Augmentation, generator: np.random.Generator
 ) -> tuple[int, int]:
-    """Where the crop starts in the scaled image, (y, x). RandomCrop also takes what lies in the padding around it."""
+    """Where the crop starts in the scaled image, (y, x); RandomCrop may start in the padding around it."""
     if augmentation.crop != "padded":
         return center_crop_offset(h, crop_px), center_crop_offset(w, crop_px)
     padding_px = augmentation.padding_px
@@ -169,7 +173,7 @@ def _drawn_start(
 
 
 def _overlap(start: int, length: int, side: int) -> tuple[range, slice]:
-    """The pixels of a side that lie in start ... start + length, and where they lie there."""
+    """The pixels of a side within start ... start + length, and their place in that range."""
     first, last = max(start, 0), min(start + length, side)
     return range(first, last), slice(first - start, last - start)
 
@@ -196,15 +200,18 @@ def _drawn_colours(augmentation: Augmentation, generator: np.random.Generator) -
 
 
 def _recoloured(image: Tensor, white: float, colours: Colours, preprocessing: Preprocessing) -> Tensor:
-    """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to `white`."""
+    """Jitter, lighting and normalisation of a (3, h, w) image with colours from 0 to `white`: (C, h, w)."""
     flat = image.view(3, -1)
     has_contrast = any(name == "contrast" for name, _ in colours.steps)
-    gray_mean = float(GRAY @ flat.mean(1).numpy()) / white if has_contrast else 0.0
+    gray_mean = float(GRAY_WEIGHTS @ flat.mean(1).numpy()) / white if has_contrast else 0.0
     matrix, bias = colour_matrix(colours, gray_mean)
+    if preprocessing.channels == 1:
+        matrix, bias = GRAY_WEIGHTS[None] @ matrix, GRAY_WEIGHTS[None] @ bias
     std = np.array(preprocessing.std)
     matrix *= (preprocessing.pixel_max / std / white)[:, None]
     bias = (bias * preprocessing.pixel_max - preprocessing.mean) / std
-    return torch.addmm(torch.from_numpy(bias).float()[:, None], torch.from_numpy(matrix).float(), flat).view_as(image)
+    seen = torch.addmm(torch.from_numpy(bias).float()[:, None], torch.from_numpy(matrix).float(), flat)
+    return seen.view(-1, *image.shape[1:])
 
 
 def colour_matrix(colours: Colours, gray_mean: float) -> tuple[Matrix, Matrix]:
@@ -219,4 +226,4 @@ def colour_matrix(colours: Colours, gray_mean: float) -> tuple[Matrix, Matrix]:
         else:  # a blend with the mean of the gray image, or with black
             mean = (own + gray) * gray_mean + white if name == "contrast" else 0.0
             own, gray, white = weight * own, weight * gray, weight * white + (1 - weight) * mean
-    return own * np.eye(3) + gray * GRAY, white + colours.light
+    return own * np.eye(3) + gray * GRAY_WEIGHTS, white + colours.light

@@ -1,82 +1,139 @@
 """Training and validation samples -> what is wrong with them, before a net learns it.
 
-Errors stop a training: no images, an unknown class, an image that cannot be read. Warnings spoil its result: images
-that are in train and in val, classes of very different sizes. Notes are worth knowing. Two images are the same if
-their files are, byte for byte.
+Errors stop a training: no images, an unknown class, an image that cannot be read. One does not hide the others.
+Warnings spoil its result: images that are in train and in val, classes of very different sizes or of few images, files
+that are left out. Notes are worth knowing. Two images are the same if their files are, byte for byte.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tools.data.folder import find_classes, find_folder, listed
-from resnet_tools.data.image import load_image
+from resnet_tools.data.files import images_in
+from resnet_tools.data.findings import DataFindings, findings_text
+from resnet_tools.data.folder import (
+    SPLITS,
+    FolderContent,
+    class_folders,
+    find_layout,
+    find_part,
+    listed,
+    read_class_folders,
+)
+from resnet_tools.data.image import image_head, load_image
 from resnet_tools.data.loading import load_ahead
-from resnet_tools.data.samples import Samples, Source
+from resnet_tools.data.samples import LazyImage, Samples, Source
+from resnet_tools.data.splits import VAL_FRACTION, Splitting, file_digest, split_samples
 from resnet_tools.errors import DataError, ImageError
 
-T = TypeVar("T")
+__all__ = ["DataFindings", "check_samples", "find_splits", "findings_text"]
+
 Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
 
 MAX_IMBALANCE = 10
+FEW_IMAGES = 10
 SMALL_PX = 32
 MAX_COMPARED = 20_000  # files that the quick check reads
-CHUNK = 1 << 20
-
-
-@dataclass
-class DataFindings:
-    """What was found. `counts`: split -> images of each class. `shared`: pairs of the same image in val and in train;
-    `repeated`: in train and earlier in train. `small`: images with a side below 32 pixels."""
-
-    class_names: list[str]
-    counts: dict[str, list[int]]
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    shared: list[tuple[str, str]] = field(default_factory=list)
-    repeated: list[tuple[str, str]] = field(default_factory=list)
-    small: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; counts by the names of the classes."""
-        counts = {split: dict(zip(self.class_names, numbers, strict=True)) for split, numbers in self.counts.items()}
-        values = asdict(self)
-        return {"classes": values.pop("class_names"), **values, "counts": counts}
 
 
 def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
-    """The samples in train/ and val/ of a folder, as far as they are there, and what is missing."""
+    """The samples of a folder, as far as they are there, and all that is wrong with their folders.
+
+    A folder without val/ is split as `resnet train` splits it. Classes that only val/ has come after the others.
+    """
     found = DataFindings([], {})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found.class_names = _attempt(partial(find_classes, path), found, [])
-        nothing = Samples([], [], found.class_names)
-        train, val = (
-            _attempt(partial(find_folder, path, split, found.class_names), found, nothing)
-            if found.class_names
-            else nothing
-            for split in ("train", "val")
+    contents = _contents(path, found)
+    is_to_split = set(contents) == {"train"} and not found.errors
+    found.class_names = list(
+        dict.fromkeys(
+            name for content in contents.values() for name in (*content.samples.class_names, *content.unknown)
         )
-    found.warnings = [str(warning.message) for warning in caught]
+    )
+    train, val = (_all_samples(contents.get(split), found.class_names) for split in SPLITS)
+    for content in contents.values():
+        found.errors += content.errors
+        found.warnings += content.warnings
+        found.left_out += content.left_out
+    if is_to_split:
+        train, val = _divided(train, path, found)
+    _check_sizes(Counter([*train.targets, *val.targets]), found)
     return train, val, found
 
 
-def _attempt(find: Callable[[], T], found: DataFindings, otherwise: T) -> T:
+def _check_sizes(images: Counter[int], found: DataFindings) -> None:
+    """Warn of a single class, and of classes with few images; `images`: class -> how many in train and val."""
+    if len(found.class_names) == 1:
+        found.warnings.append(
+            f"there is one class only: {found.class_names[0]}; a net that knows no other gives it to every image"
+        )
+    few = [f"{name} ({images[k]})" for k, name in enumerate(found.class_names) if 0 < images[k] < FEW_IMAGES]
+    if few:
+        found.warnings.append(f"classes of fewer than {FEW_IMAGES} images: {listed(few)}; a net learns little of them")
+
+
+def _contents(path: str, found: DataFindings) -> dict[str, FolderContent]:
+    """What is in train/ and in val/, as far as they are there; all in `train` if it is to be split."""
+    contents: dict[str, FolderContent] = {}
     try:
-        return find()
+        layout = find_layout(path)
+        folders = {"train": layout.train, "val": layout.val}
     except DataError as error:
         found.errors.append(str(error))
-        return otherwise
+        folders = {split: find_part(path, split) for split in SPLITS} if os.path.isdir(path) else {}
+    class_names: list[str] = []
+    for split, folder in folders.items():
+        if folder is None:
+            continue
+        try:
+            class_names = class_names or class_folders(folder)
+            contents[split] = read_class_folders(folder, class_names, split)
+            _note_strays(folder, found)
+        except (DataError, OSError) as error:
+            found.errors.append(str(error))
+    return contents
+
+
+def _note_strays(folder: str, found: DataFindings) -> None:
+    strays = images_in(folder)
+    if strays:
+        found.notes.append(f"{len(strays)} images are in no class folder and are left out: {listed(strays)}")
+
+
+def _all_samples(content: FolderContent | None, class_names: Sequence[str]) -> Samples:
+    """The images of a folder, those of unknown classes too."""
+    if content is None:
+        return Samples([], [], class_names)
+    images, targets = list(content.samples.images), list(content.samples.targets)
+    for name, paths in content.unknown.items():
+        images += paths
+        targets += [class_names.index(name)] * len(paths)
+    return Samples(images, targets, class_names)
+
+
+def _divided(train: Samples, path: str, found: DataFindings) -> tuple[Samples, Samples]:
+    try:
+        train, val, _ = split_samples(train, path, Splitting())
+    except DataError as error:
+        found.errors.append(str(error))
+        return train, Samples([], [], train.class_names)
+    without = sorted(set(range(len(train.class_names))) - set(val.targets))
+    if without:
+        names = [train.class_names[target] for target in without]
+        found.warnings.append(
+            f"{path}: of {len(train.class_names)} classes, without a validation image: {listed(names)}"
+        )
+    found.notes.append(
+        f"there are no validation images: `resnet train` takes {len(val)} of these (--val-fraction {VAL_FRACTION:g})"
+    )
+    return train, val
 
 
 def check_samples(
@@ -99,11 +156,13 @@ def check_samples(
     }
     findings = DataFindings(list(train.class_names), counts)
     if found:
-        findings.errors, findings.warnings = list(found.errors), list(found.warnings)
+        for name in ("errors", "warnings", "notes", "left_out"):
+            getattr(findings, name).extend(getattr(found, name))
     _check_balance(findings)
     look = partial(_look, decode=decode)
     chosen = _same_sizes(train, val, findings) if not decode else (range(len(train)), range(len(val)))
     seen: dict[bytes, int] = {}
+    seen_in_val: dict[bytes, int] = {}
     for position, image in _looked(train, chosen[0], look, workers, findings, progress):
         first = seen.setdefault(image.digest, position)
         if first != position:
@@ -112,6 +171,10 @@ def check_samples(
                 names = f"{train.name(position)} and {train.name(first)}"
                 findings.warnings.append(f"{names} are the same image in two classes")
     for position, image in _looked(val, chosen[1], look, workers, findings, progress):
+        first = seen_in_val.setdefault(image.digest, position)
+        if val.targets[first] != val.targets[position]:
+            names = f"{val.name(position)} and {val.name(first)}"
+            findings.warnings.append(f"{names} are the same image in two classes")
         if image.digest in seen:
             findings.shared.append((val.name(position), train.name(seen[image.digest])))
     _summarise(findings)
@@ -131,7 +194,7 @@ def _check_balance(findings: DataFindings) -> None:
 def _summarise(findings: DataFindings) -> None:
     for pairs, found, what in (
         (findings.shared, findings.warnings, "val/ are also in train/: the validation error will be too low"),
-        (findings.repeated, findings.notes, "train/ are there more than once"),
+        (findings.repeated, findings.notes, "train/ occur more than once"),
     ):
         if pairs:
             found.append(f"{len(pairs)} images of {what}: {listed([f'{one} = {other}' for one, other in pairs])}")
@@ -140,12 +203,18 @@ def _summarise(findings: DataFindings) -> None:
             f"{len(findings.small)} images have a side below {SMALL_PX} pixels and are enlarged: "
             f"{listed(findings.small)}"
         )
+    if findings.rotated:
+        findings.notes.append(
+            f"{len(findings.rotated)} images have an EXIF rotation, which --exif-orientation applies: "
+            f"{listed(findings.rotated)}"
+        )
 
 
 @dataclass(frozen=True)
 class Look:
     digest: bytes
     side_px: int  # the shorter one
+    rotated: bool = False
 
 
 def _looked(
@@ -164,6 +233,8 @@ def _looked(
         else:
             if image.side_px < SMALL_PX:
                 findings.small.append(samples.name(position))
+            if image.rotated:
+                findings.rotated.append(samples.name(position))
             yield position, image
         if progress:
             progress(1, [])
@@ -171,27 +242,27 @@ def _looked(
 
 def _look(source: Source, *, decode: bool) -> Look:
     """Raises ImageError."""
-    if isinstance(source, np.ndarray):
-        return Look(_digest([source.tobytes()]), min(source.shape[:2]))
-    side_px = min(load_image(source).shape[:2]) if decode else SMALL_PX
+    image = source.load() if isinstance(source, LazyImage) else source
+    if isinstance(image, np.ndarray):
+        return Look(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), min(image.shape[:2]))
+    side_px = min(load_image(image).shape[:2]) if decode else SMALL_PX
     try:
-        with open(source, "rb") as file:
-            return Look(_digest(iter(partial(file.read, CHUNK), b"")), side_px)
+        return Look(file_digest(image), side_px, decode and _is_rotated(image))
     except OSError as error:
-        raise ImageError(f"{source}: {error.strerror}") from error
+        raise ImageError(f"{image}: {error.strerror}") from error
 
 
-def _digest(parts: Iterable[bytes]) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
+def _is_rotated(path: str) -> bool:
+    head = image_head(path)
+    return head is not None and head[2] != 1
 
 
 def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[Sequence[int], Sequence[int]]:
     """The positions in train and in val of files that have as many bytes as one in the other; of many, a part."""
     if isinstance(train.images, np.ndarray) or isinstance(val.images, np.ndarray):
         return range(len(train)), range(len(val))
+    if isinstance(train.images[0], LazyImage):  # to compare them all would be to load them all
+        return range(0), range(0)
     train_sizes, val_sizes = _sizes(train, findings), _sizes(val, findings)
     step = 1
     while True:
@@ -203,7 +274,7 @@ def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[S
         step *= 2
     if step > 1:
         findings.notes.append(
-            f"one in {step} images of val/ was looked for in train/; `resnet check-data` looks for all"
+            f"only one in {step} images of val/ was searched for in train/; `resnet check-data` compares all"
         )
     return in_train.tolist(), in_val.tolist()
 
@@ -217,17 +288,3 @@ def _sizes(samples: Samples, findings: DataFindings) -> NDArray[np.int64]:
         except OSError as error:
             findings.errors.append(f"{path}: {error.strerror}")
     return sizes
-
-
-def findings_text(findings: DataFindings) -> str:
-    """The findings as lines of text, with the counts as a tab-separated table."""
-    lines = []
-    for kind, messages in (("Error", findings.errors), ("Warning", findings.warnings), ("Note", findings.notes)):
-        lines += [f"{kind}: {message}" for message in messages]
-    lines.append("\t".join(["class", *findings.counts]))
-    lines += [
-        "\t".join([name, *map(str, row)])
-        for name, *row in zip(findings.class_names, *findings.counts.values(), strict=True)
-    ]
-    lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in findings.counts.values())]))
-    return "\n".join(lines)

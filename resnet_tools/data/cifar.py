@@ -84,14 +84,14 @@ def read_cifar(name: str, path: str) -> tuple[Samples, Samples]:
 
 
 def expected(name: str) -> str:
-    """What to look for, and where it comes from."""
+    """What was expected, and where to get it."""
     forms = " or ".join(f"{form.folder}/ or {form.archive}" for form in FORMS[name])
     found = f"expected a folder with {forms}, or the original's {name}.t7"
-    return f"{found}, but none of them is there; get an archive from {SOURCE}"
+    return f"{found}, but found none of them; get an archive from {SOURCE}"
 
 
 def _read_folder(folder: str, form: Form) -> dict[str, bytes]:
-    """The files of a form that are in a folder."""
+    """The files of this form in a folder."""
     files = {}
     for name in (*form.train, form.val, form.names):
         path = os.path.join(folder, name)
@@ -107,7 +107,7 @@ def _read_file(path: str) -> bytes:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise DataError(f"{path}: more than {MAX_FILE_BYTES >> 20} MiB; no file of CIFAR is as large")
+        raise DataError(f"{path}: more than {MAX_FILE_BYTES >> 20} MiB; no file of CIFAR is that large")
     return data
 
 
@@ -123,10 +123,10 @@ def _read_archive(path: str, form: Form) -> dict[str, bytes]:
                 if name and content:
                     files[name] = content.read()
             while archive.fileobj and archive.fileobj.read(1 << 20):
-                pass  # the checksum stands at the end
+                pass  # read to the end, where the checksum is
     except ARCHIVE_ERRORS as error:
         reason = str(error).partition("\n")[0].rstrip(":")
-        raise DataError(f"{path}: damaged archive ({reason}); get it again from {SOURCE}") from error
+        raise DataError(f"{path}: damaged archive ({reason}); download it again from {SOURCE}") from error
     return files
 
 
@@ -151,7 +151,7 @@ def _samples(name: str, form: Form, files: dict[str, bytes], where: str) -> tupl
         for file in (*form.train, form.val):
             batches[file] = checked_batch(*_batch(files[file], form), len(class_names))
     except ValueError as error:
-        raise DataError(f"{where}: {file}: {error}; get the archive again from {SOURCE}") from error
+        raise DataError(f"{where}: {file}: {error}; download the archive again from {SOURCE}") from error
     train = joined_samples([batches[file] for file in form.train], class_names)
     return train, joined_samples([batches[form.val]], class_names)
 
@@ -179,7 +179,7 @@ Batch = tuple[NDArray[np.uint8], list[int]]
 
 
 def checked_batch(pixels: Any, labels: Any, num_classes: int) -> Batch:
-    """Images (N, 3, H, W), or N rows of 32 x 32, and N labels from 0, as they were found in a file.
+    """Images (N, 3, H, W), or N rows of 32 x 32, and N labels from 0, if a file holds such.
 
     Raises ValueError if they are not.
     """
@@ -190,7 +190,7 @@ def checked_batch(pixels: Any, labels: Any, num_classes: int) -> Batch:
         raise ValueError(f"expected images of {IMAGE_BYTES} bytes each, found {found}")
     if not isinstance(labels, list) or len(labels) != len(pixels):
         found = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
-        raise ValueError(f"expected {len(pixels)} labels, one an image, found {found}")
+        raise ValueError(f"expected {len(pixels)} labels, one per image, found {found}")
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < num_classes]
     if wrong:
         raise ValueError(f"expected the numbers of {num_classes} classes, found {wrong[0]!r:.60}")

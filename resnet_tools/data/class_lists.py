@@ -1,14 +1,14 @@
-"""A text that lists class names, in any of the forms that people have -> the names, the first output's first.
+"""A text that lists class names, in any common form -> the names, in the order of the outputs.
 
-The form is told from all of the text, never from its first line alone:
+The whole text decides the form, never its first line alone:
 - JSON, or the Python literal of a dict or list: `["cat", "dog"]`; `{"0": "cat"}`; `{"cat": 0}`; Keras's class index,
   `{"0": ["n01440764", "tench"]}`; one of these under a key such as `class_names` or `id2label`;
-- `0: cat`, `0,cat`, `0<tab>cat`, `0 cat`, and the same with the number behind the name; with a header line or not;
+- `0: cat`, `0,cat`, `0<tab>cat`, `0 cat`, and the same with the number after the name; with or without a header line;
 - `n01440764 tench, Tinca tinca`: a WordNet id before the name, also behind a number;
 - a YAML list, `- cat`, or a mapping of numbers, both also below a key of their own such as `names:`;
-- else one name a line.
+- else one name per line.
 
-Numbers count from 0 or from 1 without gaps; they, and not the lines, say the order. A number behind or before a space
+Numbers count from 0 or from 1 without gaps; they, not the lines, give the order. A number after or before a space
 may be part of a name (boeing 747), so it counts only if the numbers of all lines are 0..K-1 or 1..K.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from resnet_tools.data.class_structures import WORDNET, bracketed, names_of, ordered
 
-MOST = 0.8  # of the lines: where so many are of one form, the others are mistakes
+MOST = 0.8  # of the lines: if at least this share has one form, the others are mistakes
 HEADER_WORDS = {"id", "index", "idx", "number", "class", "label", "name", "class_id", "class_name", "label_id", "title"}
 
 
@@ -51,7 +51,7 @@ SPACED = NUMBERINGS[-2]
 
 
 def listed_names(text: str) -> tuple[list[str], str]:
-    """The names, and what form they were found in: "" for one name a line.
+    """The names, and what form they were found in: "" for one name per line.
 
     Raises: ValueError that says which line or entry does not fit, and what was expected there.
     """
@@ -65,10 +65,10 @@ def plain_lines(text: str) -> list[str]:
     """The lines of a text without empty ones at its end. Raises: ValueError if there is none, or one is empty."""
     lines = [line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")]
     if lines == [""]:
-        raise ValueError("holds no class names; expected one a line")
+        raise ValueError("holds no class names; expected one per line")
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise ValueError(f"line {number} is empty; expected one class name a line")
+            raise ValueError(f"line {number} is empty; expected one class name per line")
     return lines
 
 
@@ -78,6 +78,7 @@ def _from_lines(lines: list[str]) -> tuple[list[str], str]:
         first, content = 2, lines[1:]
     if all(re.match(r"\s*-\s+\S", line) for line in content):
         return [_unquoted(re.sub(r"\A\s*-\s+", "", line).rstrip()) for line in content], "a YAML list"
+    # The forms are in the order of how little else they could be; plain names come last.
     for form in NUMBERINGS:
         found = _from_numbered(content, first, form)
         if found:
@@ -92,6 +93,7 @@ def _from_numbered(lines: list[str], first: int, form: Numbering) -> tuple[list[
     matches = [form.pattern.fullmatch(line.strip()) for line in lines]
     fitting = [match for match in matches if match]
     if len(fitting) < len(lines):
+        # Nearly all lines have the form: the others are typing errors, and better reported than taken as names.
         if form.sure and len(lines) > 2 and len(fitting) >= MOST * len(lines):
             wrong = matches.index(None)
             raise ValueError(f"line {first + wrong} is {lines[wrong]!r:.80}; expected {form.text}, as the other lines")
@@ -103,7 +105,7 @@ def _from_numbered(lines: list[str], first: int, form: Numbering) -> tuple[list[
 
 
 def _is_numbering(entries: list[tuple[int, str]], form: Numbering) -> bool:
-    """Whether numbers beside a space are no parts of the names."""
+    """Whether the numbers beside a space are not parts of the names."""
     numbers = [number for number, _ in entries]
     distinct = len({name for _, name in entries})
     if len(entries) < 2 or distinct < 0.9 * len(entries):  # label 0, label 1, ...
@@ -112,10 +114,10 @@ def _is_numbering(entries: list[tuple[int, str]], form: Numbering) -> bool:
     near = numbers == sorted(numbers) and numbers[0] in (0, 1) and numbers[-1] < 2 * len(entries)
     if not whole and near and len(entries) > 2:
         if form is SPACED:
-            return True  # and what is wrong with them is said
+            return True  # what is wrong with them becomes an error
         warnings.warn(
             f"the lines end in numbers, which are not {numbers[0]} to {numbers[0] + len(entries) - 1} without gaps; "
-            "they are taken for parts of the names",
+            "they are taken as parts of the names",
             stacklevel=2,
         )
     return whole

@@ -41,7 +41,7 @@ def bracketed(text: str) -> list[Any] | dict[Any, Any] | None:
     except json.JSONDecodeError as error:
         literal = _literal(content)
         if literal is None:
-            raise ValueError(f"line {error.lineno} is no JSON and no Python literal: {error.msg}") from None
+            raise ValueError(f"line {error.lineno} is neither JSON nor a Python literal: {error.msg}") from None
         _dict_of([(str(key), None) for key in literal.keys])
         return _checked(literal.value)
 
@@ -61,7 +61,7 @@ def _dict_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         counts = Counter(key for key, _ in pairs)
         twice = next(key for key in counts if counts[key] > 1)
-        raise ValueError(f"the key {twice!r:.80} is there twice")
+        raise ValueError(f"the key {twice!r:.80} occurs twice")
     return found
 
 
@@ -72,7 +72,7 @@ class Literal:
 
 
 def _literal(content: str) -> Literal | None:
-    """What a Python literal stands for, without running anything; None if it is none."""
+    """The value of a Python literal, without running anything; None if the text is no literal."""
     depth = 0
     for sign in re.finditer(r"[\[({]|[\])}]", content):
         depth += 1 if sign[0] in "[({" else -1

@@ -1,4 +1,4 @@
-"""Images that are no files: one on stdin, and those at http:// and https:// addresses, in bounded size and time."""
+"""Images from stdin and from http:// and https:// addresses, within bounds of size and time."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class WebImage(FetchedImage):
 
 
 def fetch(address: str, max_bytes: int) -> bytes:
-    """The bytes at an address. Raises: ImageError if there is no good answer in time, or a larger one."""
+    """The bytes at an address. Raises: ImageError if the answer is an error, late or too large."""
     answer: queue.SimpleQueue[bytes | ImageError] = queue.SimpleQueue()
-    # A server may send a byte of its answer's head every few seconds, for ever: only another thread sees that.
+    # A server may send one byte of its header every few seconds forever; only waiting for another thread ends that.
     threading.Thread(target=lambda: answer.put(_answer(address, max_bytes)), daemon=True).start()
     try:
         found = answer.get(timeout=WEB_SECONDS)
@@ -64,7 +64,7 @@ def fetch(address: str, max_bytes: int) -> bytes:
 
 def _answer(address: str, max_bytes: int) -> bytes | ImageError:
     end = time.monotonic() + WEB_SECONDS
-    request = urllib.request.Request(address, headers={"User-Agent": "resnet_tools"})
+    request = urllib.request.Request(address, headers={"User-Agent": "resnet_tools"})  # noqa: S310 (http or https)
     parts: list[bytes] = []
     size = 0
     try:
@@ -73,7 +73,7 @@ def _answer(address: str, max_bytes: int) -> bytes | ImageError:
                 parts.append(part)
                 size += len(part)
                 if size > max_bytes:
-                    return ImageError(f"more than {max_bytes >> 20} MiB; no image of a usable size is as large")
+                    return ImageError(f"more than {max_bytes >> 20} MiB; no usable image is that large")
                 if time.monotonic() > end:
                     return ImageError(f"no whole answer within {WEB_SECONDS:g} s")
             expected = response.headers.get("Content-Length", "")
@@ -88,7 +88,7 @@ def _answer(address: str, max_bytes: int) -> bytes | ImageError:
 
 @functools.cache
 def _opener() -> urllib.request.OpenerDirector:
-    """Follows http and https alone: urllib's own opener would follow an answer to ftp:// too, and knows file://."""
+    """Follows http and https only: urllib's own opener also follows redirects to ftp:// and opens file://."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,

@@ -18,7 +18,7 @@ from resnet_tools.data.image import image_endings
 from resnet_tools.errors import ImageError
 from resnet_tools.text import printable
 
-NO_IMAGES = "holds no images (.jpg .png .webp .tif and the other endings that Pillow decodes)"
+NO_IMAGES = "holds no images (.jpg .png .webp .tif and the other extensions that Pillow decodes)"
 STDIN = "-"
 MAX_ENDINGS = 5  # in a message
 
@@ -26,10 +26,10 @@ MAX_ENDINGS = 5  # in a message
 def image_files(
     arguments: Iterable[str], *, allow_urls: bool = False, skipped: Counter[str] | None = None
 ) -> list[str]:
-    """The paths of all images that the arguments name, in the arguments' order; within one, in byte order.
+    """The paths of all images that the arguments name, in the order of the arguments; within each, in byte order.
 
-    skipped: gets the endings, and how often, of files in folders that are left out because of them.
-    Raises ImageError that lists every argument that names nothing, one a line.
+    skipped: counts the extensions of files in folders that were left out because of these.
+    Raises ImageError that lists every argument that names nothing, one per line.
     """
     skipped = Counter() if skipped is None else skipped
     paths: list[str] = []
@@ -51,7 +51,7 @@ def _files_of(argument: str, skipped: Counter[str], allow_urls: bool) -> list[st
         return [StdinImage(argument)]
     if is_address(argument):
         if not allow_urls:
-            raise ImageError(f"{argument}: is an address; give --allow-urls to fetch images from the network")
+            raise ImageError(f"{argument}: this is an address; give --allow-urls to fetch images from the network")
         return [WebImage(argument)]
     if os.path.isdir(argument):
         found = images_below(argument, skipped)
@@ -68,33 +68,38 @@ def _files_of(argument: str, skipped: Counter[str], allow_urls: bool) -> list[st
     return sorted(found, key=os.fsencode)
 
 
-def images_below(folder: str, skipped: Counter[str] | None = None) -> list[str]:
+def images_below(folder: str, skipped: Counter[str] | None = None, left_out: list[str] | None = None) -> list[str]:
     """The paths of all images in a folder and its subfolders, in byte order; maybe none. Raises OSError.
 
-    skipped: gets the endings of the other files, and how often, but of hidden ones.
+    skipped: gets the endings of the other files, and how often, but of hidden ones; `left_out` their paths.
     """
     skipped = Counter() if skipped is None else skipped
-    found = [path for inside in _folders(folder) for path in _images_in(inside, skipped)]
+    others: list[str] = []
+    found = [path for inside in _folders(folder) for path in _images_in(inside, others)]
+    skipped.update(os.path.splitext(path)[1].lower() for path in others)
+    if left_out is not None:
+        left_out += sorted(others, key=os.fsencode)
     return sorted(found, key=os.fsencode)
 
 
+def images_in(folder: str) -> list[str]:
+    """The paths of the images directly in a folder, in byte order. Raises OSError."""
+    return sorted(_images_in(folder, []), key=os.fsencode)
+
+
 def skipped_text(skipped: Counter[str], before: str = "") -> str:
-    """What was left out, in a sentence: `3 files whose endings are not those of images: .txt (2), .heic (1).`"""
+    """What was left out, in a sentence: `3 files without an image extension: .txt (2), .heic (1).`"""
     if not skipped:
         return ""
     kinds = ", ".join(f"{ending or 'no ending'} ({count})" for ending, count in skipped.most_common(MAX_ENDINGS))
     more = ", ..." if len(skipped) > MAX_ENDINGS else ""
     count = skipped.total()
-    files = (
-        "1 file whose ending is not that of an image"
-        if count == 1
-        else f"{count} files whose endings are not those of images"
-    )
+    files = "1 file without an image extension" if count == 1 else f"{count} files without an image extension"
     return printable(f"{before}{files}: {kinds}{more}.")
 
 
 def _folders(top: str) -> Iterator[str]:
-    """`top` and all folders below it but hidden ones. Links are followed, but not to a folder they lie in."""
+    """`top` and all folders below it except hidden ones. Links are followed, but not to a folder that contains them."""
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [(top, frozenset())]
     while pending:
         folder, ancestors = pending.pop()
@@ -108,12 +113,15 @@ def _folders(top: str) -> Iterator[str]:
 
 
 def subfolders(folder: str) -> list[str]:
-    """The paths of the folders in a folder but hidden ones, in no order; links to folders too. Raises OSError."""
+    """The paths of the folders in a folder except hidden ones, including links, in no order. Raises: OSError."""
     return [path for path, entry in _entries(folder) if _is(entry, path, os.DirEntry.is_dir, os.path.isdir)]
 
 
-def _images_in(folder: str, skipped: Counter[str]) -> Iterator[str]:
-    """The image files directly in a folder. A link to nowhere counts: its loading says what is wrong."""
+def _images_in(folder: str, others: list[str]) -> Iterator[str]:
+    """The image files directly in a folder; `others` gets the other files.
+
+    A link to nowhere counts: its loading says what is wrong.
+    """
     endings = image_endings()
     for path, entry in _entries(folder):
         ending = os.path.splitext(path)[1].lower()
@@ -122,7 +130,7 @@ def _images_in(folder: str, skipped: Counter[str]) -> Iterator[str]:
             if is_broken_link or _is(entry, path, os.DirEntry.is_file, os.path.isfile):
                 yield path
         elif _is(entry, path, os.DirEntry.is_file, os.path.isfile):
-            skipped[ending] += 1
+            others.append(path)
 
 
 def _entries(folder: str) -> list[tuple[str, os.DirEntry[str]]]:
@@ -136,7 +144,7 @@ def _is(
     known: Callable[[os.DirEntry[str]], bool],
     asked: Callable[[str], bool],
 ) -> bool:
-    """What the listing of the folder tells at no cost, or what the file system says of the target of a link."""
+    """What the folder listing says at no cost, or what the file system says about the target of a link."""
     return asked(path) if entry.is_symlink() else known(entry)
 
 

@@ -1,10 +1,10 @@
 """Image file -> decoded RGB pixels, as the original's `image.load(path, 3, 'float')` sees them.
 
 In: the path of a JPEG, PNG, WebP, GIF (first frame), BMP, PPM/PGM/PBM or TIFF file, or of any other format that the
-installed Pillow decodes by itself; its first bytes decide, and its name only for formats without a signature. Out: an
-(H, W, 3) array of uint8, or of uint16 where the file holds 16 bits a sample. Gray is copied to three channels, alpha
-is dropped and not blended, colour profiles are ignored, CMYK is converted. EXIF orientation is ignored unless asked
-for; a TIFF's own orientation is always applied, by Pillow.
+installed Pillow decodes by itself; its first bytes decide; its name counts only for formats without a signature. Out:
+an (H, W, 3) array of uint8, or of uint16 where the file holds 16 bits per sample. Gray is copied to three channels,
+alpha is dropped and not blended, colour profiles are ignored, CMYK is converted. EXIF orientation is ignored unless
+asked for; a TIFF's own orientation is always applied, by Pillow.
 
 Source: torch/image 5aa1881, init.lua. Pillow decodes; simplejpeg, where it is installed, decodes plain JPEGs to the
 same pixels in two thirds of the time and leaves every doubtful file to Pillow.
@@ -40,7 +40,7 @@ Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 ImagePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-MAX_FILE_BYTES = 1 << 30  # an endless device is refused; a larger image could not be decoded within Pillow's limit
+MAX_FILE_BYTES = 1 << 30  # refuses endless devices; no larger file could be decoded within Pillow's limit
 
 # The plugins by signature. Opening them directly in place of through Image.open keeps out the formats that run other
 # programs (EPS) or have no signature, and its DecompressionBombWarning, which no thread can silence on its own.
@@ -70,7 +70,7 @@ PNG_RAWMODES = {  # PNG colour type -> the raw modes of Pillow that together hol
 
 
 class FetchedImage(str):
-    """The name of an image that is no file; `fetch` gets its bytes. Where names are handled it is one like others."""
+    """The name of an image that is not a file; `fetch` gets its bytes. Otherwise it is handled like any name."""
 
     def fetch(self, max_bytes: int) -> bytes:
         """Raises: ImageError."""
@@ -82,7 +82,7 @@ def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
 
     With `exif` the picture is turned upright as its EXIF orientation says; the published nets were trained without.
 
-    Raises ImageError, and nothing else, for a file that is missing, unreadable, too large, damaged or no image.
+    Raises ImageError, and nothing else, for a file that is missing, unreadable, too large, damaged or not an image.
     """
     path = os.fsdecode(source)
     try:
@@ -98,6 +98,17 @@ def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
         raise ImageError(f"{path}: not enough memory to decode it") from error
     except Exception as error:  # decoders meet hostile bytes with struct.error, SyntaxError, KeyError, zlib.error, ...
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error}); get it again") from error
+
+
+def image_head(source: ImagePath) -> tuple[int, int, int] | None:
+    """Height, width and EXIF orientation (1 to 8) as an image file states them; None if it cannot be read."""
+    try:
+        data, plugin = _read(os.fsdecode(source))
+        with plugin(io.BytesIO(data)) as image:
+            found = _orientation(image) if image.format != "TIFF" else 1  # Pillow turns those by itself
+            return image.height, image.width, found if isinstance(found, int) and 1 <= found <= 8 else 1
+    except Exception:  # whoever decodes it says what is wrong
+        return None
 
 
 @functools.cache
@@ -138,7 +149,7 @@ def _read(path: str) -> tuple[bytes, Plugin]:
         # not more than there is: `read` first allocates what it is asked for
         data = head + file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) or MAX_FILE_BYTES)
     if len(data) > MAX_FILE_BYTES:
-        raise ImageError(f"more than {MAX_FILE_BYTES >> 20} MiB; no image of a usable size is as large")
+        raise ImageError(f"more than {MAX_FILE_BYTES >> 20} MiB; no usable image is that large")
     return data, plugin
 
 
@@ -147,14 +158,14 @@ def _plugin(head: bytes, path: str) -> Plugin:
         if head.startswith(signature) and (signature != b"RIFF" or head[8:12] == b"WEBP"):
             return plugin
     said = Image.registered_extensions().get(os.path.splitext(path)[1].lower()) if _other_formats() else None
-    # Some signatures are short (a TGA may begin as a CUR does), so the format that the name says is asked first.
+    # Some signatures are short (a TGA may begin like a CUR), so the format that the name suggests is asked first.
     for name, (factory, accept) in sorted(_other_formats().items(), key=lambda item: item[0] != said):
-        # A format without a signature takes any file for its own, so its name must say that it is one.
+        # A format without a signature accepts any file, so the name must say that it is one.
         if _accepts(accept, head) if accept else name == said:
             return cast(Plugin, factory)
     found = "an HTML or XML page" if head.lstrip()[:1] == b"<" else f"the file begins with {head[:8]!r}"
     raise ImageError(
-        f"not an image; expected JPEG, PNG, WebP, GIF, BMP, PPM, PGM, TIFF or what else Pillow decodes, but {found}"
+        f"not an image; expected JPEG, PNG, WebP, GIF, BMP, PPM, PGM, TIFF or another format of Pillow, but {found}"
     )
 
 
@@ -210,7 +221,7 @@ def _decode_plain_jpeg(data: bytes) -> NDArray[np.uint8] | None:
             return None
         check_size(width, height)
         pixels: NDArray[np.uint8] = codec.decode_jpeg(data, "RGB", strict=True)
-    except Exception:  # whatever it was: Pillow's verdict counts
+    except Exception:  # whatever happened, Pillow decides
         return None
     return pixels
 
@@ -223,7 +234,7 @@ def _decode_with_pillow(image: ImageFile.ImageFile, data: bytes) -> Pixels:
         gray = np.asarray(image).astype(np.uint16)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
-        raise ImageError("32-bit samples have no agreed white; convert it to 8 or 16 bits")
+        raise ImageError("32-bit samples have no defined white; convert the image to 8 or 16 bits")
     image.info.pop("transparency", None)  # else convert() turns it into alpha or warns
     straight = image.convert("RGBA") if image.mode == "RGBa" else image
     return np.array(straight.convert("RGB"))
@@ -233,7 +244,7 @@ def _decode_wide_png(size: tuple[int, int], data: bytes) -> NDArray[np.uint16]:
     """The 16-bit samples of a colour or gray + alpha PNG, of which Pillow keeps the high bytes only.
 
     Pillow inflates and unfilters the data twice, unpacking the high and then the low bytes. Gray + alpha goes as
-    RGBA of 8 bits, which has as many bytes a pixel: high and low byte of gray, high and low byte of alpha.
+    RGBA of 8 bits, which has as many bytes per pixel: high and low byte of gray, high and low byte of alpha.
     """
     packed, colour_type, interlaced = _png_image_data(data), data[25], data[28]
     if colour_type == 4:

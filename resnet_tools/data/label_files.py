@@ -1,10 +1,10 @@
-"""A text file that says of which class each image is -> (path, class) pairs.
+"""A text file that gives the class of each image -> (path, class) pairs.
 
-The forms that people have, told apart by content:
+The common forms, recognised by their content:
 - `path,class` with or without a header line; of a class such as `n03995372 85 1 499 272` the WordNet id counts;
 - `NAME CLASS`, as Caffe's `val.txt`;
-- one class a line, for the images of the folder in byte order: WordNet ids, or names without spaces;
-- one number a line, as `ILSVRC2012_validation_ground_truth.txt`. Those numbers are ILSVRC2012_IDs, which are **not**
+- one class per line, for the images of the folder in byte order: WordNet ids, or names without spaces;
+- one number per line, as `ILSVRC2012_validation_ground_truth.txt`. Those numbers are ILSVRC2012_IDs, which are **not**
   in the order of the published nets' outputs (sorted WordNet ids), so they need a list: the WordNet id of number 1 in
   line 1, and so on (the `synsets` of the development kit's `meta.mat`).
 """
@@ -59,7 +59,7 @@ def _text(path: Path) -> str:
 
 
 def _table(text: str, labels: Path) -> list[tuple[str, str]]:
-    """The cells of a quoted name may go over lines."""
+    """A quoted cell may span several lines."""
     try:
         rows = list(csv.reader(io.StringIO(text), strict=True, skipinitialspace=True))
     except csv.Error as error:
@@ -74,7 +74,7 @@ def _table(text: str, labels: Path) -> list[tuple[str, str]]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a class is a number; longer ones are none that a class could have."""
+    """Whether a class is a number, of no more digits than a class can have."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
@@ -86,12 +86,12 @@ def _class_of(cell: str) -> str:
 def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Sequence[str] | None) -> list[tuple[str, str]]:
     images = images_below(os.fspath(folder))
     if len(images) != len(lines):
-        raise DataError(f"{labels}: has {len(lines)} classes, one a line, for the {len(images)} images of {folder}")
+        raise DataError(f"{labels}: has {len(lines)} classes, one per line, for the {len(images)} images of {folder}")
     if not all(map(is_number, lines)):
         return list(zip(images, lines, strict=True))
     if synsets is None:
         raise DataError(
-            f"{labels}: holds one number a line. If they are ILSVRC2012_IDs, as in "
+            f"{labels}: holds one number per line. If they are ILSVRC2012_IDs, as in "
             "ILSVRC2012_validation_ground_truth.txt, they are not in the order of the net's outputs: give also "
             "--synsets FILE with the WordNet id of number 1 in line 1, and so on (from meta.mat of the development "
             "kit). For other numbers write `path,class` lines, where numbers count the net's outputs from 0"
@@ -131,7 +131,7 @@ def _placed(pairs: Sequence[tuple[str, str]], folder: Path, top: Path, labels: P
         if path is None:
             missing.append(name)
         elif path in found:
-            raise DataError(f"{labels}: names {name} twice; every image counts once")
+            raise DataError(f"{labels}: names {name} twice; expected each image once")
         else:
             found[path] = label
     if missing:

@@ -1,7 +1,7 @@
 """A folder with class directories, or images with a file of labels -> samples in the numbering of a net's outputs.
 
 The net's classes decide: directories (or the classes in a file of labels) are matched to their names; for nets of
-ImageNet's 1000 classes also by WordNet id, as the outputs are in the order of the sorted ids. Where nothing names the
+ImageNet's 1000 classes also by WordNet id, as the outputs are in the order of the sorted ids. If nothing names the
 outputs, the directory names in byte order are the classes, as in the original: those of `train/` beside `val/` if it
 is there, else those of the folder itself, if there is one for each output.
 """
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tools.data.files import images_below, skipped_text, subfolders
-from resnet_tools.data.folder import listed
+from resnet_tools.data.folder import SPLITS, find_part, listed
 from resnet_tools.data.label_files import WORDNET_ID, is_number, labelled_files, read_synsets
 from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
+from resnet_tools.data.splits import read_split
 from resnet_tools.errors import DataError
 
 SPLIT = "val"
@@ -27,21 +28,33 @@ SPLIT = "val"
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a net: how many, and their names in order if the checkpoint or the user says them."""
+    """The outputs of a net: how many, and their names in order if the checkpoint or the user gives them."""
 
     count: int
     names: Sequence[str] | None = None
 
 
 def labelled_samples(
-    folder: Path, outputs: Outputs, *, split: str | None = None, labels: Path | None = None, synsets: Path | None = None
+    folder: Path,
+    outputs: Outputs,
+    *,
+    split: str | None = None,
+    labels: Path | None = None,
+    synsets: Path | None = None,
+    stored: Path | None = None,
 ) -> Samples:
     """The images of `folder`, or of its part `split` (`val` if it is there), with the net's output of their class.
 
+    stored: a `split.csv`; the part is its, if `folder` is not divided itself and most of its images are there.
     labels: a file, see `label_files`; without it the classes are the directories. In byte order of path, or as listed.
     synsets: a file of all WordNet ids in the order of the numbers in `labels`.
     Raises: DataError that names the folder and the classes that do not fit. Warns of classes without images.
     """
+    rows = _stored_part(folder, split, stored) if stored and not labels else None
+    if rows is not None:
+        class_names = sorted({label for _, label in rows}, key=os.fsencode)
+        numbers, names = _numbered(class_names, outputs, [], folder)
+        return Samples([path for path, _ in rows], [numbers[label] for _, label in rows], names)
     part = _part(folder, split)
     trained = _trained(part) if part != folder or part.name == SPLIT else []
     ids = read_synsets(synsets) if synsets else None
@@ -53,11 +66,31 @@ def labelled_samples(
     return Samples([path for path, _ in pairs], [numbers[label] for _, label in pairs], names)
 
 
+def _stored_part(folder: Path, split: str | None, stored: Path) -> list[tuple[str, str]] | None:
+    """Path and class of the images of a part in `split.csv`; None if the folder has such a part, or other images."""
+    part = split or SPLIT
+    if part not in SPLITS or find_part(os.fspath(folder), part):
+        return None
+    rows = read_split(stored)
+    chosen = [(os.path.join(folder, row.path), row.class_name) for row in rows if row.split == part]
+    found = [(path, label) for path, label in chosen if os.path.lexists(path)]
+    if 2 * len(found) <= len(chosen):
+        return None
+    gone = [path for path, _ in chosen if not os.path.lexists(path)]
+    if gone:
+        warnings.warn(f"{len(gone)} images of {stored} are not there any more: {listed(gone)}", stacklevel=3)
+    warnings.warn(f"{folder}: only the {len(found)} images of {part} in {stored}; --split . takes all", stacklevel=3)
+    return found
+
+
 def _part(folder: Path, split: str | None) -> Path:
     part = folder / (split or SPLIT)
     if part.is_dir():
         return part
-    if split is not None or (folder / "train").is_dir():
+    spelt = find_part(os.fspath(folder), split or SPLIT)
+    if spelt is not None:
+        return Path(spelt)
+    if split is not None or find_part(os.fspath(folder), "train"):
         raise DataError(f"{part}: no such folder; --split says which part of {folder} is evaluated")
     return folder
 
@@ -69,7 +102,7 @@ def _trained(part: Path) -> list[str]:
 
 
 def _directories(folder: Path) -> list[str]:
-    """The names of the class directories in byte order, as the original sorts them; hidden ones are none."""
+    """The names of the class directories in byte order, as the original sorts them; hidden ones do not count."""
     return sorted(map(os.path.basename, subfolders(os.fspath(folder))), key=os.fsencode)
 
 
@@ -91,6 +124,7 @@ def _numbered(
     found: Sequence[str], outputs: Outputs, trained: Sequence[str], where: Path
 ) -> tuple[dict[str, int], list[str]]:
     """The output of each class that was found, and the names of all outputs."""
+    # From the surest evidence to the weakest: names, WordNet ids, numbers; only then the byte order of folders.
     names = output_names(outputs.names, outputs.count)
     by_name = _by_name(names, found)
     if len(by_name) == len(found):
@@ -142,7 +176,7 @@ def _wordnet_ids(found: Sequence[str], trained: Sequence[str], where: Path) -> S
     if len(ids) != len(imagenet_labels()) or not all(WORDNET_ID.fullmatch(name) for name in ids):
         raise DataError(
             f"{where}: has {len(found)} WordNet ids; which of the 1000 outputs they are is known from all 1000 only: "
-            "give --synsets FILE with one id a line, or have train/ with a folder for each beside it"
+            "give --synsets FILE with one id per line, or have train/ with a folder for each beside it"
         )
     return ids
 
@@ -157,7 +191,7 @@ def _sorted_classes(found: Sequence[str], count: int, trained: Sequence[str], wh
         return found
     raise DataError(
         f"{where}: has {len(found)} classes ({listed(found)}), the net has {count} outputs without names. Give "
-        "--class-names FILE with one name a line in the order of the outputs, or put it beside the model as "
+        "--class-names FILE with one name per line in the order of the outputs, or put it beside the model as "
         "NAME.classes.txt"
     )
 
@@ -166,7 +200,7 @@ def _mismatch(found: Sequence[str], names: Sequence[str], matched: dict[str, int
     unknown = [name for name in found if name not in matched]
     unused = [name for number, name in enumerate(names) if number not in matched.values()]
     rest = f"; without images are its classes {listed(unused)}" if unused else ""
-    return f"{where}: {listed(unknown)} name no class of the net, or several{rest}"
+    return f"{where}: {listed(unknown)} match no class of the net, or several{rest}"
 
 
 def _warn_of_missing(names: Sequence[str], used: set[int], where: Path) -> None:

@@ -1,6 +1,6 @@
 """Class numbers -> class names.
 
-Lists of class names are read in every form that `class_lists` knows.
+Lists of class names are read in every form of `class_lists`.
 
 `imagenet_labels.txt` holds the 1000 strings of the original's `pretrained/imagenet.lua`, all synonyms of a class on
 one line, the first class first; `cifar10_labels.txt` and `cifar100_labels.txt` the names of CIFAR's (fine) classes.
@@ -21,11 +21,11 @@ from resnet_tools.errors import ResnetToolsError
 from resnet_tools.reading import read_bounded
 
 MAX_LIST_BYTES = 1 << 24
-OWN_ENDING = ".classes.txt"  # of what `convert` writes beside a .t7: one name a line, even if they end in numbers
+OWN_ENDING = ".classes.txt"  # of what `convert` writes beside a .t7: one name per line, even if they end in numbers
 
 
 def output_names(class_names: Sequence[str] | None, n: int) -> list[str]:
-    """The names of a net's `n` outputs in order: the given ones, else ImageNet's for 1000 outputs, else numbers.
+    """The names of a net's `n` outputs in order: the given ones, ImageNet's for 1000 outputs, otherwise numbers.
 
     Numbers count from 1, as Lua does: "class 1", "class 2", ...
 
@@ -60,10 +60,10 @@ def cifar_labels(name: str) -> tuple[str, ...]:
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
-    """The class names in a file, the first output's first, in any form that `class_lists` knows.
+    """The class names in a file, the first output's first, in any form that `class_lists` reads.
 
-    The plain form is one name a line, and NAME.classes.txt always has it. Warns of any other, with the file's name.
-    Raises ResnetToolsError when the file cannot be read, is no text, is empty, or has an entry that does not fit.
+    The plain form is one name per line, and NAME.classes.txt always has it. Warns of any other, with the file's name.
+    Raises ResnetToolsError when the file cannot be read, is not text, is empty, or has an entry that does not fit.
     """
     if os.fspath(path).endswith(OWN_ENDING):
         return read_lines(path)
@@ -81,7 +81,7 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a text file, none of them empty, whatever they look like. Raises ResnetToolsError."""
+    """The lines of a text file, whatever they look like; none may be empty. Raises ResnetToolsError."""
     try:
         return plain_lines(read_text(path))
     except ValueError as error:

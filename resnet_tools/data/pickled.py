@@ -1,8 +1,8 @@
 """The pickled batches of CIFAR -> dicts, lists, strings, whole numbers and arrays of bytes, without running anything.
 
-A pickle is a program for a small stack machine that may call any function. Here only its instructions that build such
-data are followed; the one call that arrays need is recognised by name and done here. Anything else in the file, such
-as the call of another function, is an error.
+A pickle is a program for a small stack machine that may call any function. Here only the instructions that build such
+data are followed; the one call that arrays need is recognised by its name and done here. Anything else in the file,
+such as a call of another function, is an error.
 
 Source: Python's `pickletools`; numpy's `ndarray.__reduce__`: _reconstruct(ndarray, (0,), "b"), and the state
 (version, shape, dtype, is_fortran, bytes).
@@ -59,7 +59,7 @@ class Built:
 
 
 def read_pickle(data: bytes) -> dict[str, Any]:
-    """The dict in a pickle. Raises ValueError that says at which byte something else was met."""
+    """The dict in a pickle. Raises: ValueError saying at which byte something else was found."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     reached = 0
@@ -111,26 +111,26 @@ def _since_mark(stack: list[Any]) -> list[Any]:
 
 def _extend(stack: list[Any], items: list[Any]) -> None:
     if type(stack[-1]) is not list:
-        raise ValueError("items for what is no list")
+        raise ValueError("items for something that is not a list")
     stack[-1].extend(items)
 
 
 def _update(stack: list[Any], items: list[Any]) -> None:
     if type(stack[-1]) is not dict or len(items) % 2 or not all(type(key) in (str, bytes, int) for key in items[::2]):
-        raise ValueError("items for what is no dict, or keys that are no strings")
+        raise ValueError("items for something that is not a dict, or keys that are not strings")
     stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
 
 def _tuple(stack: list[Any], count: int) -> None:
     if len(stack) < count:
-        raise ValueError("a tuple of more than there is")
+        raise ValueError("a tuple of more items than there are")
     stack[-count:] = [tuple(stack[-count:])]
 
 
 def _call(stack: list[Any]) -> None:
     arguments, function = stack.pop(), stack.pop()
     if type(function) is not Name or type(arguments) is not tuple:
-        raise ValueError("a call of what is no function")
+        raise ValueError("a call of something that is not a function")
     if function.what == "encode" and arguments[1:] == ("latin1",):
         stack.append(arguments[0])  # text with a character for each byte, as the strings of Python 2
     elif function.what in ("array", "dtype"):
@@ -142,7 +142,7 @@ def _call(stack: list[Any]) -> None:
 def _set_state(stack: list[Any]) -> None:
     state, built = stack.pop(), stack[-1]
     if type(built) is not Built or type(state) is not tuple:
-        raise ValueError("a state for what is no array")
+        raise ValueError("a state for something that is not an array")
     if built.what == "array":
         built.value = state
 
@@ -150,11 +150,11 @@ def _set_state(stack: list[Any]) -> None:
 def _array(state: Any) -> NDArray[np.uint8]:
     _, shape, dtype, is_fortran, content = state
     if type(dtype) is not Built or dtype.what != "dtype" or dtype.value not in ("u1", b"u1"):
-        raise ValueError("an array of something else than bytes")
+        raise ValueError("an array of something other than bytes")
     content = content.encode("latin1") if type(content) is str else content
     is_shape = type(shape) is tuple and all(type(side) is int and side >= 0 for side in shape)
     if not is_shape or type(content) is not bytes or math.prod(shape) != len(content) or len(shape) > 4:
-        raise ValueError(f"an array of shape {shape!r:.60} that holds other than its number of bytes")
+        raise ValueError(f"an array of shape {shape!r:.60} that holds another number of bytes")
     array: NDArray[np.uint8] = np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
     return array
 

@@ -9,7 +9,7 @@ say which pixels and how much; `embedding_bag` computes such sums of whole rows 
 outputs asked for and the source pixels under them are touched.
 
 Source: torch/image 5aa1881, generic/image.c and init.lua.
-Shapes: H, W source, h, w output, C channels; k taps an output.
+Shapes: H, W source, h, w output, C channels; k taps per output.
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ def resample(
     down = _taps(height, h, tuple(rows or [range(h)]), mode, dtype)
     along = _taps(width, w, tuple(columns or [range(w)]), mode, dtype, mirrored)
     box, ones = pixels[down.touched][:, along.touched], 0
+    # Scale and shift of a channel are part of the second pass: the shift is the weight of a source that is always 1.
     if scale or shift:
         along, ones = _channel_taps(along, scale or (1.0,) * channels, shift or (0.0,) * channels), channels
+    # Two passes of weighted sums of whole rows: first down the rows of pixels; then, transposed, along the columns.
     sums = _transposed(down.sums(_table(box, dtype, ones)))  # ((W + 1) C, h), or without ones (W C, h)
     if not ones:
         sums = sums.view(-1, channels * sums.shape[1])  # (W, C h)
@@ -133,16 +135,17 @@ def _taps(
     starts = torch.arange(0, indices.size, indices.shape[1], device="cpu")
     tap_weights = torch.from_numpy(weights.astype(dtype))
     first, last = int(indices.min()), int(indices.max())
+    # Copy only source pixels that are used: a slice if most of its pixels are, otherwise one by one.
     if last - first < indices.size:
         touched = slice(first, last + 1)
         return _Taps(touched, last + 1 - first, torch.from_numpy(indices - first), tap_weights, starts)
-    used = np.unique(indices)  # many pixels lie between that no output needs
+    used = np.unique(indices)
     return _Taps(used, len(used), torch.from_numpy(np.searchsorted(used, indices)), tap_weights, starts)
 
 
 @functools.lru_cache(maxsize=1024)
 def _channel_taps(taps: _Taps, scale: tuple[float, ...], shift: tuple[float, ...]) -> _Taps:
-    """The same for a table of (touched + 1) C rows, a row a channel, the last C of them ones: (outputs C, k + 1)."""
+    """The same for a table of (touched + 1) C rows, a row per channel, the last C of them ones: (outputs C, k + 1)."""
     channels, (outputs, k) = len(scale), taps.indices.shape
     channel = np.arange(channels)[:, None]
     indices = np.empty((outputs, channels, k + 1), np.int64)

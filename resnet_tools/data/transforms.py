@@ -1,8 +1,11 @@
-"""Image -> normalised (3, crop, crop) float32 tensor, exactly as Torch7 made it.
+"""Image -> normalised (C, crop, crop) float32 tensor, exactly as Torch7 made it; C is 3, or 1 for a net of gray images.
 
 In: the path of an image, or its pixels as an (H, W, 3) array. Out: what the original's Scale, ColorNormalize and
 CenterCrop (or TenCrop) give, within a few 1e-6: see `resample` for the scaling. Normalisation is part of its last
 sum, and only the pixels of the crop are computed, so a 1 x 1,000,000 image costs no more than its file.
+
+Gray is that of Torch7's image.rgb2y, 0.299 R + 0.587 G + 0.114 B, of which image.load(path, 1) makes gray images. It is
+taken behind the scaling: as scaling is a sum of pixels and nothing is clamped, that gives the same numbers.
 
 Source: fb.resnet.torch 985e569, datasets/transforms.lua.
 """
@@ -10,7 +13,7 @@ Source: fb.resnet.torch 985e569, datasets/transforms.lua.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,24 +22,30 @@ from torch import Tensor
 
 from resnet_tools.data.image import ImagePath, load_image
 from resnet_tools.data.resample import merged, resample
+from resnet_tools.data.samples import LazyImage
 from resnet_tools.errors import ImageError
 
 MAX_SIDE_PX = 8192
+OPTIONAL_KEY = "exif_orientation"  # false where a file does not have it
+GRAY = (0.299, 0.587, 0.114)  # of red, green and blue: image.rgb2y
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """How an image becomes a net's input when it is classified: Scale(resize_px), CenterCrop(crop_px), normalise.
 
-    `mean` and `std` are per channel (red, green, blue), for pixels between 0 (black) and `pixel_max` (white).
+    `mean` and `std` are per channel, for pixels between 0 (black) and `pixel_max` (white): of red, green and blue, or
+    one number each for a net of gray images.
+    `exif_orientation`: files are first turned upright as their EXIF data says, which the original does not do.
     Raises ValueError for values with which no image could be prepared.
     """
 
     resize_px: int
     crop_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     pixel_max: float = 1.0
+    exif_orientation: bool = False
 
     def __post_init__(self) -> None:
         for name in ("resize_px", "crop_px"):
@@ -50,22 +59,42 @@ class Preprocessing:
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if type(values) is not tuple or len(values) != 3 or not all(map(_is_finite_number, values)):
-                raise ValueError(f"{name} is {values!r}; expected three finite numbers")
+            if type(values) is not tuple or len(values) not in (1, 3) or not all(map(_is_finite_number, values)):
+                raise ValueError(f"{name} is {values!r}; expected three finite numbers, or one for gray images")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} and std {len(self.std)} numbers; expected as many of both")
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std!r}; expected numbers above 0")
         if not _is_finite_number(self.pixel_max) or self.pixel_max <= 0:
             raise ValueError(f"pixel_max is {self.pixel_max!r}; expected a number above 0")
+        if type(self.exif_orientation) is not bool:
+            raise ValueError(f"exif_orientation is {self.exif_orientation!r}; expected true or false")
+
+    @property
+    def channels(self) -> int:
+        """Of the net's input: 3, or 1 for gray."""
+        return len(self.mean)
+
+    def for_channels(self, channels: int) -> Preprocessing:
+        """The same for a net of so many input channels: gray has the gray of the three means, and of the deviations."""
+        if channels == self.channels:
+            return self
+        if channels == len(GRAY):
+            return replace(self, mean=self.mean * channels, std=self.std * channels)
+        gray = {name: sum(w * x for w, x in zip(GRAY, getattr(self, name), strict=True)) for name in ("mean", "std")}
+        return replace(self, mean=(gray["mean"],), std=(gray["std"],))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, as a checkpoint stores them."""
-        return {name: list(value) if type(value) is tuple else value for name, value in asdict(self).items()}
+        """Plain JSON values, as a checkpoint stores them. `exif_orientation` is there only if it is true, so that
+        versions that do not know it read all other files."""
+        values = {name: list(value) if type(value) is tuple else value for name, value in asdict(self).items()}
+        return values if self.exif_orientation else {k: v for k, v in values.items() if k != OPTIONAL_KEY}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`, for values from a file: raises ValueError that names what is wrong."""
-        names = set(cls.__dataclass_fields__)
-        if not isinstance(values, Mapping) or set(values) != names:
+        names = set(cls.__dataclass_fields__) - {OPTIONAL_KEY}
+        if not isinstance(values, Mapping) or set(values) - {OPTIONAL_KEY} != names:
             found = sorted(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
             raise ValueError(f"expected preprocessing with the keys {sorted(names)}, found {found}")
         arguments: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in values.items()}
@@ -82,14 +111,15 @@ CIFAR100 = Preprocessing(32, 32, (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), pixe
 
 
 def preprocess(
-    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool = False
+    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None
 ) -> Tensor:
-    """The net's input for one image: (3, crop_px, crop_px) float32.
+    """The net's input for one image: (C, crop_px, crop_px) float32.
 
-    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. `exif`: see `load_image`.
+    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. `exif`: see `load_image`; as the
+    preprocessing says if None.
     Raises ImageError.
     """
-    pixels = pixels_of(image, exif)
+    pixels = pixels_of(image, preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -98,13 +128,13 @@ def preprocess(
 
 
 def ten_crops(
-    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool = False
+    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None
 ) -> Tensor:
-    """The original's ten crops of one image, decoded and scaled once: (10, 3, crop_px, crop_px) float32.
+    """The original's ten crops of one image, decoded and scaled once: (10, C, crop_px, crop_px) float32.
 
     Center, top left, top right, bottom left, bottom right; then the same crops of the mirrored image.
     """
-    pixels = pixels_of(image, exif)
+    pixels = pixels_of(image, preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     middle_y, middle_x = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -119,7 +149,7 @@ def ten_crops(
     scaled = normalised(pixels, (height, width), rows, columns, preprocessing)
 
     kept_rows, kept_columns = merged(rows), merged(columns)
-    crops = scaled.new_empty(10, 3, crop, crop)
+    crops = scaled.new_empty(10, len(scaled), crop, crop)
     for number, (y, x) in enumerate(plain + mirrored):
         row, column = int(np.searchsorted(kept_rows, y)), int(np.searchsorted(kept_columns, x))
         window = scaled[:, row : row + crop, column : column + crop]
@@ -127,13 +157,14 @@ def ten_crops(
     return crops
 
 
-def pixels_of(image: ImagePath | NDArray[Any], exif: bool = False) -> NDArray[Any]:
+def pixels_of(image: ImagePath | NDArray[Any] | LazyImage, exif: bool = False) -> NDArray[Any]:
     """The pixels of an image given as a path or as pixels, (H, W, 3): uint8, uint16 or float. Raises ImageError."""
-    if not isinstance(image, np.ndarray):
-        return load_image(image, exif=exif)
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype.kind not in "uf":
-        raise ImageError(f"pixels are {image.dtype} {image.shape}; expected uint8, uint16 or float (H, W, 3)")
-    return image
+    found = image.load() if isinstance(image, LazyImage) else image
+    if not isinstance(found, np.ndarray):
+        return load_image(found, exif=exif)
+    if found.ndim != 3 or found.shape[2] != 3 or found.size == 0 or found.dtype.kind not in "uf":
+        raise ImageError(f"pixels are {found.dtype} {found.shape}; expected uint8, uint16 or float (H, W, 3)")
+    return found
 
 
 def normalised(
@@ -145,10 +176,13 @@ def normalised(
     *,
     mirrored: bool = False,
 ) -> Tensor:
-    """The given rows and columns of the image scaled to `size`, (3, h, w): (x * pixel_max / white - mean) / std."""
+    """The given rows and columns of the image scaled to `size`, (C, h, w): (x * pixel_max / white - mean) / std."""
     scale = tuple(preprocessing.pixel_max / white_of(pixels) / std for std in preprocessing.std)
     shift = tuple(-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
-    return resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored)
+    if preprocessing.channels == 1:  # the sum of the weighted colours, of which one carries the mean
+        scale, shift = tuple(weight * scale[0] for weight in GRAY), (*shift, 0.0, 0.0)
+    colours = resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored)  # (3, h, w)
+    return colours.sum(0, keepdim=True) if preprocessing.channels == 1 else colours
 
 
 def white_of(pixels: NDArray[Any]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_tools.history.lines import published_line, results_line
+from resnet_tools.text import csv_cell, printable
 
 ERRORS = ("top1_error", "top5_error")
 Summary = Mapping[str, Any]
@@ -28,7 +29,7 @@ def markdown_table(summaries: Sequence[Summary]) -> str:
     columns += ["published top-1", "difference", "published top-5", "difference"] if published else []
     rows = [columns, ["---", *["--:"] * (len(columns) - 1)]]
     for summary in summaries:
-        cells = [summary["model"].replace("|", "\\|"), str(summary["images"])]
+        cells = [printable(summary["model"]).replace("|", "\\|"), str(summary["images"])]
         cells += [f"{summary[name]:.3f}" for name in ERRORS]
         if summary["published"]:
             for name in ERRORS:
@@ -46,5 +47,6 @@ def csv_table(summaries: Sequence[Summary]) -> str:
     for summary in summaries:
         published = [summary["published"][name] if summary["published"] else "" for name in ERRORS]
         errors = [summary[name] for name in ERRORS]
-        writer.writerow([summary["model"], summary["images"], len(summary["unreadable"]), *errors, *published])
+        model = csv_cell(summary["model"])
+        writer.writerow([model, summary["images"], len(summary["unreadable"]), *errors, *published])
     return text.getvalue()

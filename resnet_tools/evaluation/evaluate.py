@@ -1,6 +1,6 @@
-"""A net and labelled images -> what the net made of each image, and the error rates, on one process or many.
+"""A net and labelled images -> its prediction for each image, and the error rates, in one process or several.
 
-`evaluate_batches` is the one loop: `evaluate` gathers all that it yields, the validation of a training only the counts.
+`evaluate_batches` is the one loop: `evaluate` gathers all that it yields, validation in a training only the counts.
 Batches hold the same images whatever the number of processes (`inference.own_batches`), so every image counts once and
 the figures are the same to the last digit.
 
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Average, Loading, logits_of, own_batches
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
 from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
-from resnet_tools.nets.resnet import ResNet
 
 UNREAD = -1
 OnError = Literal["skip", "fail"]
@@ -37,9 +37,9 @@ OnError = Literal["skip", "fail"]
 
 @dataclass(frozen=True)
 class ImageScores:
-    """What a net made of N images, as plain values that processes can exchange.
+    """A net's results for N images, as plain values that processes can exchange.
 
-    `ranks`: how many classes came before the truth. `predictions`: the best class, `probabilities`: its probability.
+    `ranks`: how many classes rank before the truth. `predictions`: the best class, `probabilities`: its probability.
     """
 
     ranks: list[int]
@@ -53,11 +53,11 @@ NO_SCORES = ImageScores([], [], [], [])
 
 @dataclass(frozen=True)
 class EvaluatedBatch:
-    """One batch of this process: the samples from `start` on, `size` of them. `number` of `batches` counts from 1.
+    """One batch of this process: `size` samples from position `start` on. `number` of `batches` counts from 1.
 
-    `scores` and `counts` are of the images that could be read; `errors`: position of a sample -> why it could not.
-    `so_far`: the counts of all batches of this process up to this one. `seconds`: for all of it, `data_seconds`: of
-    those until the images were there.
+    `scores` and `counts` cover the images that could be read; `errors`: sample position -> why it could not.
+    `so_far`: the counts of all batches of this process up to this one. `seconds`: for the whole batch;
+    `data_seconds`: the part spent waiting for its images.
     """
 
     number: int
@@ -73,7 +73,7 @@ class EvaluatedBatch:
 
 
 def evaluate_batches(
-    model: ResNet,
+    model: Net,
     samples: Samples,
     loading: Loading,
     *,
@@ -96,6 +96,7 @@ def evaluate_batches(
         if errors and on_error == "fail":
             raise ImageError(f"{next(iter(errors.values()))}. Remove or replace the image, or give --on-error skip")
         scores, counts = NO_SCORES, ErrorCounts()
+        # A batch without a readable image still yields a record, so that callers see each batch once.
         if batch.images is not None:
             with autocast():
                 logits = logits_of(model, batch.images, average)  # (n, K) float32
@@ -144,10 +145,10 @@ def total_counts(batches: Sequence[tuple[int, ErrorCounts]], processes: Processe
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a net made of N samples: arrays (N,) in their order, with UNREAD where the image could not be read.
+    """A net's results for N samples: arrays (N,) in their order, with UNREAD for images that could not be read.
 
-    The arrays are as in `ImageScores`. `errors`: position -> why the image could not be read. `average`: what of ten
-    crops was averaged.
+    The arrays are as in `ImageScores`. `errors`: position -> why the image could not be read. `average`: what was
+    averaged over ten crops.
     """
 
     samples: Samples
@@ -167,7 +168,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: ResNet,
+    model: Net,
     samples: Samples,
     loading: Loading,
     *,

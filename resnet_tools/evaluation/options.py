@@ -1,4 +1,4 @@
-"""What `resnet evaluate` is asked to do, besides how nets run on images."""
+"""The options of `resnet evaluate`, except those about running nets on images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and a net -> one row of features a file, resumable, on one process or many.
+"""Files and a net -> one row of features per file, resumable, on one process or many.
 
 Files are cut into batches by their position alone, so a batch holds the same files whether the work was interrupted or
 split among processes, and the output is the same to the last bit. Batch k is the work of process k modulo their number.
@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from resnet_tools import __version__
+from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Batch, Loading, loaded_batches
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.errors import FeatureError, ImageError, ResnetToolsError
 from resnet_tools.features.files import Features, check_format, file_sums, stored_dtype, write_features
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes
 from resnet_tools.features.store import DoneBatch, FeatureStore
-from resnet_tools.nets.resnet import ResNet
 from resnet_tools.reading import read_bounded
 from resnet_tools.writing import written_whole
 
@@ -35,9 +35,9 @@ OnError = Literal["skip", "fail", "zero"]
 
 @dataclass(frozen=True)
 class Extraction:
-    """One job: `provenance` is what the output says of its making, and what a resumed job must share."""
+    """One job. `provenance`: how the features are made; the output records it and a resumed job must have the same."""
 
-    model: ResNet
+    model: Net
     kind: FeatureKind
     loading: Loading
     provenance: dict[str, Any]
@@ -48,7 +48,7 @@ class Extraction:
     def run(
         self, paths: Sequence[str], output: Path, shard_size: int | None, progress: Callable[[int, list[str]], None]
     ) -> list[Path]:
-        """Write the features of `paths` to `output`, or to numbered shards and an index of them; the files written.
+        """Write the features of `paths` to `output`, or to numbered shards with an index. Returns the files written.
 
         progress: called with the number of files done and messages on unreadable ones.
         Raises: FeatureError (nothing to write, disk full, another job's leftovers), ImageError with on_error=fail.
@@ -58,8 +58,8 @@ class Extraction:
             return self._run(paths, output, shard_size, progress)
         except OSError as error:
             raise FeatureError(
-                f"{error.filename or output}: {error.strerror or error}; what is done so far is kept: give the same "
-                "command again when this is mended"
+                f"{error.filename or output}: {error.strerror or error}; finished rows are kept: fix this and give the "
+                "same command again to continue"
             ) from error
 
     def _run(
@@ -67,8 +67,8 @@ class Extraction:
     ) -> list[Path]:
         if len(set(self.processes.gather(self._digest(paths)))) > 1:
             raise FeatureError(
-                "the processes of this job differ in their files or options; give all the same, and a list as a file: "
-                "what comes on stdin reaches only one of them"
+                "the processes of this job have different files or options; give all of them the same, and a list as a "
+                "file, because stdin reaches only one of them"
             )
         if shard_size is None:
             self._run_part(paths, output, progress)
@@ -91,7 +91,7 @@ class Extraction:
         progress: Callable[[int, list[str]], None],
         finished: str | None = None,
     ) -> None:
-        # Only the first looks, and decides for all: others may see a shared disk late.
+        # Process 0 looks and decides for all: the others may see changes on a shared disk late.
         looks = self.processes.rank == 0 and self.resume and finished is not None
         if self.processes.gather(looks and _read_mark(output) == {"job": finished, **file_sums(output)})[0]:
             if self.processes.rank == 0:
@@ -110,7 +110,7 @@ class Extraction:
                 if finished is not None:
                     with written_whole(_mark_of(output)) as partial:
                         partial.write_text(json.dumps({"job": finished, **file_sums(output)}))
-                store.remove()  # only now: a stop before it must not lose the shard
+                store.remove()  # only now, so that a stop before this line does not lose the shard
             self.processes.wait()
 
     def _job(self, paths: Sequence[str]) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Extraction:
                 rows = _halved(rows)
         errors = dict(sorted(errors.items()))
         if errors and self.on_error == "fail":
-            raise ImageError(f"{next(iter(errors.values()))}. What is done so far is kept (--on-error fail)")
+            raise ImageError(f"{next(iter(errors.values()))}. Finished rows are kept (--on-error fail)")
         if not errors or self.on_error == "skip":
             return rows, errors
         padded = self._zeros(len(batch.paths))
@@ -187,11 +187,10 @@ class Extraction:
         if len(errors) == len(paths) and not may_be_empty:
             store.remove()
             raise FeatureError(
-                f"none of the {len(paths)} images could be read and used; {output} is not written. The first: "
-                f"{errors[0][1]}"
+                f"none of the {len(paths)} images could be used; {output} was not written. The first: {errors[0][1]}"
             )
         if len(kept) != len(rows):
-            raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start anew")
+            raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start over")
         write_features(Features(rows, kept, errors, self.provenance, crc), output)
 
     def _write_index(self, index: Path, parts: Sequence[Sequence[str]], shards: Sequence[Path]) -> None:
@@ -205,7 +204,7 @@ class Extraction:
 
 
 def _mark_of(shard: Path) -> Path:
-    """The file that says of which job a shard is a finished part, and the sums of its files."""
+    """The file that says which job a finished shard belongs to, with the checksums of its files."""
     return shard.with_name(f".{shard.name}.done")
 
 
@@ -228,17 +227,23 @@ def _halved(rows: Array) -> Array:
     return rows.astype(np.float16)
 
 
-def provenance_of(model_path: Path, net: ResNet, kind: FeatureKind, loading: Loading, precision: str) -> dict[str, Any]:
-    """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version."""
+def provenance_of(
+    model_path: Path, net: Net, kind: FeatureKind, loading: Loading, precision: str, device: str
+) -> dict[str, Any]:
+    """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version.
+
+    device: cpu or cuda, which round differently.
+    """
     return {
         "model": os.fspath(model_path),
         "model_sha256": _sha256_of(model_path),
-        "architecture": net.architecture.to_dict(),
+        "architecture": None if net.architecture is None else net.architecture.to_dict(),
         **asdict(kind),
         "preprocessing": loading.preprocessing.to_dict(),
         "ten_crop": loading.ten_crop,
-        "exif_orientation": loading.exif,
+        "exif_orientation": loading.preprocessing.exif_orientation,
         "precision": precision,
+        "device": device,
         "batch_size": loading.batch_size,
         "version": __version__,
     }

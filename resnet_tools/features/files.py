@@ -1,20 +1,20 @@
-"""Features, paths and where they come from -> a file, in the format that its ending names.
+"""Features, paths and provenance -> a file, in the format that its extension names.
 
 Every writer gets `Features`, whose rows lie in a file and are streamed, so memory does not grow with their number; it
 writes to a path beside the output. What was written is read back, and takes its place only if its rows have the sum
 that they had when they were computed.
 
 - `.pt`: {"features": (N, ...) tensor, "image_list": N paths, "errors": [[path, reason], ...], **provenance};
-  it is read with torch.load and weights_only=True.
-- `.npy`: the array; the paths one a line in `NAME.paths.txt` beside it, the rest in `NAME.provenance.json`.
+  `torch.load` reads it with its default, weights_only=True.
+- `.npy`: the array; the paths, one per line, in `NAME.paths.txt` beside it, the rest in `NAME.provenance.json`.
 - `.npz`: features, image_list (text) and provenance (JSON).
 - `.safetensors`: the tensor `features`; paths, errors and provenance as JSON in the metadata.
-- `.parquet`: columns path (text: bytes that are not UTF-8 as \\xHH) and features (a list of floats a row); the rest as
+- `.parquet`: columns path (text: bytes that are not UTF-8 as \\xHH) and features (lists of floats); the rest as
   JSON in the schema's metadata, with the `shape` of a row.
 - `.csv`: a header and columns path, f0, f1, ...; paths as `text.csv_cell` writes them; the rest in
   `NAME.provenance.json`.
 - `.h5`: the data sets features, image_list (text, as in .parquet) and provenance (JSON).
-- `.t7`: the table {features = FloatTensor N x D, image_list = {paths}} of the original program.
+- `.t7`: the table {features = FloatTensor N x D, image_list = {paths}} of the original program; 16 bits: a HalfTensor.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Features:
 
 
 def check_format(path: Path, names: Sequence[str]) -> None:
-    """Raises: FeatureError if the ending names no format, its package is not installed, it cannot hold a name, or a
+    """Raises: FeatureError if the extension names no format, its package is not installed, it cannot hold a name, or a
     folder or a device has the name of a file that is written."""
     ending = ending_of(path)
     if ending not in WRITERS:
-        raise FeatureError(f"{path}: the ending {path.suffix!r} names no format; it is one of {', '.join(WRITERS)}")
+        raise FeatureError(f"{path}: the extension {path.suffix!r} names no format; it is one of {', '.join(WRITERS)}")
     NEEDS.get(ending, lambda: None)()
     try:
         for file in files_of(path):
@@ -81,7 +81,7 @@ def check_format(path: Path, names: Sequence[str]) -> None:
 
 
 def ending_of(path: Path) -> str:
-    """The ending that names the format: .PT is .pt."""
+    """The extension that names the format, in lower case."""
     return path.suffix.lower()
 
 
@@ -91,8 +91,8 @@ def files_of(path: Path) -> list[Path]:
 
 
 def stored_dtype(path: Path, asked: str) -> np.dtype[Any]:
-    """What rows are kept as until they are written: Torch7 and text have no 16-bit floats and get them as 32 bits."""
-    return np.dtype("float32" if ending_of(path) in (".t7", ".csv") else asked)
+    """The type in which rows are kept until they are written; .csv has no 16-bit floats and gets them as 32 bits."""
+    return np.dtype("float32" if ending_of(path) == ".csv" else asked)
 
 
 def write_features(features: Features, path: Path) -> None:
@@ -141,7 +141,7 @@ def _check_written(partial: Path, path: Path, expected: int) -> None:
     if crc != expected:
         raise FeatureError(
             f"{path}: what was written does not read back as it was computed ({reason}), so it is not kept. The disk "
-            "or the memory of this machine may be faulty. What was computed is kept; the same command goes on"
+            "or the memory of this machine may be faulty. Finished rows are kept; the same command continues"
         )
 
 
@@ -157,7 +157,7 @@ def _write_pt(features: Features, path: Path) -> None:
 
 def _write_npy(features: Features, path: Path) -> None:
     header = np.lib.format.header_data_from_array_1_0(features.rows)
-    with path.open("wb") as file:  # np.save takes a disk that becomes full with the last bytes for success
+    with path.open("wb") as file:  # np.save reports success if the disk becomes full at the last bytes
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, len(features.rows), ROWS_AT_ONCE):
             file.write(features.rows[start : start + ROWS_AT_ONCE].tobytes())
@@ -214,7 +214,7 @@ def _as_text(path: str) -> str:
 
 def _write_t7(features: Features, path: Path) -> None:
     names = LuaTable(enumerate((os.fsencode(name) for name in features.paths), 1))
-    with path.open("wb", buffering=1 << 18) as file:  # save_t7 has a partial file of its own, which a kill would leave
+    with path.open("wb", buffering=1 << 18) as file:  # save_t7's own partial file would be left behind by a kill
         write_t7(LuaTable([(b"features", features.rows), (b"image_list", names)]), file)
 
 

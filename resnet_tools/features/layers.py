@@ -1,4 +1,4 @@
-"""Images -> what a layer of the net gives for them, one row an image.
+"""Images -> the output of a layer of the net, one row per image.
 
 Shapes: N images, H x W pixels; D features, or C channels at h x w positions.
 """
@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from resnet_tools.checkpoints.onnx_files import OnnxNet
+from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import memory_errors, to_model
-from resnet_tools.nets.resnet import ResNet
 
 DEFAULT_LAYER = "flatten"  # the input of the classifier
 Pool = Literal["avg", "none"]
@@ -23,7 +24,7 @@ Pool = Literal["avg", "none"]
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """What a row is: the output of `layer`, `avg` pooled over positions or not, perhaps of length 1."""
+    """What a row is: the output of `layer`, averaged over positions (pool `avg`) or not, scaled to length 1 or not."""
 
     layer: str = DEFAULT_LAYER
     pool: Pool = "avg"
@@ -31,11 +32,13 @@ class FeatureKind:
     dtype: Literal["float32", "float16"] = "float32"
 
 
-def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
+def layer_shapes(model: Net, crop_px: int) -> dict[str, tuple[int, ...]]:
     """Each layer that can be asked for, in the order of execution -> the shape of its output for one image.
 
     Layers are named as the modules are; `flatten` is the classifier's input.
     """
+    if isinstance(model, OnnxNet):
+        return model.layer_shapes(crop_px)
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -48,7 +51,8 @@ def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
     try:
         with torch.inference_mode():
             weight = model.conv1.weight
-            model(torch.zeros(1, 3, crop_px, crop_px, device=weight.device, dtype=weight.dtype))
+            shape = (1, model.architecture.in_channels, crop_px, crop_px)
+            model(torch.zeros(shape, device=weight.device, dtype=weight.dtype))
     finally:
         for hook in hooks:
             hook.remove()
@@ -57,10 +61,10 @@ def layer_shapes(model: ResNet, crop_px: int) -> dict[str, tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def features_of(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
+def features_of(model: Net, images: Tensor, kind: FeatureKind) -> Tensor:
     """(N, 3, H, W) -> (N, D), or (N, C, h, w) without pooling, float32 on the CPU; (N, 10, 3, H, W): mean of the crops.
 
-    Raises: ResnetToolsError if the memory does not suffice.
+    Raises: ResnetToolsError if there is not enough memory.
     """
     with memory_errors(len(images)):
         if images.ndim == 5:  # one crop of each image at a time: ten times the images would need ten times the memory
@@ -72,7 +76,7 @@ def features_of(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
     return features
 
 
-def _pooled(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
+def _pooled(model: Net, images: Tensor, kind: FeatureKind) -> Tensor:
     images = to_model(model, images)
     default = kind.layer == DEFAULT_LAYER
     features = model.forward_features(images) if default else _output_of(model, kind.layer, images)
@@ -82,14 +86,16 @@ def _pooled(model: ResNet, images: Tensor, kind: FeatureKind) -> Tensor:
 
 
 class _LayerDone(Exception):
-    """The output that was asked for is there; what follows need not be computed."""
+    """The requested output has been computed; the layers after it are skipped."""
 
 
-def _output_of(model: ResNet, layer: str, images: Tensor) -> Tensor:
+def _output_of(model: Net, layer: str, images: Tensor) -> Tensor:
+    if isinstance(model, OnnxNet):
+        return cast(Tensor, model(images))  # the one other output that its graph has
     outputs: list[Tensor] = []
 
     def stop(_: nn.Module, __: Any, output: Tensor) -> None:
-        outputs.append(output.clone())  # the ReLU behind it works in place
+        outputs.append(output.clone())  # the ReLU after it works in place
         raise _LayerDone
 
     hook = model.get_submodule(layer).register_forward_hook(stop)
@@ -102,5 +108,5 @@ def _output_of(model: ResNet, layer: str, images: Tensor) -> Tensor:
 
 
 def may_fold(layer: str) -> bool:
-    """Whether the layer's output is the same with batch norms folded: not so for a convolution's, which they change."""
+    """Whether folding batch norms keeps the layer's output; it changes that of a convolution."""
     return layer in (DEFAULT_LAYER, "avgpool", "norm", "fc") or re.fullmatch(r"layer\d+(\.\d+)?", layer) is not None

@@ -1,9 +1,9 @@
-"""The unfinished features of one output file: rows as they come, on disk, so that a stop loses at most a batch.
+"""The unfinished features of one output file: rows on disk as they are computed, so a stop loses at most a batch.
 
 The folder `.NAME.unfinished` beside the output holds
 - `job.json`: what is computed; another job is refused, with the difference named;
-- `lock`: held by the job that is at work, so that a second one of the same output is refused;
-- `rows-R` and `log-R` for each process R: the rows one after another, and a line of JSON for each finished batch:
+- `lock`: held by the running job, so that a second one for the same output is refused;
+- `rows-R` and `log-R` for each process R: the rows one after another, and one line of JSON per finished batch:
   {"batch": number, "shape": of a row, "rows": in all of this file so far, "errors": [[position in the batch, reason]],
   "crc": CRC-32 of the batch's rows}.
 A line is written after its rows, so rows without a line are of a batch that did not finish. After a power failure a
@@ -54,7 +54,7 @@ class DoneBatch:
 
 
 class FeatureStore:
-    """Opened by every process of a job; each appends to files of its own. Used as a context, which closes them."""
+    """Opened by every process of a job; each appends to its own files. A context manager, which closes them."""
 
     def __init__(self, output: Path, dtype: np.dtype[Any], process: int = 0) -> None:
         self.folder = output.with_name(f".{output.name}.unfinished")
@@ -71,7 +71,7 @@ class FeatureStore:
         self.files.close()
 
     def begin(self, job: Mapping[str, Any], *, resume: bool) -> None:
-        """Make the folder, or find it of the same job. Only one process of a job does this, before the others open.
+        """Make the folder, or accept one of the same job. One process of a job does this before the others open it.
 
         Raises: FeatureError naming what differs, if it is of another job, or if it cannot be written.
         """
@@ -106,21 +106,21 @@ class FeatureStore:
         """
         self.folder.mkdir(exist_ok=True)
         if self.folder.is_symlink():
-            raise FeatureError(f"{self.folder}: is a link; expected a folder. Remove it")
+            raise FeatureError(f"{self.folder}: is a link; expected a folder; remove the link")
         self.files.enter_context(locked_folder(self.folder))
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 if not entry.is_file(follow_symlinks=False):
-                    raise FeatureError(f"{entry.path}: is no file, so it is not of an extraction; remove it")
+                    raise FeatureError(f"{entry.path}: is not a file, so no extraction made it; remove it")
 
     def _check_job(self, earlier: Any, job: Mapping[str, Any]) -> None:
         if not isinstance(earlier, dict):
-            raise FeatureError(f"{self.folder}: holds no job; remove it, or give --no-resume to start anew")
+            raise FeatureError(f"{self.folder}: holds no job; remove it, or give --no-resume to start over")
         for key in job:
             if earlier.get(key) != job[key]:
                 raise FeatureError(
-                    f"{self.folder} holds an unfinished extraction with another {key}: {earlier.get(key)!r:.100}, "
-                    f"now {job[key]!r:.100}. Give the same command to go on, or --no-resume to start anew"
+                    f"{self.folder} holds an unfinished extraction with a different {key}: {earlier.get(key)!r:.100}, "
+                    f"now {job[key]!r:.100}. Give the same command to continue, or --no-resume to start over"
                 )
 
     def _cut_to_whole_batches(self, log: Path) -> None:
@@ -139,7 +139,7 @@ class FeatureStore:
         os.truncate(rows, row_bytes)
 
     def open(self) -> dict[int, DoneBatch]:
-        """Every finished batch, of all processes; what this one adds goes behind its own."""
+        """Every finished batch of all processes; this process appends after its own."""
         own = self.folder / f"log-{self.process}"
         with self._disk_errors():
             for line, batch in _lines(own) if own.exists() else ():
@@ -189,11 +189,11 @@ class FeatureStore:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                advice = "make room and give the same command again"
+                advice = "free some space and give the same command again"
             else:
-                advice = "the same command goes on from there"
+                advice = "give the same command again to continue"
             raise FeatureError(
-                f"{self.folder}: cannot be written ({error.strerror or error}); what is done so far is kept: {advice}"
+                f"{self.folder}: cannot be written ({error.strerror or error}); finished rows are kept: {advice}"
             ) from error
 
     def collect(self, done: Mapping[int, DoneBatch]) -> tuple[Array, int]:
@@ -205,7 +205,7 @@ class FeatureStore:
         if shape is None:
             return np.empty((0,), self.dtype), 0
         if any(batch.shape != shape for batch in done.values()):
-            raise FeatureError(f"{self.folder}: holds rows of several shapes; give --no-resume to start anew")
+            raise FeatureError(f"{self.folder}: holds rows of several shapes; give --no-resume to start over")
         total, crc = sum(batch.count for batch in done.values()), 0
         in_order = {batch.process for batch in done.values()} == {0} and list(done) == sorted(done)
         with self._disk_errors(), ExitStack() as files:
@@ -227,8 +227,8 @@ class FeatureStore:
             content = source.read(batch.count * row_bytes)
         if len(content) < batch.count * row_bytes or zlib.crc32(content) != batch.crc:
             raise FeatureError(
-                f"{path}: the rows of batch {batch.number} are not those that were computed; "
-                "something else wrote this file. Give --no-resume to start anew"
+                f"{path}: the rows of batch {batch.number} are not the computed ones; "
+                "something else wrote this file. Give --no-resume to start over"
             )
         return content
 
@@ -236,7 +236,7 @@ class FeatureStore:
         return math.prod(shape) * self.dtype.itemsize
 
     def remove(self) -> None:
-        """Called when the output is in its place."""
+        """Remove the folder when the output is in place."""
         with suppress(OSError):
             (self.folder / "job.json").unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
         if os.name == "nt":
@@ -244,7 +244,7 @@ class FeatureStore:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_left_over(self) -> None:
-        """Remove what a run left that ended after its output was in place, unless another one is at work in it."""
+        """Remove what a run left behind after its output was in place, unless another run is using it."""
         if self.folder.is_dir() and not self.folder.is_symlink():
             with suppress(LockedError, OSError), locked_folder(self.folder):
                 shutil.rmtree(self.folder, ignore_errors=True)

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from resnet_tools.errors import HistoryError
+from resnet_tools.errors import HistoryError, ResnetToolsError
+from resnet_tools.reading import read_bounded
 from resnet_tools.writing import written_whole
 
 HISTORY = "history.csv"  # in the folder of a run
 NAN = float("nan")
+MAX_BYTES = 1 << 26  # of a history: half a million epochs
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ COLUMNS = tuple(field.name for field in fields(Epoch))
 
 
 def write_history(history: Sequence[Epoch], path: Path) -> None:
-    """Write all epochs, replacing an earlier file in one go. Raises: OSError."""
+    """Write all epochs, replacing an earlier file at once. Raises: OSError."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -54,14 +56,21 @@ def read_history(path: Path) -> list[Epoch]:
 
     Raises: HistoryError naming the file and the line.
     """
+    content = _content(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if "epoch" not in (rows.fieldnames or ()):
-                raise HistoryError(f"{path}: line 1 has no column `epoch`; expected {','.join(COLUMNS)}")
-            return [_epoch(row, path, rows.line_num) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        if "epoch" not in (rows.fieldnames or ()):
+            raise HistoryError(f"{path}: line 1 has no column `epoch`; expected {','.join(COLUMNS)}")
+        return [_epoch(row, path, rows.line_num) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise HistoryError(f"{path}: cannot be read as CSV: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_bounded(path, MAX_BYTES, "history")
+    except ResnetToolsError as error:
+        raise HistoryError(str(error)) from error
 
 
 def _epoch(row: dict[str, str | None], path: Path, line: int) -> Epoch:

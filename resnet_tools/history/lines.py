@@ -110,7 +110,7 @@ def finished_line(top1_error: float, top5_error: float) -> str:
 
 
 def published_line(ours: tuple[float, float], published: tuple[float, float]) -> str:
-    """Not of the original: the published errors, each with how much higher ours is."""
+    """Not in the original: the published errors, each with the difference of ours."""
     top1, top5 = (f"{theirs:6.3f} ({error - theirs:+.3f})" for error, theirs in zip(ours, published, strict=True))
     return f" * Published top1: {top1}  top5: {top5}"
 

@@ -1,4 +1,4 @@
-"""Histories and confusion matrices -> charts, in PNG or SVG by the ending of the file. Only here is matplotlib used.
+"""Histories and confusion matrices -> charts, PNG or SVG by the file extension. Only this module uses matplotlib.
 
 The colours are those of Okabe and Ito, which are distinguishable with any colour vision.
 """
@@ -29,13 +29,13 @@ PANELS = (  # title, unit, and the columns with the style of their lines
 LABEL_CHARACTERS = 30
 # Up to so many classes -> inches of a cell, points of its labels
 CELLS = ((12, 0.62, 10.0), (25, 0.42, 9.0), (50, 0.235, 8.0), (10_000, 0.165, 7.0))
-NUMBERED_CLASSES = 25  # up to so many, the cells have room for numbers
+NUMBERED_CLASSES = 25  # up to so many classes, the cells have room for numbers
 
 
 def check_plotting(path: Path | None = None) -> None:
-    """Raises: ResnetToolsError if matplotlib is missing or the ending of `path` names no format."""
+    """Raises: ResnetToolsError if matplotlib is missing or the extension of `path` names no format."""
     if path is not None and path.suffix.lower() not in FORMATS:
-        raise ResnetToolsError(f"{path}: the ending {path.suffix!r} names no format; it is {' or '.join(FORMATS)}")
+        raise ResnetToolsError(f"{path}: the extension {path.suffix!r} names no format; it is {' or '.join(FORMATS)}")
     _figure_class()
 
 
@@ -109,7 +109,7 @@ def _legend(figure: Any, names: Sequence[str], colors: Sequence[Any]) -> None:
 def plot_confusion(shares: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str], path: Path) -> None:
     """A matrix in percent of the images of each row, (R, C); the first R columns are the classes of the rows.
 
-    The diagonal is blue and what is wrong is red, each with its own scale, so that even a few mistakes show.
+    The diagonal is blue and mistakes are red, each with its own scale, so that even a few mistakes show.
     Raises: ResnetToolsError if the file cannot be written.
     """
     num_classes = len(rows)
@@ -148,8 +148,9 @@ def _write_numbers(axes: Any, shares: NDArray[np.float64], right: NDArray[Any], 
 
 
 def _cut(name: str, characters: int = LABEL_CHARACTERS) -> str:
-    name = drawable(name)
-    return name if len(name) <= characters else f"{name[: characters - 1].rstrip()}…"
+    if len(name) <= characters:
+        return drawable(name)
+    return f"{drawable(name[: characters - 1]).rstrip()}…"
 
 
 @contextmanager

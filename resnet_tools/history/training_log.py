@@ -2,24 +2,28 @@
 
 `lines` says what each line looks like. The figures of training are the means over the batches of an epoch, each
 counted alike: the log does not say how many images the last one has. An epoch whose training did not end has none; of
-an epoch that was begun again, the last attempt counts.
+an epoch that was restarted, the last attempt counts.
 Source: fb.resnet.torch 985e569, train.lua.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resnet_tools.errors import HistoryError
+from resnet_tools.errors import HistoryError, ResnetToolsError
 from resnet_tools.history import lines
 from resnet_tools.history.history import HISTORY, NAN, Epoch, read_history
+from resnet_tools.reading import read_bounded, read_stream
 
 GZIP = b"\x1f\x8b"
+MAX_LOG_BYTES = 1 << 28  # 90 epochs of ImageNet in batches of 256 take 50 MB
+WHAT = "training log"
 
 
 @dataclass
@@ -39,7 +43,7 @@ def read_run(path: Path) -> list[Epoch]:
     if path.is_dir():
         path = path / HISTORY
         if not path.is_file():
-            raise HistoryError(f"{path}: is not there; expected the folder of a training, a {HISTORY}, or a log")
+            raise HistoryError(f"{path}: does not exist; expected the folder of a training, a {HISTORY}, or a log")
     return read_history(path) if path.suffix.lower() == ".csv" else read_training_log(path)
 
 
@@ -63,11 +67,13 @@ def read_training_log(path: Path) -> list[Epoch]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_LOG_BYTES, WHAT)
         if content.startswith(GZIP):
-            content = gzip.decompress(content)
+            content = read_stream(gzip.GzipFile(fileobj=io.BytesIO(content)), MAX_LOG_BYTES, str(path), WHAT)
+    except ResnetToolsError as error:
+        raise HistoryError(str(error)) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise HistoryError(f"{path}: cannot be read: {error}") from error
+        raise HistoryError(f"{path}: cannot be decompressed: {error}") from error
     yield from content.decode(errors="replace").splitlines()
 
 

@@ -96,7 +96,7 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for JSON and checkpoints; `from_dict` reads it back.
 
-        `in_channels` is left out where it is 3, so that files of color nets are what they were before it existed.
+        `in_channels` is left out where it is 3, so that files of color nets stay as they were before it existed.
         """
         values = {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
         if self.in_channels == COLOR_CHANNELS:
@@ -125,7 +125,7 @@ class ConvShape:
 
 @dataclass(frozen=True)
 class BlockShape:
-    """One residual block: `stage` and `index` count from 1, as layerS.(index - 1) in parameter names."""
+    """One residual block: `stage` and `index` count from 1; parameter names have layerS.(index - 1)."""
 
     stage: int
     index: int
@@ -152,7 +152,7 @@ def stem_shape(architecture: Architecture) -> ConvShape:
 
 
 def last_stage_px(architecture: Architecture, side_px: int) -> int:
-    """The side of what the last pooling gets for images of this side."""
+    """The side of the last pooling's input for images of this side."""
     halvings = len(architecture.stages) - 1 + (2 if architecture.stem == "imagenet" else 0)
     for _ in range(halvings):
         side_px = (side_px - 1) // 2 + 1
@@ -251,7 +251,7 @@ def _check_field(name: str, value: object, hint: Any) -> None:
     else:
         ok = isinstance(value, str) and value in get_args(hint)
     if not ok:
-        raise CheckpointError(f"the architecture's {name} is {value!r:.80}, which is not possible")
+        raise CheckpointError(f"the architecture's {name} is {value!r:.80}, which is impossible")
 
 
 def _check_ranges(net: Architecture) -> None:

@@ -1,7 +1,7 @@
 """The residual blocks that a `ResNet` is made of: one class for each order of convolution, batch norm and addition.
 
 Parameter names are torchvision's: conv1, bn1, conv2, ..., downsample.0. A batch norm has the number of the convolution
-that it follows or, in pre-activation blocks, precedes; one behind the addition is `bn_add`.
+that it follows or, in pre-activation blocks, precedes; the one after the addition is `bn_add`.
 Shapes: every block maps (N, C_in, H, W) to (N, C_out, H / stride, W / stride).
 
 Sources: He et al. 2015 (arXiv:1512.03385) and 2016 (arXiv:1603.05027); models/resnet.lua and models/preresnet.lua of
@@ -80,7 +80,7 @@ class Bottleneck(ResidualBlock):
 
 
 class BasicBlockNormAfterAddition(ResidualBlock):
-    """As `BasicBlock`, with the last batch norm behind the addition."""
+    """As `BasicBlock`, with the last batch norm after the addition."""
 
     FOLDABLE = (("conv1", "bn1"),)
 
@@ -101,7 +101,7 @@ class BasicBlockNormAfterAddition(ResidualBlock):
 
 
 class BottleneckNormAfterAddition(ResidualBlock):
-    """As `Bottleneck`, with the last batch norm behind the addition: the published resnet-50."""
+    """As `Bottleneck`, with the last batch norm after the addition: the published resnet-50."""
 
     FOLDABLE = (("conv1", "bn1"), ("conv2", "bn2"))
 
@@ -178,7 +178,7 @@ class PreActBottleneck(ResidualBlock):
 class SharedPreActBasicBlock(PreActBasicBlock):
     """As `PreActBasicBlock`, but the shortcut takes the activated input (preresnet.lua: both_preact).
 
-    The block behind an activated stem has no leading batch norm (no_preact); there the ReLU changes nothing.
+    The block after an activated stem has no leading batch norm (no_preact); there the ReLU changes nothing.
     """
 
     def forward(self, x: Tensor) -> Tensor:

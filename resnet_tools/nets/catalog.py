@@ -8,6 +8,7 @@ published files really hold, its issues 41, 45, 49, 117 and 191.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 from resnet_tools.errors import ResnetToolsError
@@ -38,7 +39,7 @@ def architecture(
 
     depth: 18, 34, 50, 101, 152 or 200 for `imagenet`; 6 n + 2 for `cifar10` and `cifar100`.
     net_type: `resnet` (post-activation) or `preresnet` (pre-activation).
-    shortcut_type: `B` for imagenet and `A` for CIFAR if not given.
+    shortcut_type: `B` for imagenet and `A` for CIFAR by default.
     Raises: ResnetToolsError if there is no such net.
     """
     if net_type not in ("resnet", "preresnet"):
@@ -110,6 +111,10 @@ class PublishedCheckpoint:
     note: str
     large_crop_errors: tuple[float, float] | None = None  # top-1 and top-5 of one central crop of 320 x 320 pixels
 
+    @property
+    def address(self) -> str:
+        return PUBLISHED_FILES_AT + self.file
+
 
 def _published_architecture(depth: int) -> Architecture:
     """The published files predate the final model code: see `Order` and the notes of `PUBLISHED`."""
@@ -124,6 +129,7 @@ def _published_architecture(depth: int) -> Architecture:
 _BARE = "shortcut convolutions without batch norm"
 _LARGE_CROP_ERRORS = {200: (20.1, 4.8)}
 PUBLISHED_AT = "https://github.com/facebook/fb.resnet.torch/tree/master/pretrained"
+PUBLISHED_FILES_AT = "https://d2j0dndfm35trm.cloudfront.net/"
 PUBLISHED_IMAGES = 50_000  # of 1000 classes: what the errors were measured on
 PUBLISHED: tuple[PublishedCheckpoint, ...] = tuple(
     PublishedCheckpoint(
@@ -145,6 +151,25 @@ PUBLISHED: tuple[PublishedCheckpoint, ...] = tuple(
         (200, 21.66, 5.79, 20.15, 4.93, "pre-activation, shortcuts take the raw input"),
     )
 )
+
+
+def published_checkpoint(name: str) -> PublishedCheckpoint | None:
+    """The published file that `resnet-50.t7`, `resnet-50` or `published-resnet-50` stands for, in any case; or None."""
+    file = name.lower().removeprefix("published-").removesuffix(".t7") + ".t7"
+    return next((published for published in PUBLISHED if published.file == file), None)
+
+
+def download_advice(name: str) -> str:
+    """What to do where a model of that name is not on the disk."""
+    if name.lower().startswith("https://"):
+        return f"`resnet download {name}` fetches the file at an address"
+    names = ", ".join(published.file for published in PUBLISHED)
+    wanted = published_checkpoint(os.path.basename(name)) or PUBLISHED[2]
+    return f"The published files are {names}; `resnet download {wanted.file}` fetches one of them"
+
+
+def is_same_net(found: Architecture, published: PublishedCheckpoint) -> bool:
+    return replace(found, bn_eps=1e-5, bn_momentum=0.1) == published.architecture
 
 
 def named_architecture(name: str) -> Architecture:
@@ -191,8 +216,7 @@ def published_errors(
 
     None for other nets, other numbers of images and other crops.
     """
-    plain = replace(net, bn_eps=1e-5, bn_momentum=0.1)
-    found = next((published for published in PUBLISHED if published.architecture == plain), None)
+    found = next((published for published in PUBLISHED if is_same_net(net, published)), None)
     if found is None or images != PUBLISHED_IMAGES:
         return None
     return {

@@ -46,10 +46,10 @@ def build_resnet(
     """A new net, initialised as the original does, in training mode.
 
     net: an `Architecture` or a name such as `resnet-50`, `preresnet-200` or `published-resnet-50`; without it the other
-    options describe the net as the original's do (defaults: depth 34, imagenet, resnet, shortcut type B, A for CIFAR).
+    options describe the net as in the original (defaults: depth 34, imagenet, resnet, shortcut type B, A for CIFAR).
     num_classes: the number of outputs, in both cases; `classes` is its older name.
     in_channels: 3, or 1 for a net of gray images.
-    Raises: ResnetToolsError if there is no such net, or options contradict each other or a net that is given.
+    Raises: ResnetToolsError if there is no such net, or if options contradict each other or the given net.
     Source: models/resnet.lua of facebook/fb.resnet.torch.
     """
     options = {"depth": depth, "dataset": dataset, "net_type": net_type, "shortcut_type": shortcut_type}
@@ -57,14 +57,14 @@ def build_resnet(
     if net is None:
         found = architecture_of_options(**given)  # type: ignore[arg-type]
     elif given:
-        raise ResnetToolsError(f"{', '.join(given)} cannot be combined with a net that is given; leave out one of them")
+        raise ResnetToolsError(f"{', '.join(given)} cannot be combined with a net; leave out one of them")
     else:
         found = named_architecture(net) if isinstance(net, str) else net
     if classes is not None and num_classes is not None:
-        raise ResnetToolsError("num_classes and classes are both given; they mean the same, so leave out classes")
+        raise ResnetToolsError("num_classes and classes mean the same; give num_classes only")
     outputs = classes if num_classes is None else num_classes
     if outputs == 0:
-        raise ResnetToolsError("a new net of 0 classes gives nothing to train; give the number of its outputs")
+        raise ResnetToolsError("a new net needs at least one class; give the number of its outputs")
     found = found if outputs is None else replace(found, num_classes=outputs)
     found = found if in_channels is None else replace(found, in_channels=in_channels)
     model = ResNet(check_architecture(found))
@@ -178,6 +178,7 @@ def fold_batch_norm(model: ResNet) -> ResNet:
     The net is in eval mode. Its logits stay equal to about 1e-6 of the largest. Batch norms without a convolution
     before them stay.
     """
+    # At evaluation a batch norm is a factor and a shift per channel, which the convolution's weights can hold.
     for conv_name, bn_name in model.foldable():
         conv, bn = model.get_submodule(conv_name), model.get_submodule(bn_name)
         if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""State dict -> Architecture, and state dict -> a loaded `ResNet`, by name and strictly.
+"""State dict -> Architecture, and state dict -> a loaded `ResNet`, strictly by name.
 
 A state dict without a description of its net is read as torchvision's resnet.py would have written it: post-activation,
 convolutions without bias, shortcuts of convolution and batch norm. Without `fc.weight` the net has no classifier.
@@ -21,7 +21,7 @@ _CONV = re.compile(r"layer(\d+)\.(\d+)\.conv(\d)\.weight")
 
 
 class Shaped(Protocol):
-    """A tensor, or what knows the shape of one."""
+    """A tensor, or anything that has its shape."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -75,15 +75,17 @@ def load_resnet(architecture: Architecture, state: Mapping[str, Tensor]) -> ResN
 
     Raises: CheckpointError naming the first key that is missing, unknown, or differs in shape, with both shapes.
     """
+    # Before anything is built: a file may describe a net of a million blocks.
     if sum(architecture.stages) > len(state):
         blocks = sum(architecture.stages)
         raise CheckpointError(f"it has {len(state)} tensors; expected at least one for each of the {blocks} blocks")
     with torch.device("meta"):  # nothing is allocated or drawn
         model = ResNet(architecture)
     expected = model.state_dict()
+    # Some files lack tensors whose values are certain: batch counters, which only training needs, and a zero bias.
     implied = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
     if "fc.weight" in state and "fc.bias" in expected:
-        implied["fc.bias"] = torch.zeros(architecture.num_classes)  # of an nn.Linear without bias
+        implied["fc.bias"] = torch.zeros(architecture.num_classes)
     state = implied | dict(state)
     for key, tensor in expected.items():
         if key not in state:

@@ -1,6 +1,6 @@
 """Bytes of a .t7 file in ascii mode -> Lua objects. The layout is described in `t7.py`.
 
-Only how numbers, strings and elements stand in the file differs from the binary reader. A number is followed by white
+Only the form of numbers, strings and elements differs from the binary reader. A number is followed by white
 space and a string by a newline even at the end of the file, so a file that was cut is always noticed.
 """
 

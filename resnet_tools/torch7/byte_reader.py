@@ -1,7 +1,7 @@
 """Bytes of a mapped binary .t7 file -> numbers, strings and arrays, in order; the layout is described in `t7.py`.
 
-Everything is read by one primitive, `take`, that knows where it is and what was wanted. What cannot be read is a
-T7Error that says the byte, what was being read there, what was expected and what was found.
+Everything is read by one primitive, `take`, that knows where it is and what was wanted. Anything unreadable is a
+T7Error that gives the byte, what was being read there, what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ByteReader(torchfile.T7Reader):  # type: ignore[misc]
         self.longs: list[tuple[int, ...]] = []  # all that were read
 
     def take(self, size: int) -> int:
-        """The offset of the next `size` bytes, which are there and are passed over."""
+        """The offset of the next `size` bytes, which exist; reading continues after them."""
         self.start = start = self.position
         end = start + size
         if end > self.size:
@@ -107,7 +107,7 @@ class ByteReader(torchfile.T7Reader):  # type: ignore[misc]
         return dtype.itemsize
 
     def longs_look_shorter(self, error: T7Error) -> bool:
-        """Whether longs may have 4 bytes: if they have 8 and the file is cut short, it fails only by ending early."""
+        """Whether longs may have 4 bytes. A file with longs of 8 that was cut short fails only by ending early."""
         two_in_one = any(value >> 32 for values in self.longs for value in values)
         return two_in_one or (bool(self.longs) and not isinstance(error, FileEndsEarly))
 

@@ -1,4 +1,4 @@
-"""How numbers, strings and arrays stand in a .t7 file, binary or ascii: writing. The layout is described in `t7.py`."""
+"""Numbers, strings and arrays -> the bytes of a .t7 file, binary or ascii. The layout is described in `t7.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 class BinaryOutput:
-    """How numbers and bytes stand in a binary file. Numbers are named by struct's letters; `long` is that of a long."""
+    """Writes numbers and bytes as in a binary file. Numbers are named by struct's letters; `long` is that of a long."""
 
     def __init__(self, file: IO[bytes], long_bytes: int = 8) -> None:
         self.file, self.long_bytes, self.long = file, long_bytes, "q" if long_bytes == 8 else "i"

@@ -47,7 +47,7 @@ class MappedFile(mmap.mmap):
 
 @dataclass
 class _Run:
-    """Arrays that lie behind one another in a file."""
+    """Arrays that lie one after another in a file."""
 
     file: MappedFile
     start: int
@@ -76,6 +76,7 @@ def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
 def _runs(items: list[tuple[MappedFile, int, Array]]) -> Iterator[_Run]:
     run: _Run | None = None
     for file, start, target in sorted(items, key=lambda item: (id(item[0]), item[1])):
+        # A gap in the file, or as many buffers as one call takes, begins a new run.
         if run is None or run.file is not file or run.end != start or len(run.targets) == MAX_BUFFERS:
             if run is not None:
                 yield run
@@ -94,6 +95,7 @@ def _read(run: _Run) -> None:
         if count == 0:
             raise T7Error(f"{run.file.name}: byte {position}: the file has become shorter while it was read")
         position += count
+        # The system may read less than was asked for: drop the full buffers and go on inside the next one.
         while buffers and count >= len(buffers[0]):
             count -= len(buffers.pop(0))
         if buffers:

@@ -5,7 +5,7 @@ shortcut in an nn.ConcatTable, then nn.CAddTable. Each module has the fields tha
 float() and clearState(): buffers are empty, all weights view one storage and all gradients, which are zero, a second,
 as after getParameters(). What cudnn noted about the last batch it saw is that of a batch of the training program's.
 
-Where the published files differ they are followed: the shortcuts of resnet-18 and 34 without batch norm are bare
+Where the published files differ, this follows them: the shortcuts of resnet-18 and 34 without batch norm are bare
 convolutions with a bias, which is zero and can be trained, and resnet-200 has an nn.Copy before its last batch norm.
 Sources: models/, checkpoints.lua and train.lua of facebook/fb.resnet.torch; the constructors in torch/nn;
 SpatialConvolution.lua, Pooling.lua, Pointwise.lua, find.lua and convert.lua of soumith/cudnn.torch.
@@ -45,7 +45,7 @@ def lua_modules(
     batch: int = BATCH,
     crop_px: int | None = None,
 ) -> LuaObject:
-    """The net as the Lua object that the training program would have saved, for `save_t7`.
+    """The Lua object that the training program would have saved for this net, for `save_t7`.
 
     state: the float32 arrays of `ResNet(architecture).state_dict()`. package: `nn` for what cudnn.convert makes of it.
     crop_px: the side of the images that the net is for, which the window of its last pooling has to fit in Lua; without
@@ -60,7 +60,7 @@ def lua_modules(
 
 
 class _Exporter:
-    """Follows the net from its input: `channels` and `side_px` are those of what the next module gets."""
+    """Follows the net from its input: `channels` and `side_px` describe the input of the next module."""
 
     def __init__(
         self, architecture: Architecture, state: Mapping[str, Array], package: Package, batch: int, side_px: int
@@ -193,7 +193,7 @@ class _Exporter:
         return _module("nn.SpatialAveragePooling", kW=window_px, kH=window_px, dW=1, dH=1)
 
     def concat(self, wanted: Expected) -> LuaObject:
-        """Behind the channels as many that are zero: type A doubles them."""
+        """Appends as many zero channels as there are: type A doubles them."""
         self.channels *= 2
         zeros = _module("nn.MulConstant", constant_scalar=0, inplace=False)
         return _container("nn.Concat", [_module("nn.Identity"), zeros], dimension=2, outputSize=_longs(self.size))
@@ -227,7 +227,7 @@ class _Exporter:
                 self.parameters.append((item, name, self.state[f"{key}.{name}"]))
 
     def flatten(self) -> None:
-        """Give each module its views into the storage of all weights and into that of all gradients."""
+        """Make every weight a view into one storage, and every gradient into a second."""
         count = sum(array.size for _, _, array in self.parameters)
         weights, gradients = _storage(np.empty(count, np.float32)), _storage(np.zeros(count, np.float32))
         offset = 0
@@ -239,7 +239,7 @@ class _Exporter:
 
 
 def _module(class_name: str, **fields: object) -> LuaObject:
-    """A module with the fields that all have; lists and dicts become tables, and a field may be another than usual."""
+    """A module with the fields that all modules have, and others that replace them; lists and dicts become tables."""
     usual: dict[str, object] = {"_type": TYPE, "train": True, "output": _empty(), "gradInput": _empty()}
     return LuaObject(class_name, VERSIONS.get(class_name, 1), LuaTable((usual | fields).items()))
 
@@ -253,12 +253,12 @@ def _window(kernel: int, stride: int, padding: int) -> dict[str, int]:
 
 
 def _slice(size: list[int], groups: int) -> list[int]:
-    """What cudnn computes at once of a convolution in groups."""
+    """The part of a grouped convolution that cudnn computes at once."""
     return [size[0], size[1] // groups, *size[2:]]
 
 
 def _empty() -> T7Tensor:
-    """A tensor without elements, each an object of its own, as a shared one would be shared in Lua too."""
+    """A new tensor without elements: a shared object would be shared in Lua too."""
     tensor: T7Tensor = np.ndarray.__new__(T7Tensor, (0,), np.float32)
     tensor.torch_type, tensor.storage_offset = TYPE, 0
     return tensor

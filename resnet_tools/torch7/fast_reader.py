@@ -55,7 +55,7 @@ class FastReader(T7Reader):
         for _ in range(count):
             start = self.position
             pair = _KEY_TAG_INT.get(_LONG.unpack_from(view, start)[0]) if start <= last else None
-            if pair is None:
+            if pair is None:  # not a short string as key, or too near to the end of the file: the long way
                 key = self.begin_object()
                 if type(key) is GeneratorType:
                     key = yield key

@@ -1,9 +1,9 @@
 """Every field of the modules that are recognised, and what it does to the module's output at evaluation.
 
-The table lists all that a class looks at: a field in it is read (by `outline`, `template` or `weights`), has no effect,
-or may have one value only, and with another the module is refused. A field that is not in it, such as a name or a
-learning rate that a program hung on a module, has no effect either. But a function in place of one of the methods that
-`forward` calls is refused, as no code of a file is run here.
+The table lists every field that a class uses: it is read (by `outline`, `template` or `weights`), has no effect, or
+may have one value only, and the module is refused if it has another. A field that is not listed, such as a name or a
+learning rate that a program added to a module, has no effect either. But a function in place of one of the methods
+that `forward` calls is refused, as no code in a file is run here.
 
 Source: updateOutput, evaluate and read of torch/nn at 8726825 and of soumith/cudnn.torch at 008c49d.
 """
@@ -19,7 +19,7 @@ from resnet_tools.torch7.modules import Module
 
 @dataclass(frozen=True)
 class Only:
-    """The values that a field may have. A missing one is nil, None here; `why` says what another would do."""
+    """The values that a field may have; None stands for a missing field. `why` says what another value would do."""
 
     values: tuple[object, ...]
     why: str
@@ -51,7 +51,7 @@ _CONVOLUTION: dict[str, Effect] = {
 _NN_CONVOLUTION: dict[str, Effect] = {
     **_CONVOLUTION,
     "padding": READ,  # of 2014: takes the place of padW and padH
-    "groups": Only((None, 1), "it knows no groups"),  # left over from cudnn
+    "groups": Only((None, 1), "it has no groups"),  # left over from cudnn
 }
 _CUDNN_CONVOLUTION: dict[str, Effect] = {
     **_CONVOLUTION,
@@ -117,7 +117,7 @@ _OWN: dict[str, dict[str, Effect]] = {
     "nn.ReLU": _RELU,
     "cudnn.ReLU": {
         **_RELU,
-        "mode": Only((None, b"CUDNN_ACTIVATION_RELU"), "it is another function"),
+        "mode": Only((None, b"CUDNN_ACTIVATION_RELU"), "it is another activation function"),
         "ceiling": NO_EFFECT,  # read in another mode
         "nElem": NO_EFFECT,
     },
@@ -125,7 +125,7 @@ _OWN: dict[str, dict[str, Effect]] = {
     "cudnn.SpatialMaxPooling": _MAX_POOLING,
     "nn.SpatialAveragePooling": {**_AVERAGE_POOLING, "divide": READ},
     "cudnn.SpatialAveragePooling": {**_AVERAGE_POOLING, "divide": Only((None, True), "cudnn cannot sum")},
-    "nn.View": {"size": READ, "numElements": READ, "numInputDims": NO_EFFECT},  # one row an image in any case
+    "nn.View": {"size": READ, "numElements": READ, "numInputDims": NO_EFFECT},  # one row per image in any case
     "nn.Reshape": {
         "size": READ,
         "nelement": READ,

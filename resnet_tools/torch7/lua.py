@@ -25,7 +25,7 @@ import torchfile
 
 
 class LuaTable(dict[Any, Any]):
-    """A Lua table: always a dict, in the order of the file, never guessed into a list.
+    """A Lua table: always a dict, in the order of the file, never converted to a list.
 
     `t["name"]` finds the key b"name" as `t[b"name"]` does. The keys True and 1 differ, as do False and 0; the
     numbers 1 and 1.0 are one key. Tables, objects and arrays are keys by identity. Tables compare and hash by

@@ -1,4 +1,4 @@
-"""Lua objects -> module tree: the nn.* and cudnn.* classes without what only Lua needs.
+"""Lua objects -> module tree: nn.* and cudnn.* classes without the fields that only Lua needs.
 
 In: any value that `read_t7` gives. Out: a tree of `Module`, each with its path, class, plain fields and the tensors
 that are weights or running statistics; gradients and buffers are left behind unread.
@@ -44,7 +44,7 @@ class Module:
     item: LuaObject
     tensors: Mapping[str, np.ndarray[Any, Any]]
     children: tuple[Module, ...] = ()
-    replicas: int = 1  # GPUs of the nn.DataParallelTable around it
+    replicas: int = 1  # number of GPUs of the nn.DataParallelTable around it
     input_scale: float = 1.0  # what its input is multiplied by before it
 
     @property
@@ -67,7 +67,7 @@ class Module:
 
     @property
     def where(self) -> str:
-        """How messages name it."""
+        """Its name in messages."""
         return f"module {self.path}" if self.path else "the root module"
 
     def number(self, name: str, default: int) -> int:
@@ -122,7 +122,7 @@ def _find_net(value: object) -> LuaObject:
         first = [table.get(key) for key in NESTED_NET_KEYS]
         queue.extend(v for v in (*first, *table.values()) if isinstance(v, (LuaObject, LuaTable)))
     if isinstance(value, LuaObject) and value.class_name not in TDS_CLASSES:
-        return value  # a net of one module, or none: the errors about it name its class
+        return value  # a net of one module, or none: errors about it name its class
     raise ModuleError(f"there is no network in it: the file holds {_summary(value)}")
 
 
@@ -156,7 +156,7 @@ def _children(module: LuaObject, path: str) -> list[LuaObject]:
 
 
 class _TreeBuilder:
-    """Builds the tree and counts modules, because a few bytes can name one module a million times."""
+    """Builds the tree and counts its modules, as a few bytes can refer to one module a million times."""
 
     def __init__(self) -> None:
         self.count = 0

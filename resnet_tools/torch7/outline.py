@@ -1,7 +1,7 @@
 """Module tree -> its outline: stem, residual blocks, head.
 
-Nested nn.Sequential are opened, so it does not matter how deep a file nests them, and modules without an effect on
-the output are left out. Fields that would make a module compute something else are refused (`fields`).
+Nested nn.Sequential are flattened, however deep, and modules without an effect on the output are left out. Fields that
+would make a module compute something else are refused (`fields`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_POOL, AVERAGE_POOL, LINEAR = "SpatialMaxPooling", "SpatialAveragePooling", "
 FLATTEN = ("View", "Reshape")
 WITHOUT_EFFECT = ("Copy", "Identity", "Contiguous")
 LETS_FACTORS_THROUGH = (RELU, MAX_POOL, AVERAGE_POOL, *FLATTEN)  # f(a x) = a f(x) for a > 0
-OUTPUT_FUNCTIONS = ("SoftMax", "LogSoftMax")  # behind the classifier; we return its raw outputs
+OUTPUT_FUNCTIONS = ("SoftMax", "LogSoftMax")  # after the classifier; we return its raw outputs
 
 
 @dataclass
@@ -67,8 +67,8 @@ def outline(tree: Module) -> Net:
 
     Raises: RecognitionError if there are no residual blocks, or a module that would change what others compute.
     """
-    # An nn.Sequential in an nn.Sequential means nothing: what a net computes is the row of its steps. The additions
-    # cut the row; what is between one addition and the next nn.ConcatTable belongs to the block before or behind.
+    # Nesting nn.Sequential changes nothing: a net computes the sequence of its steps. The additions divide the
+    # sequence; what stands between an addition and the next nn.ConcatTable belongs to the block before or after it.
     for module in tree.walk():
         check_fields(module)
     net, gaps = Net(tree), [list[_Step]()]
@@ -96,7 +96,7 @@ def outline(tree: Module) -> Net:
 
 
 def _steps(module: Module, parent: Module) -> Iterator[_Step]:
-    """The modules in order of execution, nested nn.Sequential opened, tables kept whole."""
+    """The modules in order of execution; nested nn.Sequential are flattened, tables kept whole."""
     if module.kind == "Sequential":
         for child in module.children:
             yield from _steps(child, module)
@@ -107,7 +107,7 @@ def _steps(module: Module, parent: Module) -> Iterator[_Step]:
 
 
 def _block(table: _Step, addition: _Step | None) -> Block:
-    """The block of this nn.ConcatTable, as yet without what is in front of and behind it."""
+    """The block of this nn.ConcatTable, without the modules before and after it."""
     if len(table.module.children) != 2:
         found = len(table.module.children)
         raise misfit(table.module, f"two children (the branch and the shortcut); it has {found}")
@@ -120,9 +120,9 @@ def _block(table: _Step, addition: _Step | None) -> Block:
 
 
 def _share_out(net: Net, gaps: list[list[_Step]]) -> None:
-    """Give what is before the first block to the stem, between two blocks to one of them, and the rest to the head."""
-    # A module in an nn.Sequential of one block is that block's. What is loose, as in a net whose blocks lie in one
-    # row, is told by what it computes: a block ends with a ReLU, with a batch norm and a ReLU if all do, or at once.
+    """Give the steps before the first block to the stem, those between blocks to one of them, the rest to the head."""
+    # A module in the nn.Sequential of one block belongs to that block. Loose modules, as in a net whose blocks lie in
+    # one row, go by what they compute: a block ends with a ReLU, or with batch norm and ReLU if all do, or at once.
     first, *behind = gaps
     lead = _own_lead(first, net.blocks[0]) or _loose_lead(first)
     net.stem, net.blocks[0].shared = _modules(first[: len(first) - lead]), _modules(first[len(first) - lead :])
@@ -150,12 +150,12 @@ def _is_alone(block: Block) -> bool:
 
 
 def _own_lead(steps: Sequence[_Step], block: Block) -> int:
-    """How many of the modules in front of a block stand in its own nn.Sequential."""
+    """How many of the modules before a block are in its own nn.Sequential."""
     return sum(step.parent is block.module for step in steps) if _is_alone(block) else 0
 
 
 def _loose_lead(steps: Sequence[_Step]) -> int:
-    """A batch norm and a ReLU in front of the first block are its own where the stem ends before them."""
+    """A batch norm and a ReLU before the first block belong to it if the stem ends before them."""
     kinds = [step.kind for step in steps]
     stem = 3 if kinds[1:3] == [BN, RELU] else 1
     stem += kinds[stem : stem + 1] == [MAX_POOL]
@@ -167,7 +167,7 @@ def _own_tail(steps: Sequence[_Step], block: Block) -> int:
 
 
 def _loose_tail(steps: Sequence[_Step], block: Block, norms: bool, is_last: bool) -> int:
-    """How many of the modules behind an addition end its block. `norms`: batch norm and ReLU end every block."""
+    """How many modules after an addition belong to its block. `norms`: every block ends with batch norm and ReLU."""
     kinds = [step.kind for step in steps]
     if kinds[:1] == [RELU]:
         return 1
@@ -177,9 +177,9 @@ def _loose_tail(steps: Sequence[_Step], block: Block, norms: bool, is_last: bool
 
 
 def _without_dropout(steps: Sequence[Module]) -> list[Module]:
-    """The steps without nn.Dropout; what its version 1 scales by is noted at the next module with weights.
+    """The steps without nn.Dropout; the factor of its version 1 is kept at the next module with weights.
 
-    Raises: RecognitionError naming a Dropout whose factor would have to go through what does not let it.
+    Raises: RecognitionError naming a Dropout whose factor cannot be moved to later weights.
     """
     kept: list[Module] = []
     scale, scaling = 1.0, None
@@ -196,13 +196,13 @@ def _without_dropout(steps: Sequence[Module]) -> list[Module]:
     if scaling is not None:
         raise RecognitionError(
             f"{scaling.where} ({scaling.class_name}) is of version 1 and scales by {scale:g} at evaluation; "
-            "expected a convolution or nn.Linear behind it, in whose weights that goes"
+            "expected a convolution or nn.Linear after it, whose weights can take that factor"
         )
     return kept
 
 
 def _dropout_factor(dropout: Module) -> float:
-    """What it multiplies by at evaluation: 1 - p without the field v2, which came in 2015."""
+    """Its factor at evaluation: 1 - p without the field v2, which was added in 2015."""
     p = dropout.fields.get("p", 0.5)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p < 1:
         raise RecognitionError(f"{dropout.where} ({dropout.class_name}): p is {p!r:.40}; expected 0 to 1")
@@ -221,7 +221,7 @@ def misfit(module: Module, expected: str) -> RecognitionError:
 
 
 def conv_shape(conv: Module) -> ConvShape:
-    """What a convolution does, by its weight; a weight (out, in * kH * kW) as of nn.SpatialConvolutionMM serves too.
+    """The shape of a convolution, from its weight, which may be (out, in * kH * kW) as in nn.SpatialConvolutionMM.
 
     Raises: RecognitionError if it is not square, or its fields contradict its weight.
     """
@@ -246,7 +246,7 @@ def conv_shape(conv: Module) -> ConvShape:
 
 
 def paddings(module: Module) -> tuple[int, int]:
-    """Across and down, as updateOutput takes them: a missing one is 0, never the other one."""
+    """Horizontal and vertical, as in updateOutput: a missing one is 0, not a copy of the other."""
     if module.kind == CONV and module.class_name.startswith("nn.") and module.item.get("padding"):
         return module.number("padding", 0), module.number("padding", 0)  # files of 2014
     return module.number("padW", 0), module.number("padH", 0)

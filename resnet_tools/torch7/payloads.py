@@ -26,7 +26,7 @@ GENERATOR_BYTES = 8 + 4 + 4 + 8 + 8 * _MERSENNE_WORDS + 3 * 8 + 8
 GENERATOR_FIELD = b"state"
 NAME_ONLY = ("torch.Timer", "torch.DiskFile", "torch.PipeFile", "torch.MemoryFile")
 
-UNFINISHED = object()  # stands for an object whose payload is being read and that cannot be referred to yet
+UNFINISHED = object()  # stands for an object that is being read and cannot be referred to yet
 MAX_DIMENSIONS = 32  # numpy 1 has no more; nets have 5
 _MOST = 2**59  # elements, or steps of a stride: numpy counts them in bytes, in 64 bits
 
@@ -88,7 +88,7 @@ def read_vec(reader: Reader, class_name: str, version: int, index: int) -> Steps
 
 
 def read_nothing(reader: Reader, class_name: str, version: int, index: int) -> LuaObject:
-    """An object that Torch7 writes by its name alone."""
+    """An object of which Torch7 writes only the class name."""
     return LuaObject(class_name, version)
 
 
@@ -113,7 +113,7 @@ def read_storage(reader: Reader, class_name: str, version: int, index: int) -> T
 
 
 def read_tensor(reader: Reader, class_name: str, version: int, index: int) -> T7Tensor:
-    if reader.in_tensor:  # where its storage should be; or the recursion below would have no bound
+    if reader.in_tensor:  # in place of its storage; otherwise the recursion below would be unbounded
         raise reader.error("a storage", class_name, what="the storage")
     start, dtype = reader.position, DTYPES[reader.long_bytes][class_name]
     reader.what = "the number of dimensions"
@@ -123,6 +123,7 @@ def read_tensor(reader: Reader, class_name: str, version: int, index: int) -> T7
     reader.what = "the sizes, strides and offset"
     longs = reader.read_longs(2 * dimensions + 1)
     sizes, strides, offset = longs[:dimensions], longs[dimensions:-1], longs[-1]
+    # Only now, with the storage at hand, can the view be checked; numpy would trust any sizes and strides.
     storage = _read_storage_of_tensor(reader, dtype, dimensions)
     elements = 0 if storage is None else storage.size
     if problem := _misfit(sizes, strides, offset, elements):
@@ -139,7 +140,7 @@ def read_tensor(reader: Reader, class_name: str, version: int, index: int) -> T7
 
 
 def describe(value: object) -> str:
-    """What a value is, for the "found" of an error."""
+    """A description of a value, for the "found" of an error."""
     if value is UNFINISHED:
         return "an object that is itself still being read"
     return str(getattr(value, "torch_type", None) or getattr(value, "class_name", None) or LUA_TYPES[type(value)])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from resnet_tools.text import printable
 from resnet_tools.torch7.modules import Module
 
 
 def module_text(module: Module) -> str:
-    """The tree as Torch7 prints it, without a newline at the end."""
+    """The tree as Torch7 prints it, without a newline at the end; names of classes are printable."""
     text = "\n".join(_lines(module))
     return f"DataParallelTable: {module.replicas} x {text}" if module.replicas > 1 else text
 
@@ -22,7 +23,7 @@ def _lines(module: Module) -> list[str]:
     if module.kind in ("Concat", "ConcatTable", "ParallelTable", "DepthConcat", "Parallel"):
         return _parallel(module)
     leaf = _LEAVES.get(module.class_name) or _LEAVES.get(module.kind)
-    own = [module.class_name if leaf is None else leaf(module)]
+    own = [printable(module.class_name if leaf is None else leaf(module))]
     return own + [f"  ({n}): {line}" for n, child in enumerate(module.children, 1) for line in _lines(child)]
 
 
@@ -36,7 +37,7 @@ def _sequential(module: Module) -> list[str]:
 
 
 def _parallel(module: Module) -> list[str]:
-    lines = [f"{module.class_name} {{", "  input"]
+    lines = [f"{printable(module.class_name)} {{", "  input"]
     for number, child in enumerate(module.children, 1):
         last = number == len(module.children)
         first, *rest = _lines(child)

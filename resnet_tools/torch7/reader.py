@@ -1,7 +1,7 @@
 """Bytes of a binary .t7 file -> Lua objects, one at a time. The layout is described in `t7.py`.
 
-Depth costs no recursion: a begun object is its value or, when it holds other objects, the steps that fill it, a
-generator that yields each object it begins and is sent it finished. `read_obj` keeps the stack of these.
+Depth costs no recursion: beginning an object gives its value or, if it holds other objects, a generator of the steps
+that fill it, which yields each object it begins and is sent the finished one. `read_obj` keeps the stack of these.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class T7Reader(ByteReader):
     def read_file(self) -> object:
         value = self.read_obj()
         if value is None and self.position < self.size:
-            found = "a nil and more bytes after it: the file is blank, or not a Lua Torch file"
+            found = "a nil and more bytes after it: the file is blank or not a Lua Torch file"
             raise self.error("an object", found, at=0, what="the file")
         return value
 
@@ -82,8 +82,8 @@ class T7Reader(ByteReader):
         return bool(self.read_boolean())
 
     def begin_table(self, tag: int) -> Any:
-        # The memo: a file names an object that comes again, perhaps inside itself, by its index. So the table is known
-        # before its entries are read.
+        # The memo: a file refers to an object that occurs again, perhaps inside itself, by its index. So the table is
+        # registered before its entries are read.
         index = self.read_index()
         if index in self.objects:
             return self.known(index, LuaTable)
@@ -136,8 +136,8 @@ class T7Reader(ByteReader):
             return self.known(index, LuaObject, T7Tensor, T7Storage)
         class_name, version = self.read_class()
         self.classes.append(class_name)
-        # A payload that can hold a reference to its own object replaces this by the object before it reads on; in all
-        # others such a reference is an error.
+        # If a payload can refer to its own object, its reader replaces this mark by the object before it reads on; in
+        # any other payload such a reference is an error.
         self.objects[index] = UNFINISHED
         value = PAYLOADS.get(class_name, read_object)(self, class_name, version, index)
         if type(value) is GeneratorType:
@@ -165,7 +165,7 @@ class T7Reader(ByteReader):
         return int(self.read_int())
 
     def known(self, index: int, *kinds: type) -> Any:
-        """The object that the file had before with this index."""
+        """The earlier object with this index."""
         value = self.objects[index]
         if not isinstance(value, kinds):
             raise self.error(LUA_TYPES[kinds[0]], describe(value), what=f"object {index}")
@@ -185,7 +185,7 @@ class T7Reader(ByteReader):
 
 
 def lua_number(value: float) -> int | float:
-    """An int where a double is one: integral, exact, and not -0.0."""
+    """An int for a double that is integral, exact and not -0.0."""
     whole = value.is_integer() and -_EXACT <= value <= _EXACT and (value != 0 or math.copysign(1, value) > 0)
     return int(value) if whole else value
 

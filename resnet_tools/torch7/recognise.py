@@ -1,8 +1,8 @@
 """Module tree -> Architecture, or an error that names the first module that does not fit.
 
-The architecture is guessed from a few telling modules (the stem, the first block of each stage), then the whole net
-that it implies is laid over the tree, module by module (`template.bind`). So nothing is assumed from a file's name or
-its depth, and what is accepted is exactly what `nets.resnet` computes.
+The architecture is guessed from a few modules (the stem, the first block of each stage); then the whole net that it
+implies is compared with the tree, module by module (`template.bind`). So nothing is assumed from a file's name or its
+depth, and exactly those nets are accepted that `nets.resnet` computes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from resnet_tools.torch7.outline import (
 )
 from resnet_tools.torch7.template import Bound, bind
 
-MAX_CROP_PX = 4096  # what is prepared around it stays within the limit of images
+MAX_CROP_PX = 4096  # images resized for it stay within the limit for images
 
 
 def recognise(tree: Module) -> Architecture:
@@ -59,10 +59,10 @@ def recognise_and_bind(tree: Module) -> tuple[Architecture, Bound]:
 
 
 def crop_px(tree: Module, architecture: Architecture) -> int | None:
-    """The side of the images that the last pooling of a recognised net is made for, as Lua can run it; None if unknown.
+    """The side of the images that the last pooling window of a recognised net fits in Lua; None if unknown.
 
-    Several sides may end in the same window; then it is the one that cudnn noted in the first convolution, or the
-    largest.
+    Several sides may lead to the same window; then the one that cudnn stored in the first convolution counts,
+    otherwise the largest.
     """
     window = [module for module in tree.walk() if module.kind == AVERAGE_POOL][-1].number("kW", 1)
     first = next(module for module in tree.walk() if module.kind == CONV)
@@ -76,8 +76,7 @@ def crop_px(tree: Module, architecture: Architecture) -> int | None:
 
 
 def _guess(net: Net) -> Architecture:
-    # Only a guess: each choice is made by one telling module. Whether all the others agree is what `bind` finds out, so
-    # nothing here has to look at a module twice.
+    # Only a guess: one module decides each choice. `bind` then checks all others, so nothing here has to look twice.
     first = net.blocks[0]
     if len(first.convolutions) not in (2, 3):
         where = first.branch[0] if first.branch else first.module
@@ -162,7 +161,7 @@ def _pooling(head: Sequence[Module]) -> Pooling:
 def _classes(net: Net) -> int:
     last = net.head[-1] if net.head else net.root
     if last.kind in (AVERAGE_POOL, *FLATTEN):
-        return 0  # the classifier was taken off
+        return 0  # the classifier was removed
     if last.kind != LINEAR or "weight" not in last.tensors or last.tensors["weight"].ndim != 2:
         raise misfit(last, "the nn.Linear of the classifier at the end, with a weight of two dimensions")
     return int(last.tensors["weight"].shape[0])

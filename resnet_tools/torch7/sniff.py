@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes: head -> a Lua Torch file or not, and what it is instead."""
+"""What a file is, judged by its first bytes: head -> a Lua Torch file or not, and what it is instead."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _ADVICE = {
     "image": "this is an image, not a model",
     "compressed": "this is a compressed archive: unpack it first",
     "hdf5": "this is an HDF5 file (perhaps of Keras or MATLAB), not a Lua Torch file",
-    "npy": "this is an array of NumPy (.npy), not a model",
+    "npy": "this is a NumPy array (.npy), not a model",
     "mat": "this is a MATLAB file (.mat), not a model",
     "tar": "this is a tar archive: unpack it first (tar -xf)",
     "lfs": "this is a Git LFS pointer, not the file itself: run `git lfs pull`",
-    "onnx": "this is an ONNX graph, not a checkpoint: use the file that it was made from; "
-    "`resnet verify` compares the two",
+    "onnx": "this is an ONNX graph, which can be run but neither trained nor converted: use the file that it was made "
+    "from. classify, extract-features, evaluate, inspect and verify take it",
     "big-endian": "this looks like a Lua Torch file in big-endian byte order, which is not supported: "
     "write it again in Torch with the default (little-endian) encoding",
     "text": "this is plain text, not a model",

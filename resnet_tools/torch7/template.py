@@ -1,6 +1,6 @@
-"""Architecture -> the modules that Torch7's net of it consists of, and laying them over a module tree.
+"""Architecture -> the modules of the same net in Torch7, and their comparison with a module tree.
 
-`bind` is the single place that says which module of a file becomes which parameter.
+Only `bind` says which module of a file becomes which parameter.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def bind(net: Net, architecture: Architecture) -> Bound:
 
 
 def expected_block(shape: BlockShape) -> tuple[list[Expected], list[Expected], list[Expected], list[Expected]]:
-    """What the block consists of: shared start, branch, shortcut and tail behind the addition."""
+    """The parts of the block: shared start, branch, shortcut, and tail after the addition."""
     prefix = f"layer{shape.stage}.{shape.index - 1}"
     convs = [Expected(CONV, f"{prefix}.conv{n}", conv) for n, conv in enumerate(shape.convolutions, 1)]
     pre = shape.order.startswith("pre-activation")
@@ -117,6 +117,7 @@ def expected_head(architecture: Architecture) -> list[Expected]:
 
 
 def _match(steps: Sequence[Module], expected: Sequence[Expected], parent: Module, bound: Bound) -> None:
+    # First what both have, so that the error names the first module that differs; then what one has too many.
     for step, wanted in zip(steps, expected, strict=False):
         _CHECKS.get(wanted.kind, _check_kind)(step, wanted)
         if wanted.key:
@@ -169,7 +170,7 @@ def _check_batch_norm(module: Module, wanted: Expected) -> None:
 
 
 def is_first_upload(batch_norm: Module, width: int) -> bool:
-    """Whether it is four times too wide and all behind the first quarter is untrained, as in the first resnet-200."""
+    """Whether it is four times too wide and untrained after its first quarter, as in the first resnet-200."""
     mean, variance = batch_norm.tensors["running_mean"], batch_norm.tensors["running_var"]
     too_wide = all(tensor.shape == (width * FIRST_UPLOAD_FACTOR,) for tensor in batch_norm.tensors.values())
     return too_wide and not mean[width:].any() and bool((variance[width:] == 1).all())
@@ -208,7 +209,7 @@ def _check_flatten(module: Module, wanted: Expected) -> None:
     count = module.number("numElements", module.number("nelement", wanted.width))
     inferred = isinstance(size, tuple) and -1 in size
     if not isinstance(size, tuple) or not (inferred or math.prod(size) == count == wanted.width):
-        raise misfit(module, f"one row of {wanted.width} numbers an image; its size is {size} and it takes {count}")
+        raise misfit(module, f"one row of {wanted.width} numbers per image; its size is {size} and it takes {count}")
 
 
 def _check_linear(module: Module, wanted: Expected) -> None:

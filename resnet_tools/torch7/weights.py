@@ -20,8 +20,8 @@ from resnet_tools.torch7.outline import BN, CONV, conv_shape
 from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, Bound
 
 Array = np.ndarray[Any, Any]
-MAX_TYING = 4  # weights a stored number
-MOST_TIED = 1 << 22  # weights that may be tied in any way: 16 MB
+MAX_TYING = 4  # weights per stored number
+MOST_TIED = 1 << 22  # this many weights may be tied in any way: 16 MB
 
 
 def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tensor]:
@@ -41,6 +41,7 @@ def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tens
             weights.add_convolution(key, module, architecture.conv_bias)
         else:
             weights.add_linear(key, module)
+    # The modules were only listed so far. One copy of all lets neighbours in the file be read together.
     with np.errstate(over="ignore"):  # checked below
         copy_all(weights.copies)
     weights.check_range(bound)
@@ -56,7 +57,7 @@ def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tens
 
 
 def _check_storage(modules: Iterable[Module]) -> None:
-    """A few stored numbers that many modules view would multiply in memory; tied weights may, a little."""
+    """Refuse stored numbers that many modules view, which would multiply in memory; a few tied weights are fine."""
     used, stored = 0, {}
     for module in modules:
         for tensor in module.tensors.values():
@@ -71,13 +72,13 @@ def _check_storage(modules: Iterable[Module]) -> None:
 
 
 class _Weights:
-    """The state dict in the making: `copies` lists the arrays of the file and the tensors that they go into."""
+    """A state dict under construction: `copies` pairs the arrays of the file with the tensors that receive them."""
 
     def __init__(self) -> None:
         self.state: dict[str, torch.Tensor] = {}
         self.copies: list[tuple[Array, Array]] = []
         self.keys: list[str] = []  # of the copies
-        self.scales: dict[str, float] = {}  # by which a weight is multiplied for what is done to its module's input
+        self.scales: dict[str, float] = {}  # the factor of a weight that stands for the scaling of its module's input
 
     def check_range(self, bound: Bound) -> None:
         """Raises: ModuleError if a number of double precision has become infinite in single precision."""

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other -> what all of them do next.
+"""What the processes of a run report to each other -> what all of them do next.
 
 A signal reaches one process first, and clocks differ. Whether to stop or to save is therefore decided from what every
 process knows, so that all of them do the same after the same batch; otherwise some would wait for the others forever.

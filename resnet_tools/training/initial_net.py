@@ -10,13 +10,14 @@ from typing import Any
 from torch import nn
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET
+from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import TrainingError
 from resnet_tools.nets.resnet import ResNet, build_resnet, initialise_classifier
 from resnet_tools.training.mixing import seeded
 
 PREPROCESSINGS = {"imagenet": IMAGENET, "cifar10": CIFAR10, "cifar100": CIFAR100}
 NAMES_SHOWN = 5
+CIFAR_DEPTH = 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class NetOptions:
     retrain: str | None = None
     reset_classifier: bool = False
     n_classes: int | None = None
+    arch: str | None = None
+    stem: str | None = None
     weights: str | None = None  # which net of `retrain`, if it holds several
     allow_unused_outputs: bool = False
 
@@ -44,14 +47,9 @@ def initial_checkpoint(options: NetOptions, dataset: str, class_names: Sequence[
     count = _output_count(options, len(class_names))
     if options.retrain is None:
         with seeded(seed):
-            net = build_resnet(
-                depth=options.depth,
-                dataset=dataset,
-                net_type=options.net_type,
-                shortcut_type=options.shortcut_type,
-                num_classes=count,
-            )
-        return Checkpoint(net, net.architecture, _padded(class_names, count), PREPROCESSINGS[dataset], "new")
+            net = _new_net(options, dataset, count)
+        preprocessing = _preprocessing(net, dataset)
+        return Checkpoint(net, net.architecture, _padded(class_names, count), preprocessing, "new")
     checkpoint = load_checkpoint(options.retrain, weights=options.weights)
     check_stem(checkpoint, dataset, options.retrain)
     if options.reset_classifier:
@@ -59,6 +57,27 @@ def initial_checkpoint(options: NetOptions, dataset: str, class_names: Sequence[
             reset_classifier(checkpoint.model, count)
         return replace(checkpoint, architecture=checkpoint.model.architecture, class_names=_padded(class_names, count))
     return replace(checkpoint, class_names=kept_classes(checkpoint, class_names, options))
+
+
+def _new_net(options: NetOptions, dataset: str, count: int) -> ResNet:
+    if options.arch is not None:
+        return build_resnet(options.arch, num_classes=count)
+    form = {None: dataset, "imagenet": "imagenet", "cifar": dataset if dataset != "imagenet" else "cifar10"}
+    return build_resnet(
+        depth=options.depth or (CIFAR_DEPTH if options.stem == "cifar" else None),
+        dataset=form[options.stem],
+        net_type=options.net_type,
+        shortcut_type=options.shortcut_type,
+        num_classes=count,
+    )
+
+
+def _preprocessing(net: ResNet, dataset: str) -> Preprocessing:
+    """That of the data set, unless the net has the form for images of another size."""
+    usual = PREPROCESSINGS[dataset]
+    if net.architecture.stem == "imagenet":
+        return IMAGENET
+    return replace(usual, resize_px=CIFAR10.resize_px, crop_px=CIFAR10.crop_px)
 
 
 def reset_classifier(model: ResNet, num_classes: int) -> None:
@@ -87,9 +106,12 @@ def _padded(class_names: Sequence[str], count: int) -> list[str]:
 
 
 def check_stem(checkpoint: Checkpoint, dataset: str, path: str) -> None:
-    """Raises: TrainingError if a net for CIFAR's small images is to train on large ones, or the reverse."""
+    """Raises: TrainingError if a net for large images is to train on those of CIFAR.
+
+    A net of CIFAR's form may train on a folder: its preprocessing scales the images to the size that it knows.
+    """
     stem = checkpoint.architecture.stem
-    if (stem == "imagenet") != (dataset == "imagenet"):
+    if stem == "imagenet" and dataset != "imagenet":
         raise TrainingError(
             f"{path}: a net with the {stem} stem cannot train on --dataset {dataset}; give a data set of that kind"
         )

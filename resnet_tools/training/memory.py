@@ -20,7 +20,7 @@ from resnet_tools.training.optimizer import batch_norms
 
 
 def checkpoint_activations(model: ResNet) -> None:
-    """Change the blocks, in place, to store only their inputs for the backward pass and recompute what is inside.
+    """Change the blocks, in place, to store only their inputs for the backward pass and recompute the rest.
 
     The result is the same; a step takes about a third longer. Replaces the original's -shareGradInput and -optnet.
     Source: Chen et al. 2016 (arXiv:1604.06174).

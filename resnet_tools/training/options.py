@@ -1,4 +1,4 @@
-"""What `resnet train` is asked to do: every option of the command, with its type.
+"""The options of `resnet train`, with their types.
 
 None stands for an option that was not given. Only `start` and `setup` read these; the rest of the training gets what
 it uses. Nothing heavy is imported here, so that a wrong option is reported at once.
@@ -13,10 +13,10 @@ from typing import Any, Literal
 from resnet_tools.training.recipe import AugmentationName, Recipe, RecipeName, Schedule
 from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
-DatasetName = Literal["imagenet", "cifar10", "cifar100"]
 # A resumed run has these already.
 NOT_WITH_RESUME = (
-    "retrain", "weights", "reset_classifier", "n_classes", "net_type", "depth", "shortcut_type", "optim_state",
+    "retrain", "weights", "reset_classifier", "n_classes", "arch", "stem", "net_type", "depth", "shortcut_type",
+    "optim_state", "val_fraction", "exif_orientation",
 )  # fmt: skip
 
 
@@ -26,7 +26,11 @@ class TrainOptions:
 
     # Data
     data: str
-    dataset: DatasetName | None
+    dataset: str | None  # imagenet, cifar10, cifar100 or module:function
+    val_fraction: float | None
+    train_list: Path | None
+    val_list: Path | None
+    exif_orientation: bool | None
     resize_size: int | None
     crop_size: int | None
     on_error: Literal["fail", "skip"]
@@ -36,6 +40,8 @@ class TrainOptions:
     weights: str | None
     reset_classifier: bool
     n_classes: int | None
+    arch: str | None
+    stem: Literal["imagenet", "cifar"] | None
     net_type: Literal["resnet", "preresnet"] | None
     depth: int | None
     shortcut_type: Literal["A", "B", "C"] | None
@@ -94,6 +100,12 @@ class TrainOptions:
             return self
         nothing: dict[str, Any] = dict.fromkeys(NOT_WITH_RESUME) | {"reset_classifier": False}
         return replace(self, **nothing, epoch_number=1, resume=str(self.save_folder))
+
+    @property
+    def chooses_net(self) -> bool:
+        """Whether anything that was given says which net, or which size of images, it is to be."""
+        given = (self.retrain, self.resume, self.arch, self.stem, self.depth, self.resize_size, self.crop_size)
+        return any(given) or self.dataset not in (None, "imagenet")
 
     @property
     def recipe_changes(self) -> dict[str, Any]:

@@ -15,7 +15,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-LATEST, LUA_LATEST, BEST = "latest.pt", "latest.t7", "model_best.pt"
+from resnet_tools.checkpoints.run_folder import BEST as BEST
+from resnet_tools.checkpoints.run_folder import LATEST as LATEST
+from resnet_tools.checkpoints.run_folder import LUA_LATEST as LUA_LATEST
+
 DEFAULT_FOLDER = "checkpoints"
 NOT_WHOLE = "0.0"  # stands for the moment of a file that was not written to its end
 _MOMENT = r"\d+(?:\.\d+)?"  # E or E.B

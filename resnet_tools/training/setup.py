@@ -71,13 +71,14 @@ def run_data(
     """The samples with their transforms. As in the original, a batch of validation holds as many views as one of
     training has images.
     """
+    form = "imagenet" if start.checkpoint.architecture.stem == "imagenet" else "cifar10"
     recipe, views = start.state.recipe, TEN_CROPS if options.ten_crop else 1
     workers = _workers(config.device) if options.workers is None else options.workers
     batch_size = max(1, recipe.batch_size // config.processes.count // views)
     return RunData(
         train,
         val,
-        training_transform(recipe.augmentation, start.state.dataset, preprocessing),
+        training_transform(recipe.augmentation, form, preprocessing),
         Loading(preprocessing, batch_size, options.ten_crop, workers=workers),
         skip_unreadable=options.on_error == "skip",
     )

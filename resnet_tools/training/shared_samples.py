@@ -71,10 +71,12 @@ def shared(samples: Samples) -> Samples:
     return Samples(_shared_images(samples.images), cast(Sequence[int], SharedTargets(targets)), samples.class_names)
 
 
-def _shared_images(images: Sequence[str] | NDArray[Any]) -> Any:
+def _shared_images(images: Sequence[Any] | NDArray[Any]) -> Any:
     if isinstance(images, np.ndarray):
         return SharedPixels(_shared(torch.tensor(images)))
-    if not all(isinstance(image, str) for image in images):  # pixels of several sizes, which few have
+    if not all(
+        isinstance(image, str) for image in images
+    ):  # pixels of several sizes, or images of a data set in Python
         return images
     # The first and the last in order have in common what all have.
     first, last = min(images, default=""), max(images, default="")

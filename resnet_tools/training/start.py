@@ -77,11 +77,16 @@ def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
         options.retrain,
         options.reset_classifier,
         options.n_classes,
+        options.arch,
+        options.stem,
         options.weights,
         allow_unused_outputs=options.test_only or name == "original",
     )
     recipe, seed = make_recipe(name, dataset, **options.recipe_changes), options.manual_seed or 0
     checkpoint = initial_checkpoint(net, dataset, train.class_names, seed)
+    if recipe.name != "original" and dataset == DEFAULT_DATASET and not options.test_only:  # photos from cameras
+        upright = replace(checkpoint.preprocessing, exif_orientation=True)
+        checkpoint = replace(checkpoint, preprocessing=upright)
     momentum = _momentum_in(Path(options.optim_state), options.retrain) if options.optim_state else {}
     state = RunState(recipe, dataset, seed, digest_of(train), epoch=options.epoch_number - 1)
     return Start(checkpoint, state, _with_momentum(momentum), _new_run_lines(net, checkpoint))

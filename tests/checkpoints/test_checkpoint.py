@@ -164,7 +164,7 @@ def overlapping() -> dict[str, torch.Tensor]:
     [
         (plain({}), "it holds a dict; expected a state dict"),
         (plain({"a": 1}), "'a': int; expected parameter names and dense tensors"),
-        (plain({"epoch": 1, "modelFile": "model_1.pt"}), "holds no net; that is in 'model_1.pt' beside it"),
+        (plain({"epoch": 1, "modelFile": "model_1.pt"}), "and no net; the net is in 'model_1.pt' beside it"),
         (plain({"a": torch.zeros(2)}), r"the key conv1\.weight is missing"),
         (plain({"a": torch.zeros(2).to_sparse()}), "expected parameter names and dense tensors"),
         (plain({"a": torch.zeros(2, dtype=torch.int32)}), "expected floating-point weights"),
@@ -206,8 +206,8 @@ def test_every_truncation_of_a_checkpoint_is_an_error_of_ours(tmp_path):
     [
         ({"classes": ["a"]}, "class names are not 10 strings"),
         ({"classes": [1] * 10}, "class names are not 10 strings"),
-        ({"preprocessing": {"resize_px": 10**9}}, "preprocessing is not possible"),
-        ({"preprocessing": None}, "preprocessing is not possible"),
+        ({"preprocessing": {"resize_px": 10**9}}, "preprocessing is invalid"),
+        ({"preprocessing": None}, "preprocessing is invalid"),
         ({"architecture": architecture(34, num_classes=10).to_dict()}, r"the shape .*; expected \(64, 3, 7, 7\)"),
         ({"state_dict": {}}, "expected a state dict"),
     ],

@@ -58,6 +58,17 @@ def files_in(folder: Path) -> list[str]:
 # What is written.
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_a_killed_run_left_is_removed_by_the_next_one(resnet18, ending):
+    target = resnet18.with_name(f"out{ending}")
+    left = [f".out.partial{ending}", *([".out.classes.partial.txt"] if ending in (".pth", ".t7") else [])]
+    for name in left:
+        resnet18.with_name(name).write_bytes(b"the first half")
+    convert(resnet18, Target(target), class_names=[f"name {number}" for number in range(1000)])
+    assert not list(resnet18.parent.glob(".*"))
+    assert target.is_file()
+
+
 @pytest.mark.parametrize("case", ["cifar10_preresnet20", "published_resnet50", "relative_resnext50"])
 @pytest.mark.parametrize("ending", [".pt", ".safetensors", ".onnx", ".t7"])
 def test_every_format_computes_the_same(case, ending, tmp_path):
@@ -212,7 +223,7 @@ def test_a_net_whose_logits_are_no_numbers_is_not_written(tmp_path):
     checkpoint.model.fc.weight.data[0, 0] = torch.nan
     save_model(checkpoint, tmp_path / "in.pt")
     with (
-        pytest.warns(UserWarning, match=r"in\.pt: fc\.weight holds numbers that are not finite"),
+        pytest.warns(UserWarning, match=r"in\.pt: fc\.weight holds NaN or infinite numbers"),
         pytest.raises(ExportError, match="nothing is written: largest difference nan"),
     ):
         convert(tmp_path / "in.pt", Target(tmp_path / "out.safetensors"))

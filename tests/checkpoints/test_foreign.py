@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resnet_tools import Checkpoint, load_checkpoint
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH, require_classifier
+from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.runnable import require_classifier
 from resnet_tools.errors import CheckpointError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import build_resnet
@@ -119,7 +120,7 @@ PREFIXES = ("_orig_mod.", "module._orig_mod.", "model.", "model.module.", "net.e
 def test_any_prefix_is_taken_off_and_told(tmp_path, prefix):
     found, told = loaded(tmp_path, {"state_dict": prefixed(prefix)})
     assert gives(found)
-    assert f"the prefix '{prefix}' is taken off" in told
+    assert f"the prefix '{prefix}' is stripped" in told
 
 
 @pytest.mark.parametrize("key", ["net", "weights", "model_state_dict", "state_dict_ema", "ema", "anything"])
@@ -181,7 +182,7 @@ def test_a_net_without_classifier_gives_features(tmp_path):
     assert torch.equal(found.model(IMAGES), MODEL.forward_features(IMAGES))
     save_file(BODY, tmp_path / "net.safetensors")
     assert load_checkpoint(tmp_path / "net.safetensors").architecture == found.architecture
-    with pytest.raises(CheckpointError, match=r"no nn\.Linear stands behind its features"):
+    with pytest.raises(CheckpointError, match=r"no nn\.Linear follows its features"):
         require_classifier(found, "net.pth")
 
 
@@ -337,7 +338,7 @@ def test_wrong_and_cut_files_say_what_they_are(tmp_path):
 
 def test_weights_that_are_no_numbers_are_told(tmp_path):
     bias = torch.tensor([1.0, float("nan"), 0.0])
-    assert "fc.bias holds numbers that are not finite" in loaded(tmp_path, STATE | {"fc.bias": bias})[1]
+    assert "fc.bias holds NaN or infinite numbers" in loaded(tmp_path, STATE | {"fc.bias": bias})[1]
 
 
 def test_numbers_beyond_float32_are_an_error(tmp_path):

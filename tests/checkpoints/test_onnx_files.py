@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+import warnings
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
+import timm
 import torch
+import torchvision
 from hypothesis import HealthCheck, given, settings
 
 from resnet_tools import load_checkpoint
+from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.checkpoint import description
-from resnet_tools.checkpoints.onnx_files import METADATA, OnnxNet, write_onnx
+from resnet_tools.checkpoints.convert import Target, convert
+from resnet_tools.checkpoints.onnx_export import METADATA, write_onnx
+from resnet_tools.checkpoints.onnx_files import OnnxNet, load_onnx
+from resnet_tools.checkpoints.runnable import load_runnable
 from resnet_tools.data.transforms import CIFAR100, IMAGENET
-from resnet_tools.errors import CheckpointError, ExportError
+from resnet_tools.errors import CheckpointError, ExportError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
+from tests.support.demo_images import PHOTOS
 from tests.support.strategies import architectures
 
 DESCRIPTION = {"preprocessing": IMAGENET.to_dict()}
@@ -133,7 +144,7 @@ def test_a_net_that_gives_something_else_than_logits_is_refused(tmp_path, operat
 
 def test_images_that_do_not_fit_are_an_error(tmp_path):
     write_onnx(load_checkpoint().model, tmp_path / "net.onnx", DESCRIPTION)
-    with pytest.raises(CheckpointError, match=r"onnxruntime cannot run it on images \(1, 1, 32, 32\)"):
+    with pytest.raises(CheckpointError, match="its graph is for images of 3 channels; these have 1"):
         OnnxNet(tmp_path / "net.onnx")(torch.zeros(1, 1, 32, 32))
 
 
@@ -152,3 +163,174 @@ def test_without_the_extras_the_message_says_how_to_install_them(tmp_path, monke
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ExportError, match=r"needs onnx and onnxruntime: pip install 'resnet_tools\[onnx\]'"):
         write_onnx(load_checkpoint().model, tmp_path / "net.onnx", DESCRIPTION)
+
+
+# As MODEL of the commands.
+
+
+def exported(path, model, shape=(2, 3, 224, 224), **options) -> None:
+    """As people export: `torch.onnx.export`, by default for images of one size, so many at once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model.eval(), (torch.zeros(shape),), str(path), dynamo=False, **options)
+
+
+FREE = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": {0: "N", 2: "H", 3: "W"}, "y": {0: "N"}}}
+
+
+def random_resnet18(num_classes: int = 7) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(num_classes=num_classes).eval()
+
+
+def classified(capsys, model, *options: str) -> list[dict]:
+    assert run(["classify", str(model), *PHOTOS, "--json", *options]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture
+def demo_onnx(tmp_path):
+    convert("demo", Target(tmp_path / "demo.onnx"))
+    return tmp_path / "demo.onnx"
+
+
+def test_our_export_is_classified_as_the_net_it_was_made_from(demo_onnx, capsys):
+    expected, found = classified(capsys, "demo"), classified(capsys, demo_onnx)
+    for one, other in zip(expected, found, strict=True):
+        assert [c["label"] for c in one["classes"]] == [c["label"] for c in other["classes"]]
+        assert other["classes"][0]["probability"] == pytest.approx(one["classes"][0]["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_features_are_the_input_of_the_classifier(tmp_path, dtype):
+    convert("demo", Target(tmp_path / "demo.onnx", dtype=dtype))
+    for name, model in (("a.npy", "demo"), ("b.npy", str(tmp_path / "demo.onnx"))):
+        assert run(["extract-features", model, *PHOTOS, "--output", str(tmp_path / name), "--quiet"]) == 0
+    expected, found = np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")
+    tolerance = 1e-4 if dtype == "float32" else 1e-2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_the_exports_of_other_libraries_give_their_logits_and_features(tmp_path, library):
+    torch.manual_seed(0)
+    model = random_resnet18() if library == "torchvision" else timm.create_model("resnet18", num_classes=7).eval()
+    exported(tmp_path / "net.onnx", model, **FREE)
+    found = load_runnable(tmp_path / "net.onnx")
+    assert (found.num_classes, found.architecture, found.preprocessing) == (7, None, IMAGENET)
+    images = torch.randn(3, 3, 96, 64)
+    logits = []
+    model.fc.register_forward_pre_hook(lambda _, inputs: logits.append(inputs[0]))
+    with torch.inference_mode():
+        torch.testing.assert_close(found.model(images), model(images), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.model.forward_features(images), logits[0], rtol=0, atol=1e-4)
+
+
+def test_probabilities_at_the_end_are_not_taken_for_logits(tmp_path):
+    model = random_resnet18()
+    exported(tmp_path / "net.onnx", torch.nn.Sequential(model, torch.nn.Softmax(1)), **FREE)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(OnnxNet(tmp_path / "net.onnx")(images), model(images), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_graph_for_a_fixed_number_of_images_takes_any_number(tmp_path, count):
+    model = random_resnet18()
+    exported(tmp_path / "net.onnx", model, (2, 3, 96, 96))
+    found = load_onnx(tmp_path / "net.onnx")
+    assert (found.preprocessing.crop_px, found.preprocessing.resize_px) == (96, 110)  # 96 * 256 / 224 = 109.7
+    images = torch.randn(count, 3, 96, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.model(images), model(images), rtol=0, atol=1e-4)
+
+
+def test_another_size_than_the_fixed_one_is_refused(tmp_path, capsys):
+    exported(tmp_path / "net.onnx", random_resnet18(), (1, 3, 96, 96))
+    assert run(["classify", str(tmp_path / "net.onnx"), PHOTOS[0], "--crop-size", "64"]) == 1
+    assert "its graph is for images of 96 rows; these have 64 (--crop-size)" in capsys.readouterr().err
+    exported(tmp_path / "wide.onnx", random_resnet18(), (1, 3, 96, 64))
+    with pytest.raises(CheckpointError, match="its graph is for images of 96 x 64: crops are square here"):
+        load_onnx(tmp_path / "wide.onnx")
+
+
+def test_a_gray_export_gets_gray_images(tmp_path):
+    model = random_resnet18()
+    model.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    exported(tmp_path / "net.onnx", model, (1, 1, 64, 64))
+    assert load_onnx(tmp_path / "net.onnx").preprocessing.channels == 1
+
+
+def test_names_beside_a_graph_are_used(tmp_path, capsys):
+    exported(tmp_path / "net.onnx", random_resnet18(3), (1, 3, 64, 64))
+    (tmp_path / "net.classes.txt").write_text("ant\nbee\ncat\n")
+    [first, *_] = classified(capsys, tmp_path / "net.onnx")
+    assert {c["label"] for c in first["classes"]} == {"ant", "bee", "cat"}
+
+
+def test_a_graph_is_evaluated_as_the_net_it_was_made_from(demo_onnx, tmp_path, capsys):
+    names = load_checkpoint().class_names
+    for name, photo in zip(names, PHOTOS, strict=False):
+        folder = tmp_path / "data" / name.replace("/", "-")
+        folder.mkdir(parents=True)
+        shutil.copy(photo, folder)
+    (tmp_path / "names.txt").write_text("".join(f"{name.replace('/', '-')}\n" for name in names))
+    figures = []
+    for model in ("demo", str(demo_onnx)):
+        arguments = ["--data", str(tmp_path / "data"), "--class-names", str(tmp_path / "names.txt"), "--json"]
+        assert run(["evaluate", model, *arguments, "--quiet"]) == 0
+        figures.append(json.loads(capsys.readouterr().out))
+    assert figures[0]["top1_error"] == figures[1]["top1_error"]
+    assert figures[0]["loss"] == pytest.approx(figures[1]["loss"], abs=1e-4)
+    assert figures[0]["architecture"] == figures[1]["architecture"]
+
+
+def test_layers_that_a_graph_does_not_have_are_refused(demo_onnx, capsys):
+    assert run(["extract-features", str(demo_onnx), "--list-layers"]) == 0
+    features = load_checkpoint().architecture.feature_length
+    assert capsys.readouterr().out == f"flatten\t{features}\nfc\t10\n"
+    assert run(["extract-features", str(demo_onnx), PHOTOS[0], "--layer", "layer3"]) == 2
+    assert "--list-layers shows those that are" in capsys.readouterr().err
+
+
+def test_inspect_shows_a_graph(demo_onnx, tmp_path, capsys):
+    assert run(["inspect", str(demo_onnx)]) == 0
+    shown = capsys.readouterr().out
+    assert "ONNX graph" in shown
+    assert f"Parameters: {load_checkpoint().architecture.parameters:,}" in shown
+    exported(tmp_path / "net.onnx", random_resnet18(), (1, 3, 64, 64))
+    assert run(["inspect", str(tmp_path / "net.onnx"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["kind"], report["architecture"]) == ("ONNX graph", None)
+    assert "it has 7 outputs" in report["problem"]
+
+
+def test_what_needs_weights_refuses_a_graph_and_says_what_takes_it(demo_onnx, tmp_path, capsys):
+    shutil.copy(demo_onnx, tmp_path / "renamed.pth")  # told by its content
+    for path in (demo_onnx, tmp_path / "renamed.pth"):
+        with pytest.raises(ResnetToolsError, match="this is an ONNX graph, which can be run but neither trained nor"):
+            load_checkpoint(path)
+        assert run(["convert", str(path), str(tmp_path / "out.pt")]) == 1
+        assert run(["classify", str(path), PHOTOS[0], "--precision", "half"]) == 1
+        assert "an .onnx computes in its own type" in capsys.readouterr().err
+        assert run(["classify", str(path), PHOTOS[0], "--weights", "ema"]) == 1
+        assert "an .onnx holds one net" in capsys.readouterr().err
+
+
+def test_weights_may_lie_in_a_file_beside_the_graph_and_nowhere_else(tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    model = random_resnet18()
+    exported(folder / "net.onnx", model, (1, 3, 64, 64))
+    graph = onnx.load(folder / "net.onnx")
+    onnx.save(graph, folder / "net.onnx", save_as_external_data=True, location="net.onnx.data", size_threshold=1024)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(OnnxNet(folder / "net.onnx")(images), model(images), rtol=0, atol=1e-4)
+    (folder / "net.onnx.data").rename(tmp_path / "else-where")
+    with pytest.raises(CheckpointError, match=r"net\.onnx: not a net that onnxruntime can load"):
+        OnnxNet(folder / "net.onnx")
+    content = (folder / "net.onnx").read_bytes()
+    (folder / "net.onnx").write_bytes(content.replace(b"net.onnx.data", b"../else-where"))
+    with pytest.raises(CheckpointError, match=r"net\.onnx: not a net that onnxruntime can load"):
+        OnnxNet(folder / "net.onnx")

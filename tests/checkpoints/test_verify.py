@@ -10,7 +10,7 @@ import torch
 
 from resnet_tools import load_checkpoint, save_model
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH, description
-from resnet_tools.checkpoints.onnx_files import write_onnx
+from resnet_tools.checkpoints.onnx_export import write_onnx
 from resnet_tools.checkpoints.verify import (
     ONNX_TOLERANCE,
     PHOTOS,
@@ -114,7 +114,7 @@ def test_logits_that_are_no_numbers_have_no_best_class_and_are_named():
     assert not comparison.within(1)
     assert str(comparison) == (
         "largest difference nan, which is nan of the largest logit 1; the same best class for 1 of 2 images; "
-        "b.pt gives numbers that are not finite for 1 of 2 images: x.png"
+        "b.pt gives NaN or infinite numbers for 1 of 2 images: x.png"
     )
     both = compare(found, found)
     assert not both.within(1)

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.torch7.lua import LuaObject, LuaTable
+from resnet_tools.torch7.t7_writer import save_t7
 from tests.support.golden import DATA, GOLDEN, SHARED, needs_golden
 
 IMAGES = DEMO_PATH.parent / "images"
@@ -400,6 +403,17 @@ def test_class_names_and_file_names_do_nothing_to_a_terminal_or_a_spreadsheet(tm
         assert len(done.stdout.splitlines()) == 12
 
 
+def test_names_in_a_file_do_nothing_to_a_terminal_that_shows_it(tmp_path):
+    net, state = tmp_path / "a\x1b.t7", tmp_path / "state.pt"
+    save_t7(LuaObject("nn.Hostile1", 1, LuaTable([(b"modules", LuaTable())])), net)
+    net.write_bytes(net.read_bytes().replace(b"nn.Hostile1", b"nn.\x1b[2J\nfcw"))
+    torch.save({"layer\x1b[2J\nforged": torch.zeros(2)}, state)
+    for path in (net, state):
+        done = resnet("inspect", path)
+        assert "\x1b" not in done.stdout + done.stderr
+        assert r"\x1b[2J\n" in done.stdout
+
+
 def test_results_go_to_a_file_with_unreadable_images_as_rows(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
     images = [BAG, tmp_path / "bad.png"]
@@ -499,5 +513,5 @@ def test_files_that_are_left_out_of_a_folder_are_counted(tmp_path):
         shutil.copy(BAG, tmp_path / name)
     done = resnet("classify", "demo", tmp_path)
     assert done.returncode == 0
-    expected = "3 files whose endings are not those of images: .txt (2), .heic (1)."
+    expected = "3 files without an image extension: .txt (2), .heic (1)."
     assert done.stderr == f"Left out: {expected}\n"

@@ -15,6 +15,7 @@ def test_the_table_has_the_published_errors(capsys):
     assert lines[4].startswith("| resnet-50.t7 | published-resnet-50 | 25,5")
     assert "| 24.01 / 7.02 | 22.24 / 6.08 | batch norm after the addition" in lines[4]
     assert "20.10 / 4.80 with a crop of 320 x 320" in lines[7]
+    assert lines[4].endswith("| https://d2j0dndfm35trm.cloudfront.net/resnet-50.t7 |")
     assert lines[lines.index("Architectures:") + 1 :] == architecture_names()
 
 
@@ -24,6 +25,7 @@ def test_json_holds_the_same_and_every_name_builds(capsys):
     assert found["architectures"] == architecture_names()
     assert [row["file"] for row in found["published"]] == [published.file for published in PUBLISHED]
     row = found["published"][0]
+    assert row["address"] == "https://d2j0dndfm35trm.cloudfront.net/resnet-18.t7"
     net = build_resnet(row["architecture"])
     assert row["parameters"] == sum(parameter.numel() for parameter in net.parameters())
     assert found["published_at"].startswith("https://github.com/facebook/fb.resnet.torch")

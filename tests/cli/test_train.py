@@ -108,7 +108,7 @@ def test_a_signal_saves_and_the_resumed_run_is_the_run_that_would_have_been(whol
             break
     out, err = stopped.communicate(timeout=120)
     assert stopped.returncode == 128 + number
-    assert "all is saved" in err
+    assert "everything is saved" in err
     assert "[3]" not in out
     assert train(*CIFAR, "--resume", tmp_path) == 0
     assert same_weights(whole_run[0] / "model_3.pt", tmp_path / "model_3.pt")
@@ -243,7 +243,7 @@ def test_a_stop_of_two_processes_saves_once_and_goes_on(tmp_path):
             break
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, err
-    assert err.count("all is saved") == 1
+    assert err.count("everything is saved") == 1
     assert train(*CIFAR, "--resume", tmp_path, "--n-epochs", 2) == 0
     assert [row[0] for row in figures_of(tmp_path)] == [1, 2]
 

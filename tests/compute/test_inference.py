@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
-from resnet_tools.compute.device import configure, find_device, set_tf32
+from resnet_tools.compute.device import set_tf32
 from resnet_tools.compute.inference import Loading, Prediction, classify, logits_of, memory_errors, prepare
 from resnet_tools.data.transforms import preprocess, ten_crops
-from resnet_tools.errors import DeviceMemoryError, ImageError, ResnetToolsError
+from resnet_tools.errors import DeviceMemoryError, ImageError
 from tests.support.demo_images import PHOTOS
 from tests.support.golden import DATA, model_cases
 
@@ -90,21 +88,6 @@ def test_there_are_no_more_classes_than_the_net_has(demo):
     assert found.probabilities == sorted(found.probabilities, reverse=True)
 
 
-@pytest.mark.parametrize("name", ["tpu", "cuda:99", "cpu:x", ""])
-def test_a_device_that_is_not_there_is_named(name):
-    with pytest.raises(ResnetToolsError, match=f"device '{name}' is (unknown|not there)"):
-        find_device(name)
-
-
-def test_a_gpu_without_a_number_is_the_first(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [str(find_device(name)) for name in ("auto", "cuda", "cuda:1")] == ["cuda:0", "cuda:0", "cuda:1"]
-    assert [str(find_device(name)) for name in ("0", "1")] == ["cuda:0", "cuda:1"]
-    with pytest.raises(ResnetToolsError, match="device '2' is not there; this machine has"):
-        find_device("2")
-
-
 SHORTAGES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("CUDA error: out of memory"),
@@ -167,21 +150,3 @@ def test_only_tf32_computes_in_tf32_on_a_gpu(monkeypatch, precision, allowed):
     prepare(model, torch.device("cuda"), precision)
     assert torch.backends.cudnn.allow_tf32 is allowed
     assert torch.backends.cuda.matmul.allow_tf32 is allowed
-
-
-@pytest.mark.usefixtures("restored_tf32")
-def test_deterministic_runs_ask_torch_for_equal_results(monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *given, **named: asked.append((given, named)))
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    for name in ("benchmark", "deterministic"):
-        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    configure(torch.device("cuda"), "fastest", allow_tf32=False)
-    assert (asked, "CUBLAS_WORKSPACE_CONFIG" in os.environ) == ([], False)
-    configure(torch.device("cuda"), "deterministic", allow_tf32=False)
-    assert asked == [((True,), {"warn_only": True})]
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-    assert torch.backends.cudnn.deterministic
-    assert not torch.backends.cudnn.benchmark

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from resnet_tools.compute.launcher import run_processes
+
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
@@ -206,3 +208,9 @@ def test_a_process_that_ended_first_says_why_although_the_first_hangs(tmp_path):
     job = launched(tmp_path, code)
     _, err = job.communicate(timeout=60)
     assert (job.returncode, err) == (75, "Error: cannot find the others\n")
+
+
+def test_the_error_of_a_process_ends_all_and_is_shown(capfd):
+    code = "import os, sys, time; os.environ['RANK'] == '1' and sys.exit('broken here'); time.sleep(60)"
+    assert run_processes([sys.executable, "-c", code], 3) == 1
+    assert "broken here" in capfd.readouterr().err

@@ -297,6 +297,15 @@ def test_any_image_gives_a_view_of_the_asked_size(augmentation, pixels, seed, cr
     assert torch.isfinite(found).all()
 
 
+@pytest.mark.parametrize("augmentation", [ORIGINAL_IMAGENET, ORIGINAL_CIFAR, LIGHT, NO_AUGMENTATION])
+def test_the_view_for_a_gray_net_is_the_gray_of_the_view(augmentation):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    color = augmented(pixels, Preprocessing(35, 30, (0.0,) * 3, (1.0,) * 3), augmentation, np.random.default_rng(1))
+    gray = augmented(pixels, Preprocessing(35, 30, (0.0,), (1.0,)), augmentation, np.random.default_rng(1))
+    assert gray.shape == (1, 30, 30)
+    torch.testing.assert_close(gray[0], 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(1, 1_000_000, 3), (1_000_000, 1, 3)])
 @pytest.mark.parametrize("augmentation", [ORIGINAL_IMAGENET, ORIGINAL_CIFAR, NO_AUGMENTATION])
 def test_a_line_of_a_million_pixels_costs_no_more_than_its_crop(shape, augmentation):

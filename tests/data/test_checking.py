@@ -26,8 +26,9 @@ def write_image(path: Path, color: int, side_px: int = 40) -> str:
 
 
 def dataset(top: Path) -> Path:
-    """Classes a and b with two different images each in train/ and one in val/."""
-    for number, name in enumerate(("train/a/0", "train/a/1", "train/b/0", "train/b/1", "val/a/0", "val/b/0")):
+    """Classes a and b with nine different images each in train/ and one in val/."""
+    names = [f"train/{name}/{number}" for name in "ab" for number in range(9)]
+    for number, name in enumerate((*names, "val/a/0", "val/b/0")):
         write_image(top / f"{name}.png", number)
     return top
 
@@ -41,7 +42,7 @@ def test_a_good_data_set_has_nothing_but_counts(tmp_path, capsys):
     assert run(["check-data", str(dataset(tmp_path))]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert printed.out == "class\ttrain\tval\na\t2\t1\nb\t2\t1\nall\t4\t2\n"
+    assert printed.out == "class\ttrain\tval\na\t9\t1\nb\t9\t1\nall\t18\t2\n"
 
 
 def test_json_holds_all_that_is_known(tmp_path, capsys):
@@ -50,7 +51,7 @@ def test_json_holds_all_that_is_known(tmp_path, capsys):
     assert run(["check-data", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "classes": ["a", "b"],
-        "counts": {"train": {"a": 2, "b": 2}, "val": {"a": 2, "b": 1}},
+        "counts": {"train": {"a": 9, "b": 9}, "val": {"a": 2, "b": 1}},
         "errors": [],
         "warnings": [
             f"1 images of val/ are also in train/: the validation error will be too low: "
@@ -60,6 +61,8 @@ def test_json_holds_all_that_is_known(tmp_path, capsys):
         "shared": [[f"{tmp_path}/val/a/same.png", f"{tmp_path}/train/a/1.png"]],
         "repeated": [],
         "small": [],
+        "rotated": [],
+        "left_out": [],
     }
 
 
@@ -77,7 +80,7 @@ def test_images_that_cannot_be_decoded_are_errors_with_their_names(tmp_path):
     assert "No such file" in report.errors[1]
     assert "truncated" in report.errors[2]
     assert "HTML" in report.errors[3]
-    assert report.counts == {"train": [3, 3], "val": [1, 3]}
+    assert report.counts == {"train": [10, 10], "val": [1, 3]}
 
 
 @pytest.mark.parametrize(
@@ -100,18 +103,30 @@ def test_errors_end_with_exit_code_1(tmp_path, monkeypatch, capsys, change, mess
     assert message in capsys.readouterr().out
 
 
+def test_names_do_nothing_to_a_terminal(tmp_path, capsys):
+    for split in ("train", "val"):
+        (tmp_path / split / "a\x1b[2J\tb").mkdir(parents=True)
+        (tmp_path / split / "a\x1b[2J\tb" / "new\nline.png").write_bytes(b"")
+    assert run(["check-data", str(tmp_path)]) == 1
+    output = capsys.readouterr().out
+    assert "\x1b" not in output
+    assert r"a\x1b[2J\tb/new\nline.png: empty file" in output
+    assert "a\\x1b[2J\\tb\t1\t1\n" in output
+
+
 def test_what_there_is_is_looked_at_although_val_is_missing(tmp_path):
     dataset(tmp_path)
     (tmp_path / "train/a/2.png").write_bytes(b"x")
     (tmp_path / "val").rename(tmp_path / "test")
     report = checked(tmp_path)
     assert len(report.errors) == 2
-    assert report.counts == {"train": [3, 2], "val": [0, 0]}
+    assert report.counts == {"train": [9, 9], "val": [0, 0]}
 
 
 def test_a_class_that_val_lacks_is_a_warning(tmp_path):
     dataset(tmp_path)
-    write_image(tmp_path / "train/c/0.png", 100)
+    for number in range(10):
+        write_image(tmp_path / f"train/c/{number}.png", 100 + number)
     report = checked(tmp_path)
     assert report.errors == []
     assert report.warnings == [f"{tmp_path}/val: of 3 classes, without an image here: c"]
@@ -128,7 +143,7 @@ def test_the_same_image_twice_is_a_note_and_in_two_classes_a_warning(tmp_path):
     assert report.repeated == [(again, first), (other, first)]
     assert report.warnings == [f"{other} and {first} are the same image in two classes"]
     assert report.notes == [
-        f"2 images of train/ are there more than once: {again} = {first}, {other} = {first}",
+        f"2 images of train/ occur more than once: {again} = {first}, {other} = {first}",
     ]
 
 
@@ -141,13 +156,13 @@ def test_many_duplicates_are_counted_and_a_few_named(tmp_path):
     assert warning.endswith("same4.png = " + f"{tmp_path}/train/a/0.png and 4 more")
 
 
-@pytest.mark.parametrize(("count", "warned"), [(20, False), (21, True)])
+@pytest.mark.parametrize(("count", "warned"), [(100, False), (101, True)])
 def test_a_class_more_than_ten_times_as_large_as_another_is_a_warning(count, warned):
-    images = np.random.default_rng(0).integers(0, 256, (count + 2, 32, 32, 3), dtype=np.uint8)
-    train = Samples(images, [0] * count + [1, 1], ["many", "few"])
+    images = np.random.default_rng(0).integers(0, 256, (count + 10, 32, 32, 3), dtype=np.uint8)
+    train = Samples(images, [0] * count + [1] * 10, ["many", "few"])
     report = check_samples(train, Samples(images[:0], [], ["many", "few"]))
     text = (
-        "classes of very different sizes: 21 training images of many, 2 of few; a net learns to prefer the large ones"
+        "classes of very different sizes: 101 training images of many, 10 of few; a net learns to prefer the large ones"
     )
     assert report.warnings == ([text] if warned else [])
 
@@ -204,7 +219,7 @@ def test_of_very_many_files_of_equal_sizes_a_part_is_compared(tmp_path, monkeypa
     report = checked(tmp_path, decode=False)
     # 12 + 12 files are more than 8; of every second 6 + 6, of every fourth 3 + 3
     assert len(report.shared) == 3
-    assert report.notes == ["one in 4 images of val/ was looked for in train/; `resnet check-data` looks for all"]
+    assert report.notes == ["only one in 4 images of val/ was searched for in train/; `resnet check-data` compares all"]
 
 
 def test_one_size_for_all_files_does_not_keep_the_quick_check_busy(tmp_path, monkeypatch):
@@ -215,10 +230,10 @@ def test_one_size_for_all_files_does_not_keep_the_quick_check_busy(tmp_path, mon
 
 def test_progress_counts_every_image(tmp_path):
     dataset(tmp_path)
-    (tmp_path / "train/a/2.png").write_bytes(b"x")
+    (tmp_path / "train/a/2.png").write_bytes(b"x")  # in place of a good one
     seen: list[int] = []
     checked(tmp_path, progress=lambda files, messages: seen.append(files))
-    assert sum(seen) == 7
+    assert sum(seen) == 20
 
 
 @settings(max_examples=40, deadline=None)
@@ -234,3 +249,108 @@ def test_shared_and_repeated_are_what_comparing_all_pairs_finds(train_colors, va
     repeated = [(k, first(color)) for k, color in enumerate(train_colors) if first(color) != k]
     assert report.shared == [(f"image {one}", f"image {other}") for one, other in shared]
     assert report.repeated == [(f"image {one}", f"image {other}") for one, other in repeated]
+
+
+def numbered(top: Path, folders: list[str], count: int = 10) -> Path:
+    for place, folder in enumerate(folders):
+        for number in range(count):
+            write_image(top / folder / f"{number}.png", 10 * place + number, side_px=40 + place)
+    return top
+
+
+def test_an_unknown_class_in_val_hides_nothing(tmp_path):
+    numbered(tmp_path, ["train/a", "train/b", "val/a", "val/b", "val/c"])
+    (tmp_path / "val/c/0.png").write_bytes(b"x")
+    (tmp_path / "val/b/0.png").write_bytes((tmp_path / "train/b/0.png").read_bytes())
+    report = checked(tmp_path)
+    assert [error.partition("; ")[0].partition(": not")[0] for error in report.errors] == [
+        f"{tmp_path}/val: of unknown classes: c",
+        f"{tmp_path}/val/c/0.png",
+    ]
+    assert report.to_dict()["counts"] == {"train": {"a": 10, "b": 10, "c": 0}, "val": {"a": 10, "b": 10, "c": 10}}
+    assert report.shared == [(f"{tmp_path}/val/b/0.png", f"{tmp_path}/train/b/0.png")]
+
+
+def test_an_empty_class_in_train_hides_nothing(tmp_path):
+    numbered(tmp_path, ["train/a", "train/b", "val/a", "val/b"])
+    (tmp_path / "train/c").mkdir()
+    (tmp_path / "train/a/1.png").write_bytes(b"x")
+    report = checked(tmp_path)
+    assert len(report.errors) == 2
+    assert report.counts == {"train": [10, 10, 0], "val": [10, 10, 0]}
+    assert report.warnings == [f"{tmp_path}/val: of 3 classes, without an image here: c"]
+
+
+def test_errors_of_both_parts_are_reported_together(tmp_path):
+    numbered(tmp_path, ["train/a", "val/a", "val/c"])
+    (tmp_path / "train/b").mkdir()
+    report = checked(tmp_path)
+    assert [error.removeprefix(f"{tmp_path}/").partition(":")[0] for error in report.errors] == ["train", "val"]
+    assert report.to_dict()["counts"]["val"] == {"a": 10, "b": 0, "c": 10}
+
+
+def test_the_same_image_in_two_classes_of_val_is_a_warning(tmp_path):
+    numbered(tmp_path, ["train/a", "train/b", "val/a", "val/b"])
+    (tmp_path / "val/b/0.png").write_bytes((tmp_path / "val/a/3.png").read_bytes())
+    [warning] = checked(tmp_path).warnings
+    assert warning == f"{tmp_path}/val/b/0.png and {tmp_path}/val/a/3.png are the same image in two classes"
+
+
+@pytest.mark.parametrize("inside", ["", "train/"])
+def test_a_folder_without_val_is_divided_as_training_divides_it(tmp_path, inside):
+    numbered(tmp_path, [f"{inside}a", f"{inside}b"])
+    (tmp_path / f"{inside}stray.png").touch()
+    report = checked(tmp_path)
+    assert report.errors == report.warnings == []
+    assert report.counts == {"train": [8, 8], "val": [2, 2]}
+    assert report.notes == [
+        f"1 images are in no class folder and are left out: {tmp_path}/{inside}stray.png",
+        "there are no validation images: `resnet train` takes 4 of these (--val-fraction 0.2)",
+    ]
+
+
+def test_files_that_are_left_out_are_counted_and_named(tmp_path):
+    numbered(tmp_path, ["train/a", "train/b", "val/a", "val/b"])
+    for name in ("train/a/raw.CR2", "train/b/raw.cr2", "train/b/noext"):
+        (tmp_path / name).touch()
+    report = checked(tmp_path)
+    assert report.warnings == [
+        f"{tmp_path}/train: left out: 3 files whose endings are not those of images: .cr2 (2), no ending (1): "
+        "a/raw.CR2, b/noext, b/raw.cr2"
+    ]
+    assert report.left_out == [f"{tmp_path}/train/{name}" for name in ("a/raw.CR2", "b/noext", "b/raw.cr2")]
+
+
+def test_images_with_an_exif_rotation_are_counted(tmp_path):
+    numbered(tmp_path, ["train/a", "train/b", "val/a", "val/b"])
+    for name, orientation in (("train/a/x.jpg", 6), ("val/b/y.jpg", 3), ("val/b/upright.jpg", 1), ("val/b/bad.jpg", 9)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (50, 40 + orientation)).save(tmp_path / name, exif=exif)
+    report = checked(tmp_path)
+    assert report.rotated == [f"{tmp_path}/train/a/x.jpg", f"{tmp_path}/val/b/y.jpg"]
+    assert report.notes == [
+        "2 images have an EXIF rotation, which --exif-orientation applies: "
+        f"{tmp_path}/train/a/x.jpg, {tmp_path}/val/b/y.jpg"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classes", "count", "warning"),
+    [
+        (["only"], 20, "there is one class only: only; a net that knows no other gives it to every image"),
+        (["a", "b"], 9, "classes of fewer than 10 images: a (9), b (9); a net learns little of them"),
+        (["a", "b"], 10, None),
+    ],
+)
+def test_one_class_and_small_classes_are_warned_of(tmp_path, classes, count, warning):
+    report = checked(numbered(tmp_path, classes, count))
+    assert report.warnings == ([warning] if warning else [])
+
+
+def test_an_image_alone_in_its_class_cannot_be_validated(tmp_path):
+    numbered(tmp_path, ["a", "b"])
+    write_image(tmp_path / "c/0.png", 99)
+    report = checked(tmp_path)
+    assert report.warnings[0] == f"{tmp_path}: of 3 classes, without a validation image: c"
+    assert report.counts == {"train": [8, 8, 1], "val": [2, 2, 0]}

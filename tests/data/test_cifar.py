@@ -175,8 +175,8 @@ def test_a_folder_of_images_is_not_taken_for_cifar_100(tmp_path):
     ("batch", "message"),
     [
         ({b"labels": [0, 1]}, r"data_batch_1: expected images of 3072 bytes each, found NoneType"),
-        ({b"data": rows(IMAGES[:2])}, r"expected 2 labels, one an image, found NoneType"),
-        ({b"data": rows(IMAGES[:2]), b"labels": [0]}, r"expected 2 labels, one an image, found 1 labels"),
+        ({b"data": rows(IMAGES[:2])}, r"expected 2 labels, one per image, found NoneType"),
+        ({b"data": rows(IMAGES[:2]), b"labels": [0]}, r"expected 2 labels, one per image, found 1 labels"),
         ({b"data": rows(IMAGES[:2]), b"labels": [0, 10]}, r"expected the numbers of 10 classes, found 10"),
         ({b"data": rows(IMAGES[:2]), b"labels": [0, b"1"]}, r"expected the numbers of 10 classes, found '1'"),
         (
@@ -200,7 +200,7 @@ def test_damaged_binary_files_and_archives_are_named(tmp_path):
     whole = archive.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"no archive", whole[:2000] + b"\0" * 99 + whole[2099:]):
         archive.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"cifar-10-binary.tar.gz: damaged archive .* get it again from https"):
+        with pytest.raises(DataError, match=r"cifar-10-binary.tar.gz: damaged archive .* download it again from https"):
             read_dataset("cifar10", str(tmp_path))
     (path / "data_batch_2.bin").write_bytes(b"\0" * 3072)
     with pytest.raises(DataError, match=r"data_batch_2.bin: 3072 bytes are no whole number of records of 3073"):
@@ -308,7 +308,7 @@ def test_a_damaged_archive_is_an_error_or_whole_data(changes, tmp_path_factory):
             lambda: cache(IMAGES[:, :2], [1] * 12),
             r"expected images as bytes, N x 3 x H x W, found uint8 \(12, 2, 32, 32",
         ),
-        (lambda: cache(IMAGES, [1] * 11), r"expected 12 labels, one an image, found 11 labels"),
+        (lambda: cache(IMAGES, [1] * 11), r"expected 12 labels, one per image, found 11 labels"),
         (lambda: cache(IMAGES.astype(np.float32), [1] * 12), r"found float32 \(12, 3, 32, 32\)"),
     ],
 )

@@ -27,7 +27,7 @@ def lines(form: str, start: int = 0) -> str:
 
 
 FORMS = {
-    "one name a line": ("", lines("{name}")),
+    "one name per line": ("", lines("{name}")),
     "number: name": ("`number: name`, numbered from 0", lines("{n}: {name}")),
     "number: name from 1": ("numbered from 1", lines("{n}: {name}", 1)),
     "YAML with quotes": ("`number: name`", "names:\n" + lines('  {n}: "{name}"')),
@@ -123,8 +123,8 @@ def test_numbers_with_gaps_behind_a_space_are_taken_for_parts_of_the_names_and_s
         ("n01440764 a\nn01440765 b\nc\nn01440766 d\nn01440767 e\n", "line 3 is 'c'; expected `WORDNET-ID name`"),
         ("n01440765 1 a\nn01440764 2 b\nn01440766 3 c\n", "they may be ILSVRC2012_IDs"),
         ('{"0": "a", "2": "b"}', "key '2' has the number 2, and none has 1"),
-        ('{"0": "a", "0": "b"}', "the key '0' is there twice"),
-        ("{0: 'a', 0: 'b'}", "the key '0' is there twice"),
+        ('{"0": "a", "0": "b"}', "the key '0' occurs twice"),
+        ("{0: 'a', 0: 'b'}", "the key '0' occurs twice"),
         ('{"a": 0, "b": 0}', "the number of 'b' has the number 0 a second time"),
         ('{"a": 0, "b": "c"}', "the entry 'b' has the value 'c'"),
         ('{"a": true, "b": false}', "the entry 'a' has the value True"),
@@ -132,9 +132,9 @@ def test_numbers_with_gaps_behind_a_space_are_taken_for_parts_of_the_names_and_s
         ('["a", ""]', "entry 2 of the list is ''"),
         ("[]", "holds no class names"),
         ("{}", "holds no class names"),
-        ('["a",\n "b"\n "c"]', "line 3 is no JSON and no Python literal"),
-        ("{0: 'a', 1: open('x')}", "is no JSON and no Python literal"),
-        ("{**{0: 'a'}}", "is no JSON and no Python literal"),
+        ('["a",\n "b"\n "c"]', "line 3 is neither JSON nor a Python literal"),
+        ("{0: 'a', 1: open('x')}", "is neither JSON nor a Python literal"),
+        ("{**{0: 'a'}}", "is neither JSON nor a Python literal"),
         ("[" * 10_000 + "]" * 10_000, "brackets|no JSON"),
         ("{0: " + "-" * 100_000 + "1}", "no JSON and no Python literal"),
         ("", "holds no class names"),
@@ -150,7 +150,7 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("case", ["one name a line", "number: name", "JSON list over lines"])
+@pytest.mark.parametrize("case", ["one name per line", "number: name", "JSON list over lines"])
 def test_every_encoding_gives_the_same_names_and_the_form_is_said_in_one_line(tmp_path, encoding, case):
     form, text = FORMS[case]
     file = tmp_path / "names"

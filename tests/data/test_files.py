@@ -88,7 +88,7 @@ def test_all_that_is_missing_is_reported_at_once(photos: Path) -> None:
         image_files(["gone.jpg", "photos/a.png", "empty", "photos/*.gif", "", "empty/**/*.png"])
     assert str(caught.value).split("\n") == [
         "gone.jpg: no such file or folder",
-        "empty: holds no images (.jpg .png .webp .tif and the other endings that Pillow decodes)",
+        "empty: holds no images (.jpg .png .webp .tif and the other extensions that Pillow decodes)",
         "photos/*.gif: no file matches",
         ": no such file or folder",
         "empty/**/*.png: no file matches",

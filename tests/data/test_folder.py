@@ -52,7 +52,7 @@ def test_hidden_folders_stray_files_and_other_endings_are_not_data(tmp_path):
         *("train/a/1.png", "train/a/notes.txt", "train/a/.2.png", "train/a/.cache/3.png"),
         *("train/.ipynb_checkpoints/1.png", "train/stray.png", "train/list.txt"),
     )
-    with pytest.warns(UserWarning, match=r"train: left out: 1 file whose ending is not that of an image: \.txt \(1\)"):
+    with pytest.warns(UserWarning, match=r"train: left out: 1 file without an image extension: \.txt \(1\)"):
         train = find_folder(data, "train")
     assert train.class_names == ["a"]
     assert train.images == [f"{data}/train/a/1.png"]

@@ -7,16 +7,19 @@ import json
 import math
 import threading
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_tools.data import resample as resample_module
+from resnet_tools.data.augment import NO_AUGMENTATION, augmented
 from resnet_tools.data.image import load_image
 from resnet_tools.data.resample import resample, resize
 from resnet_tools.data.transforms import (
@@ -206,6 +209,27 @@ def test_preprocessing_is_scale_crop_and_normalise_one_after_the_other(
         np.testing.assert_allclose(found[c], (plane - mean) / std, rtol=0, atol=1e-4)
 
 
+def test_gray_is_that_of_rgb2y_scaled_cropped_and_normalised() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    gray = 0.299 * pixels[:, :, 0] / 255 + 0.587 * pixels[:, :, 1] / 255 + 0.114 * pixels[:, :, 2] / 255  # rgb2y
+    preprocessing = Preprocessing(20, 16, (0.4,), (0.25,))
+    plane = scaled_plane(gray, 20, 25)[2:18, 5:21]  # of 20 x 25, 4 rows and 9 columns are left over
+    found = preprocess(pixels, preprocessing)
+    assert found.shape == (1, 16, 16)
+    np.testing.assert_allclose(found[0].numpy(), (plane - 0.4) / 0.25, rtol=0, atol=1e-5)
+    crops = ten_crops(pixels, preprocessing)
+    assert crops.shape == (10, 1, 16, 16)
+    torch.testing.assert_close(crops[0], found, rtol=0, atol=1e-6)
+
+
+def test_preprocessing_for_gray_has_the_gray_of_the_means() -> None:
+    gray = IMAGENET.for_channels(1)
+    assert gray.mean == pytest.approx((0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406,))
+    assert (gray.channels, gray.crop_px, IMAGENET.for_channels(3)) == (1, 224, IMAGENET)
+    assert gray.for_channels(3).std == gray.std * 3
+    assert Preprocessing.from_dict(gray.to_dict()) == gray
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.data())
 def test_ten_crops_are_cut_from_the_scaled_image_and_its_mirror(
@@ -378,3 +402,29 @@ def test_what_is_no_description_of_preprocessing_is_an_error(values: Any) -> Non
 def test_no_values_raise_another_error(values: dict[str, Any]) -> None:
     with contextlib.suppress(ValueError):
         Preprocessing.from_dict(IMAGENET.to_dict() | values)
+
+
+def test_exif_orientation_is_stored_only_where_it_is_applied():
+    upright = replace(IMAGENET, exif_orientation=True)
+    assert "exif_orientation" not in IMAGENET.to_dict()
+    assert upright.to_dict() == IMAGENET.to_dict() | {"exif_orientation": True}
+    assert Preprocessing.from_dict(upright.to_dict()) == upright
+    assert Preprocessing.from_dict(IMAGENET.to_dict() | {"exif_orientation": False}) == IMAGENET
+    with pytest.raises(ValueError, match="exif_orientation is 1; expected true or false"):
+        Preprocessing.from_dict(IMAGENET.to_dict() | {"exif_orientation": 1})
+
+
+def test_images_are_turned_as_the_preprocessing_says(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 3  # upside down
+    y, x = np.mgrid[0:256, 0:300]
+    image = PIL.Image.fromarray(np.stack([x % 256, y, (x + y) % 256], 2).astype(np.uint8))
+    image.save(tmp_path / "turned.png", exif=exif)
+    path, upright = str(tmp_path / "turned.png"), replace(IMAGENET, exif_orientation=True)
+    turned = preprocess(path, IMAGENET, exif=True)
+    assert not torch.equal(preprocess(path, IMAGENET), turned)
+    assert torch.equal(preprocess(path, upright), turned)
+    assert torch.equal(preprocess(path, upright, exif=False), preprocess(path, IMAGENET))
+    assert torch.equal(ten_crops(path, upright), ten_crops(path, IMAGENET, exif=True))
+    generator = np.random.default_rng(0)
+    assert torch.equal(augmented(path, upright, NO_AUGMENTATION, generator), turned)

@@ -36,7 +36,7 @@ CLASSES = (DEMO_PATH.with_name("fashion-resnet-18.classes.txt")).read_text().spl
 
 @pytest.fixture(scope="session")
 def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with val/, 20 images a class."""
+    """A folder with val/, 20 images per class."""
     folder = tmp_path_factory.mktemp("fashion")
     with zipfile.ZipFile(FILES / "fashion-val-200.zip") as archive:
         archive.extractall(folder)
@@ -45,7 +45,7 @@ def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def few(fashion: Path, tmp_path: Path) -> Path:
-    """The same with three images a class, to be changed by a test."""
+    """The same with three images per class, to be changed by a test."""
     for folder in sorted((fashion / "val").iterdir()):
         (tmp_path / "few" / folder.name).mkdir(parents=True)
         for path in sorted(folder.iterdir())[:3]:
@@ -175,6 +175,18 @@ def test_two_processes_give_the_bytes_of_one(few, tmp_path, capsys):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
 
 
+def test_n_gpu_starts_the_processes(few):
+    arguments = ["evaluate", "demo", "--data", str(few), "--batch-size", "4", "--device", "cpu", "--json", "--quiet"]
+    found = []
+    for count in ("1", "2"):
+        command = [sys.executable, "-m", "resnet_tools", *arguments, "--n-gpu", count]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    assert (found[0]["images"], found[0]["top1_error"]) == (30, found[1]["top1_error"])
+    assert found[1]["loss"] == pytest.approx(found[0]["loss"], abs=1e-5)
+
+
 def test_records_are_in_the_order_of_the_samples_for_any_batch_size(few):
     (few / "coat" / "00000.png").write_bytes(b"no image")
     model = load_checkpoint().model
@@ -224,6 +236,18 @@ def test_several_models_make_one_table(few, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ["demo", "other"]
     resnet(capsys, "evaluate", "demo", "demo", "--data", few, "--report", tmp_path / "twice")
     assert sorted(path.name for path in (tmp_path / "twice").iterdir()) == ["demo", "demo-2"]
+
+
+def test_the_name_of_a_model_does_nothing_to_a_terminal_or_a_spreadsheet(few, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("=1+1", "a\x1b[2J\n"):
+        shutil.copy(DEMO_PATH, name)
+        shutil.copy(DEMO_PATH.with_name("fashion-resnet-18.classes.txt"), f"{name}.classes.txt")
+    options = ("--data", few, "--quiet")
+    table, _ = resnet(capsys, "evaluate", "=1+1", "a\x1b[2J\n", *options)
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| =1+1", "| a\\x1b[2J\\n"]
+    rows, _ = resnet(capsys, "evaluate", "=1+1", "a\x1b[2J\n", *options, "--csv")
+    assert [row[0] for row in csv.reader(io.StringIO(rows))][1:] == ["'=1+1", "a\\x1b[2J\\n"]
 
 
 def test_what_is_done_is_printed_when_a_later_model_fails(few, tmp_path, capsys):
@@ -287,12 +311,12 @@ def test_one_class_of_ten_and_a_net_of_three_classes(few, tmp_path, capsys):
     [
         ("no model", 2, "nothing.t7: no such model file"),
         ("no data", 2, "does not exist"),
-        ("another class", 1, "hat name no class of the net, or several"),
+        ("another class", 1, "hat match no class of the net, or several"),
         ("no folders", 1, "has no class folders"),
         ("no images", 1, "holds no images"),
         ("no split", 1, "--split says which part"),
         ("two forms", 2, "--json and --csv exclude each other"),
-        ("report in a file", 1, "no folder for a report can be made there"),
+        ("report in a file", 1, "a folder for the report cannot be made there"),
     ],
 )
 def test_bad_input_is_named(change, code, message, few, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFont
 
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.compute.inference import Loading
@@ -21,6 +22,7 @@ from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import IMAGENET
 from resnet_tools.errors import DataError, ResnetToolsError
 from resnet_tools.evaluation.evaluate import UNREAD, Evaluation
+from resnet_tools.evaluation.report.contact_sheet import FONT_PX, PICTURE_PX, fitting
 from resnet_tools.evaluation.report.files import begin_report, write_report
 from resnet_tools.evaluation.report.summary import summary
 from resnet_tools.evaluation.report.tables import (
@@ -30,6 +32,7 @@ from resnet_tools.evaluation.report.tables import (
     mistakes,
     shown_classes,
 )
+from resnet_tools.history.plotting import drawable, font_file
 from resnet_tools.nets.catalog import named_architecture
 
 PHOTO = str(DEMO_PATH.parent / "images" / "bag.png")
@@ -185,6 +188,42 @@ def test_class_names_that_cannot_be_laid_out_do_not_stop_the_pictures(tmp_path):
     assert (tmp_path / "mistakes.png").stat().st_size > 1000
 
 
+def test_names_do_nothing_to_a_spreadsheet_or_a_browser(tmp_path):
+    names = ["=cmd()", "a\x1b[2J", "new\nline", "\ud800", "\udc9b", "\u202eright to left", "-x", "@z"]
+    rows = [(k, 1, (k + 1) % 8, 0.5) for k in range(8)]
+    _, page = report(tmp_path, evaluation(rows, names, [f"+{k}\r.png" for k in range(8)]))
+    cells = ["'=cmd()", r"a\x1b[2J", r"new\nline", r"\ud800", r"\x9b", r"\u202eright to left", "'-x", "'@z"]
+    assert [row[0] for row in read_csv(tmp_path / "per_class.csv")[1:]] == cells
+    assert read_csv(tmp_path / "confusion.csv")[0][1:] == cells
+    assert {row[1] for row in read_csv(tmp_path / "mistakes.csv")[1:]} == set(cells)
+    assert read_csv(tmp_path / "mistakes.csv")[1][0] == r"'+0\r.png"
+    assert not {"\x1b", "\u202e", "\ud800", "\x9b"} & set(page.text)
+    assert r"a\x1b[2J" in page.text
+
+
+def test_class_names_of_ten_thousand_characters_are_cut_in_pictures_without_delay(tmp_path):
+    names = [f"{k}" + 10_000 * "long " for k in range(24)]
+    begin = time.monotonic()
+    report(tmp_path, evaluation([(k, 1, (k + 1) % 24, 0.5) for k in range(24)], names, [PHOTO] * 24))
+    assert time.monotonic() - begin < 20  # it took minutes when a letter at a time was cut off
+    assert read_csv(tmp_path / "per_class.csv")[1][0] == names[0]
+
+
+@given(st.text(max_size=300), st.sampled_from(["", " 12.3 %"]))
+def test_a_line_of_the_contact_sheet_holds_as_much_as_fits(text, end):
+    font = ImageFont.truetype(font_file(), FONT_PX)
+    text = drawable(text)
+    line = fitting(text, end, font)
+    if font.getlength(text + end) <= PICTURE_PX and len(text) <= 200:
+        assert line == text + end
+    else:
+        kept = line.removesuffix(f"…{end}")
+        assert font.getlength(line) <= PICTURE_PX
+        assert text.startswith(kept)
+        longer = text[: len(text[: len(kept) + 1].rstrip()) + 1] if text[len(kept) : len(kept) + 1].isspace() else ""
+        assert longer or font.getlength(f"{text[: len(kept) + 1]}…{end}") > PICTURE_PX
+
+
 def test_a_report_without_mistakes_has_no_contact_sheet_even_if_an_earlier_one_had(tmp_path):
     report(tmp_path, evaluation([(0, 1, 1, 0.5)], ["a", "b"]))
     assert (tmp_path / "mistakes.png").exists()
@@ -205,7 +244,7 @@ def test_of_a_thousand_classes_the_worst_are_drawn_and_all_are_listed(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="no folder for a report can be made there"):
+    with pytest.raises(DataError, match="a folder for the report cannot be made there"):
         begin_report(tmp_path / "file")
     found = evaluation([(0, 0, 0, 0.5)], ["a"])
     (tmp_path / "report" / "summary.json").mkdir(parents=True)

@@ -274,6 +274,14 @@ def wait_for_rows(folder: Path, rows: int) -> None:
     raise AssertionError("no progress")
 
 
+def wait_for_shard(folder: Path, process: subprocess.Popen[bytes], number: int = 0) -> None:
+    while not (folder / f".part-0000{number}.npy.done").exists():
+        if process.poll() is not None:
+            assert process.stderr is not None
+            raise AssertionError(f"it ended before it was stopped: {process.stderr.read().decode()}")
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(folder, sent, code):
     for number in range(23, 120):
@@ -376,8 +384,7 @@ def test_a_killed_run_over_shards_goes_on_and_gives_the_same_bytes(folder):
     make(folder, "whole")
     extract("demo", "photos", "--batch-size", "1", *options[:3], "whole/part.npy", cwd=folder)
     with started(folder, *options) as process:
-        while not (folder / ".part-00000.npy.done").exists():
-            time.sleep(0.01)
+        wait_for_shard(folder, process)
         process.kill()
     assert not (folder / "part.index.json").exists()
     first = (folder / "part-00000.npy").stat().st_mtime_ns
@@ -395,12 +402,32 @@ def test_a_finished_shard_that_changed_is_computed_again(folder, name):
     options = ["--batch-size", "1", "--shard-size", "10", "--output"]
     extract("demo", "photos", *options, "whole/part.npy", cwd=make(folder, "whole"))
     with started(folder, *options[2:], "part.npy") as process:
-        while not (folder / ".part-00000.npy.done").exists():
-            time.sleep(0.01)
+        wait_for_shard(folder, process)
         process.kill()
     (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"?")
     extract("demo", "photos", *options, "part.npy", cwd=folder)
     assert (folder / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
+def test_n_gpu_starts_the_processes(folder):
+    extract("demo", "photos", "--batch-size", "4", "--output", "one.npy", cwd=folder)
+    options = ["--n-gpu", "2", "--device", "cpu", "--output", "two.npy"]
+    done = extract("demo", "photos", "--batch-size", "4", *options, cwd=folder)
+    assert done.stdout == "saved features to two.npy\n"
+    np.testing.assert_allclose(np.load(folder / "two.npy"), np.load(folder / "one.npy"), rtol=0, atol=1e-5)
+    assert (folder / "two.paths.txt").read_bytes() == (folder / "one.paths.txt").read_bytes()
+
+
+def test_a_job_on_another_kind_of_device_is_another_job(folder):
+    with started(folder) as process:
+        wait_for_rows(folder, 1)
+        process.kill()
+    job = folder / ".features.pt.unfinished" / "job.json"
+    content = json.loads(job.read_text())
+    assert content["device"] == "cpu"
+    job.write_text(json.dumps(content | {"device": "cuda"}))
+    failed = extract("demo", "photos", "--batch-size", "1", cwd=folder, code=1)
+    assert "device" in failed.stderr
 
 
 def test_two_processes_write_the_same_file_as_one(folder):
@@ -426,15 +453,14 @@ def test_two_processes_write_the_same_file_as_one(folder):
 def test_processes_with_different_files_are_refused():
     other = Processes(1, 2, gather=lambda value: [value, "another list"])
     job = Extraction(load_checkpoint().model, FeatureKind(), Loading(IMAGENET), {}, processes=other)
-    with pytest.raises(FeatureError, match="differ in their files or options"):
+    with pytest.raises(FeatureError, match="have different files or options"):
         job.run(PHOTOS, Path("features.pt"), None, lambda *_: None)
 
 
 def test_a_shard_from_before_no_resume_is_computed_again(folder):
     options = ["--shard-size", "10", "--output", "part.npy", "--batch-size", "1"]
     with started(folder, *options) as process:
-        while not (folder / ".part-00001.npy.done").exists():
-            time.sleep(0.01)
+        wait_for_shard(folder, process, 1)
         process.kill()
     shutil.copy(PHOTOS[5], folder / "photos" / "012.png")
     (folder / "photos" / "000.png").write_bytes(b"no image")
@@ -514,8 +540,7 @@ def test_features_that_are_not_finite_are_treated_as_on_error_says(folder, on_er
 def test_what_a_finished_shard_left_over_is_removed_by_the_next_run(folder):
     options = ["--batch-size", "1", "--shard-size", "10", "--output", "part.npy"]
     with started(folder, *options[2:]) as process:
-        while not (folder / ".part-00000.npy.done").exists():
-            time.sleep(0.01)
+        wait_for_shard(folder, process)
         process.kill()
     left = folder / ".part-00000.npy.unfinished"
     left.mkdir(exist_ok=True)  # as a kill between the mark and the removal leaves it

@@ -51,13 +51,14 @@ def test_names_that_are_no_text_stay_different_in_parquet(tmp_path):
     assert table["path"].to_pylist() == ["\\xe9.png", "\\xea.png"]
 
 
-def test_torch7_gets_16_bit_features_as_32_bits(tmp_path):
-    dtype = stored_dtype(Path("features.t7"), "float16")
-    assert dtype == np.float32
-    assert stored_dtype(Path("features.npy"), "float16") == np.float16
-    written = features(dtype.name, 5)
+def test_torch7_gets_16_bit_features_as_a_half_tensor(tmp_path):
+    assert stored_dtype(Path("features.t7"), "float16") == np.float16
+    assert stored_dtype(Path("features.csv"), "float16") == np.float32  # text has one kind of number
+    written = features("float16", 5)
     write_features(written, tmp_path / "features.t7")
-    np.testing.assert_array_equal(read_t7(tmp_path / "features.t7")["features"], written.rows)
+    found = read_t7(tmp_path / "features.t7")["features"]
+    assert (found.torch_type, found.dtype) == ("torch.HalfTensor", np.float16)
+    np.testing.assert_array_equal(found, written.rows)
 
 
 def test_a_feature_that_16_bits_cannot_hold_is_an_error_and_never_infinite():

@@ -136,7 +136,10 @@ def test_a_second_run_of_the_same_output_is_refused_while_the_first_is_at_work(t
 def test_a_folder_of_another_job_is_refused_or_emptied(tmp_path):
     output = tmp_path / "features.pt"
     filled(output, 4)
-    with FeatureStore(output, FLOAT) as store, pytest.raises(FeatureError, match="another layer: 'flatten', now 'fc'"):
+    with (
+        FeatureStore(output, FLOAT) as store,
+        pytest.raises(FeatureError, match="a different layer: 'flatten', now 'fc'"),
+    ):
         store.begin(JOB | {"layer": "fc"}, resume=True)
     with FeatureStore(output, FLOAT) as store:
         assert len(store.done()) == 4

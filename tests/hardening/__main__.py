@@ -84,5 +84,18 @@ def repeat_command(target: str, file: Path) -> None:
         click.echo(f"it gives {wanted.run(path)!r:.500}")
 
 
+@main.command("breaks")
+def breaks_command() -> int:
+    """Put each fault of a list into a copy of the code and see that a test fails for it."""
+    from tests.hardening.breaks import BREAKS, survives
+
+    unnoticed = 0
+    for broken in BREAKS:
+        survived = survives(broken)
+        unnoticed += survived
+        click.echo(f"{'NOT noticed' if survived else 'noticed'}: {broken.what}")
+    return min(1, unnoticed)
+
+
 if __name__ == "__main__":
     sys.exit(main(standalone_mode=False))

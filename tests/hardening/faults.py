@@ -44,11 +44,9 @@ class Points:
         self.count += 1
         self.names.append(name)
         self.at_risk.append(any(map(os.path.exists, self.unsynced)))
-        if self.count != self.at or self.fault == "none":
-            return
-        if self.fault == "full disk":
-            if name.removeprefix("before ") in REACHES_DISK:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.fault == "full disk" and self.count >= self.at and name.removeprefix("before ") in REACHES_DISK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # it stays full
+        if self.count != self.at or self.fault in ("none", "full disk"):
             return
         if half_written is not None and os.path.isfile(half_written):
             os.truncate(half_written, os.path.getsize(half_written) // 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from resnet_tools import save_model
 from resnet_tools.__main__ import run as run_command
 from tests.hardening.faults import FAILED, STOPPED, run
-from tests.hardening.targets import _narrow_imagenet
+from tests.hardening.targets import narrow_cifar_net, narrow_imagenet_net
 
 SIZES = "--crop-size 32 --resize-size 36 --workers 0"
 
@@ -32,7 +32,7 @@ def _train_again(out: Path) -> str:
     return f"--resume {out}/run" if (out / "run" / "latest.pt").exists() else "--overwrite"
 
 
-EXTRACT = f"extract-features {{data}}/net.pt {{data}}/images --batch-size 2 {SIZES} --quiet --output {{out}}/f"
+EXTRACT = f"extract-features {{data}}/small.pt {{data}}/images --batch-size 2 {SIZES} --quiet --output {{out}}/f"
 TRAIN = f"train --data {{data}}/set {SIZES} --quiet --no-check --augment none --save {{out}}/run --manual-seed 3"
 FIRST = " --retrain {data}/net.pt --reset-classifier --n-epochs 2 --batch-size 2"
 JOBS = {
@@ -42,8 +42,8 @@ JOBS = {
     "train keep": Job(f"{TRAIN} --keep 1{FIRST}", _train_again),
     "train within epochs": Job(f"{TRAIN} --save-every 0.0000001{FIRST}", _train_again),
     **{
-        f"convert{ending}": Job(f"convert {{data}}/net.pt {{out}}/net{ending} --force")
-        for ending in (".pt", ".safetensors", ".t7", ".pth")
+        f"convert{ending}": Job(f"convert {{data}}/small.pt {{out}}/net{ending} --force")
+        for ending in (".pt", ".safetensors", ".t7")
     },
     "evaluate": Job(f"evaluate {{data}}/net.pt --data {{data}}/set {SIZES} --quiet --report {{out}}/report"),
 }
@@ -61,7 +61,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             picture = pixels.integers(0, 256, (40, 44, 3), np.uint8)
             Image.fromarray(picture).save(folder / place / f"{number}.png")
     (folder / "images" / "3.png").write_bytes(b"no image")
-    save_model(_narrow_imagenet(), folder / "net.pt")
+    save_model(narrow_imagenet_net(), folder / "net.pt")
+    save_model(replace(narrow_cifar_net(), class_names=None), folder / "small.pt")
     return folder
 
 

@@ -106,7 +106,7 @@ def test_many_runs_have_colours_of_their_own(tmp_path):
             "no/folder.png: cannot be written: No such file or directory\n",
         ),
         ([str(FILES / "README.md")], 1, "README.md: holds no figures of an epoch"),
-        ([str(FILES)], 1, "history.csv: is not there"),
+        ([str(FILES)], 1, "history.csv: does not exist"),
     ],
 )
 def test_bad_input_is_named(arguments, code, message, tmp_path, monkeypatch, capsys):
@@ -120,6 +120,11 @@ def test_without_matplotlib_it_says_what_to_install(runs, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert run(["plot", runs[0]]) == 1
     assert "pip install 'resnet_tools[plot]'" in capsys.readouterr().err
+
+
+def test_the_message_of_a_plot_does_nothing_to_a_terminal(runs, tmp_path, capsys):
+    assert run(["plot", runs[0], "--output", str(tmp_path / "a\x1b[2J\n.svg")]) == 0
+    assert "a\\x1b[2J\\n.svg\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("classes", [1, 3, 20, 40, 100])

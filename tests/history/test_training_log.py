@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resnet_tools.errors import HistoryError
+from resnet_tools.history import training_log
 from resnet_tools.history.history import Epoch, write_history
 from resnet_tools.history.lines import epoch_end_line, training_line
 from resnet_tools.history.training_log import read_run, read_training_log
@@ -35,6 +36,24 @@ def test_a_log_packed_with_gzip_gives_the_demo_nets_error():
     [epoch] = read_training_log(FILES / "original-training.2.log.gz")
     assert (epoch.val_top1, epoch.val_top5) == (15.150, 0.200)
     assert 0.5 < epoch.train_loss < 0.9
+
+
+def test_a_log_that_unpacks_to_more_than_any_log_is_refused_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_log, "MAX_LOG_BYTES", 1 << 22)
+    (tmp_path / "bomb.gz").write_bytes(gzip.compress(bytes(1 << 26)))
+    (tmp_path / "cut.gz").write_bytes((FILES / "original-training.2.log.gz").read_bytes()[:-20])
+    with pytest.raises(HistoryError, match=r"bomb\.gz: more than 4 MiB; no training log is that large"):
+        read_training_log(tmp_path / "bomb.gz")
+    with pytest.raises(HistoryError, match=r"cut\.gz: cannot be decompressed"):
+        read_training_log(tmp_path / "cut.gz")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device here")
+@pytest.mark.parametrize("name", ["log", "history.csv"])
+def test_a_device_is_no_log_and_no_history(tmp_path, name):
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(HistoryError, match="is a device"):
+        read_run(tmp_path / name)
 
 
 def test_a_resumed_training_goes_on_in_one_log(tmp_path):

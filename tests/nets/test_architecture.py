@@ -51,13 +51,13 @@ def test_any_damaged_value_is_an_error_of_ours_or_possible(net, field, value):
     [
         ({"stages": [10**9] * 3}, "expected 1 to 10000 blocks"),
         ({"widths": [2**40, 1, 1]}, "are not all in 1 to"),
-        ({"order": "post"}, "order is 'post', which is not possible"),
+        ({"order": "post"}, "order is 'post', which is impossible"),
         ({"colour": 1}, "unknown fields colour"),
         ({"stages": [1]}, "differ in length"),
         ({"groups": 7}, "7 groups do not divide"),
         ({"bn_eps": float("nan")}, "bn_eps is nan"),
         ({"in_channels": 2}, "images of 2 channels; expected 3, or 1 for gray"),
-        ({"in_channels": True}, "in_channels is True, which is not possible"),
+        ({"in_channels": True}, "in_channels is True, which is impossible"),
         ({"stages": [1] * 5, "widths": [8] * 5, "inner_widths": [8] * 5}, "5 stages; expected 1 to 4"),
     ],
 )

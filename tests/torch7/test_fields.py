@@ -150,7 +150,7 @@ def test_a_classifier_with_a_weight_of_three_dimensions_is_refused():
 def test_groups_are_cudnns():
     lua = LuaNet(CIFAR, package="nn").build()
     child_of(lua, 1).fields["groups"] = 2
-    with pytest.raises(RecognitionError, match=r"module 1 .*groups is 2, so it knows no groups"):
+    with pytest.raises(RecognitionError, match=r"module 1 .*groups is 2, so it has no groups"):
         recognise(module_tree(lua))
 
 
@@ -187,7 +187,7 @@ def test_a_view_that_mixes_images_is_refused():
     lua = lua_net(CIFAR)
     child_of(lua, head_length() - 1).fields["numElements"] = 128
     child_of(lua, head_length() - 1).fields["size"] = np.array([128], np.int64)
-    with pytest.raises(RecognitionError, match=r"is nn\.View; expected one row of 64 numbers an image"):
+    with pytest.raises(RecognitionError, match=r"is nn\.View; expected one row of 64 numbers per image"):
         recognise(module_tree(lua))
 
 

@@ -1,4 +1,4 @@
-"""A command whose help shows its options in groups, so that fifty options read like ten."""
+"""A command whose help lists its options in groups, so that fifty options stay readable."""
 
 from __future__ import annotations
 

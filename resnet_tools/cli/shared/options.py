@@ -1,4 +1,4 @@
-"""What commands share: options, the check of their files, and a quick start."""
+"""What commands share: options, checks of the files that were given, and fast imports."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ MAX_LIST_BYTES = 1 << 29
 SIDE_PX = click.IntRange(1, 8192)
 F = TypeVar("F", bound=Callable[..., Any])
 
-MODEL_HELP = """MODEL is a .t7, .pt, .safetensors or torchvision .pth file, told by content, or `demo`: the small net
-    that comes with the package."""
+MODEL_HELP = """MODEL is a .t7, .pt, .safetensors, torchvision .pth or .onnx file, recognised by its content, or `demo`,
+    the small net that comes with the package."""
 
 
 def model_argument(function: F) -> F:
@@ -37,7 +37,7 @@ def model_argument(function: F) -> F:
 
 @dataclass(frozen=True)
 class Inference:
-    """What `inference_options` were given."""
+    """The values of `inference_options`."""
 
     batch_size: int
     device: str
@@ -45,20 +45,20 @@ class Inference:
     resize_size: int | None
     crop_size: int | None
     ten_crop: bool
-    exif_orientation: bool
+    exif_orientation: bool | None
     workers: int
 
     def loading(self, default: Preprocessing) -> Loading:
         """How images are loaded for a net with that preprocessing. Raises: click.UsageError if the sizes do not fit."""
         from resnet_tools.compute.inference import Loading
 
-        preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size)
-        return Loading(preprocessing, self.batch_size, self.ten_crop, self.exif_orientation, self.workers)
+        preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size, self.exif_orientation)
+        return Loading(preprocessing, self.batch_size, self.ten_crop, self.workers)
 
 
 @dataclass(frozen=True)
 class Images:
-    """What `image_options` were given: files, folders, patterns, addresses, and lists of them."""
+    """The values of `image_options`: files, folders, patterns, addresses, and lists of them."""
 
     images: tuple[str, ...]
     lists: tuple[str, ...]
@@ -67,7 +67,7 @@ class Images:
     def arguments(self, folders: Sequence[str] = ()) -> list[str]:
         """All that was named, folders before the content of lists. Raises: ResnetToolsError if one cannot be read."""
         if self.lists.count("-") + self.images.count("-") > 1:
-            raise click.UsageError("stdin can be one image or one list of images, once")
+            raise click.UsageError("stdin can be given only once, as an image or as a list of images")
         return [*self.images, *folders, *(name for path in self.lists for name in listed_images(path))]
 
 
@@ -86,7 +86,7 @@ def image_options(function: Callable[..., int]) -> Callable[..., int]:
             "lists",
             multiple=True,
             type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-            help="A list of images, one per line or separated by null bytes; - is stdin. Repeatable.",
+            help="A list of images, one per line or separated by null bytes; - reads stdin. May be repeated.",
         ),
         click.argument("images", nargs=-1, metavar="[IMAGE...]"),
     ):
@@ -95,10 +95,10 @@ def image_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def listed_images(path: str) -> list[str]:
-    """The names in a list: separated by null bytes, as `find -print0` does, if it holds any, else one a line."""
+    """The names in a list: separated by null bytes, as `find -print0` does, if it holds any, otherwise one per line."""
     from resnet_tools.reading import read_bounded, read_stdin
 
-    read = partial(read_stdin) if path == "-" else partial(read_bounded, path)
+    read = read_stdin if path == "-" else partial(read_bounded, path)
     content = read(MAX_LIST_BYTES, "list of images")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = content.decode("utf-16", "replace").encode()
@@ -131,8 +131,8 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
             type=click.Choice(["single", "tf32", "bf16", "half"]),
             default="single",
             show_default=True,
-            help="Arithmetic: single is 32-bit floats, as the original; tf32 lets GPUs compute them from 10 bits after "
-            "the point (outputs differ by about 0.1 %); bf16 and half are 16-bit floats (about 1 %).",
+            help="Arithmetic: single is 32-bit floats, as in the original; tf32 lets a GPU round products to 10 bits "
+            "(outputs differ by about 0.1 %); bf16 and half are 16-bit floats (about 1 %).",
         ),
         click.option(
             "--resize-size",
@@ -150,14 +150,16 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
             help="Average the outputs of ten crops: four corners, center, and their mirror images.",
         ),
         click.option(
-            "--exif-orientation", is_flag=True, help="Rotate images as their EXIF data says; the original does not."
+            "--exif-orientation/--no-exif-orientation",
+            default=None,
+            help="Rotate images as their EXIF data says; the original does not.  [default: as the net was trained]",
         ),
         click.option(
             "--workers",
             type=click.IntRange(0, 256),
             default=2,
             show_default=True,
-            help="Number of threads that load images.",
+            help="Number of image-loading threads.",
         ),
     )
     for option in reversed(options):
@@ -166,12 +168,12 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def device_name(_: click.Context, __: click.Parameter, name: str) -> str:
-    """The number of a GPU alone stands for it: 1 is cuda:1."""
+    """A bare number names a GPU: 1 is cuda:1."""
     return f"cuda:{int(name)}" if name.isascii() and name.isdecimal() and len(name) < 5 else name
 
 
 def check_files(model: str, images: Sequence[str], *, allow_urls: bool = False) -> list[str]:
-    """The image files of the arguments. Says on stderr what was left out of folders.
+    """The image files of the arguments. Reports on stderr which files in folders were left out.
 
     Raises: click.UsageError (exit code 2) that names every missing file, the model too.
     """
@@ -201,20 +203,36 @@ def check_models(models: Sequence[str]) -> None:
 
 
 def _missing_models(models: Sequence[str]) -> list[str]:
-    return [f"{model}: no such model file" for model in models if model != "demo" and not Path(model).is_file()]
+    """A line for each model that is not there, and one on where there are some."""
+    from resnet_tools.checkpoints.run_folder import holds_run, no_run_text
+    from resnet_tools.nets.catalog import download_advice
+
+    absent = [model for model in models if model != "demo" and not Path(model).is_file()]
+    folders = [model for model in absent if Path(model).is_dir()]
+    missing = [no_run_text(model) for model in folders if not holds_run(Path(model))]
+    absent = [model for model in absent if model not in folders]
+    advice = [download_advice(absent[0])] if absent else []
+    return missing + [f"{model}: no such model file" for model in absent] + advice
 
 
-def changed_preprocessing(default: Preprocessing, resize_px: int | None, crop_px: int | None) -> Preprocessing:
-    """The model's own preprocessing with the sizes that were asked for. Raises: click.UsageError if they do not fit."""
+def changed_preprocessing(
+    default: Preprocessing, resize_px: int | None, crop_px: int | None, exif_orientation: bool | None = None
+) -> Preprocessing:
+    """The model's own preprocessing with what was asked for. Raises: click.UsageError if the sizes do not fit."""
     try:
-        return replace(default, resize_px=resize_px or default.resize_px, crop_px=crop_px or default.crop_px)
+        return replace(
+            default,
+            resize_px=resize_px or default.resize_px,
+            crop_px=crop_px or default.crop_px,
+            exif_orientation=default.exif_orientation if exif_orientation is None else exif_orientation,
+        )
     except ValueError as error:
         raise click.UsageError(f"{error} (--resize-size, --crop-size)") from error
 
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import without garbage collection, which would walk torch's million objects several times over."""
+    """Import with garbage collection off: it would walk torch's million objects several times."""
     gc.disable()
     try:
         yield
@@ -225,7 +243,7 @@ def quick_imports() -> Iterator[None]:
 
 @contextmanager
 def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
-    """Show warnings about a file as one line on stderr, or not at all if `quiet`: another process shows them."""
+    """Show each warning as one line on stderr; with `quiet` show none, because another process does."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if not quiet:

@@ -1,7 +1,8 @@
-"""Long work on the command line: it shows where it is on stderr, and it can be stopped."""
+"""Long-running commands: progress on stderr, and a clean stop."""
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from resnet_tools.text import printable
 
 @contextmanager
 def terminable(message: str) -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: at once, with what is done kept; `message` says so on stderr."""
+    """Let SIGTERM end the work as Ctrl-C does: at once, keeping finished results; `message` goes to stderr."""
 
     def stop(*_: Any) -> None:
         raise Terminated
@@ -35,21 +36,26 @@ def terminable(message: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[int, list[str]], None]]:
-    """A bar on stderr with rate and time left; call it with the number of images done and messages on unreadable ones.
+def progress_bar(
+    count: int, label: str, *, quiet: bool, not_finite: str | None = None
+) -> Iterator[Callable[[int, list[str]], None]]:
+    """A bar on stderr with rate and time left; call it with the number of images done and the error messages.
 
-    Without a terminal, or if `quiet`, only the messages and their number at the end are printed.
+    Without a terminal, or if `quiet`, only the messages and their number at the end are printed. `not_finite`: how
+    messages end that tell of NaN, which are counted apart.
     """
     hidden = quiet or not sys.stderr.isatty()
-    unreadable = 0
-    recent: deque[tuple[float, int]] = deque(maxlen=100)  # seconds and position: what a resumed run finds is not speed
+    unreadable = without_numbers = 0
+    # Seconds and positions; images that an earlier run did must not count as speed.
+    recent: deque[tuple[float, int]] = deque(maxlen=100)
     with click.progressbar(
-        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=str
+        length=count, label=label, file=sys.stderr, hidden=hidden, show_pos=True, show_eta=False, item_show_func=_note
     ) as bar:
 
         def report(files: int, messages: list[str]) -> None:
-            nonlocal unreadable
-            unreadable += len(messages)
+            nonlocal unreadable, without_numbers
+            told = sum(message.endswith(not_finite) for message in messages) if not_finite else 0
+            unreadable, without_numbers = unreadable + len(messages) - told, without_numbers + told
             for message in messages:
                 click.echo(f"{'' if hidden else chr(10)}Error: {printable(message)}", err=True)
             recent.append((time.monotonic(), bar.pos + files))
@@ -58,6 +64,13 @@ def progress_bar(count: int, label: str, *, quiet: bool) -> Iterator[Callable[[i
         yield report
     if unreadable:
         click.echo(f"{unreadable} of {count} images could not be read.", err=True)
+    if without_numbers:
+        click.echo(f"{without_numbers} of {count} images gave NaN or infinite features.", err=True)
+
+
+def _note(speed: str | None) -> str:
+    """What stands behind the bar; there is nothing to say before the first image."""
+    return speed or ""
 
 
 def _speed(recent: Sequence[tuple[float, int]], count: int) -> str:
@@ -66,4 +79,11 @@ def _speed(recent: Sequence[tuple[float, int]], count: int) -> str:
     if now <= start or position <= first:
         return ""
     rate = (position - first) / (now - start)
-    return f"{rate:.3g} images/s, {timedelta(seconds=round(max(0, count - position) / rate))} left"
+    return f"{plain_number(rate)} images/s, {timedelta(seconds=round(max(0, count - position) / rate))} left"
+
+
+def plain_number(value: float) -> str:
+    """A positive number with three digits that count, never with an exponent: 1234, 12.3, 0.00012."""
+    decimals = max(0, 2 - math.floor(math.log10(value)))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text

@@ -1,4 +1,4 @@
-"""The option that says which of several nets in a file is meant."""
+"""The option that selects one of several nets in a file."""
 
 from __future__ import annotations
 

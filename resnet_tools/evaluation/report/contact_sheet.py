@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from resnet_tools.history.plotting import drawable
 MOST, COLUMNS = 24, 6
 PICTURE_PX, MARGIN_PX, LINE_PX, FONT_PX = 176, 12, 18, 14
 TRUTH, PREDICTION, FILE = "#1a1a1a", "#b3261e", "#6b6b6b"
+MAX_CHARACTERS = 200  # no more than these fit; measuring a longer text only takes time
 Font = ImageFont.FreeTypeFont
 
 
@@ -41,7 +43,7 @@ def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], f
         )
         for line, (text, end, color) in enumerate(lines):
             place = (x, y + PICTURE_PX + 4 + line * LINE_PX)
-            draw.text(place, _fitting(drawable(text), end, font), fill=color, font=font)
+            draw.text(place, fitting(drawable(text), end, font), fill=color, font=font)
     return sheet
 
 
@@ -50,7 +52,7 @@ def _thumbnail(path: str) -> Image.Image:
     square = Image.new("RGB", (PICTURE_PX, PICTURE_PX), "#ececec")
     try:
         pixels = load_image(path)
-    except ImageError:  # it could be read a moment ago
+    except ImageError:  # gone, or changed, since it was evaluated
         return square
     image = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
     scale = PICTURE_PX / max(image.size)
@@ -60,10 +62,10 @@ def _thumbnail(path: str) -> Image.Image:
     return square
 
 
-def _fitting(text: str, end: str, font: Font) -> str:
+def fitting(text: str, end: str, font: Font) -> str:
     """The text, shortened if it does not fit, and its end, which is never shortened."""
-    if font.getlength(text + end) <= PICTURE_PX:
+    if len(text) <= MAX_CHARACTERS and font.getlength(text + end) <= PICTURE_PX:
         return text + end
-    while text and font.getlength(f"{text}…{end}") > PICTURE_PX:
-        text = text[:-1]
-    return f"{text.rstrip()}…{end}"
+    text = text[:MAX_CHARACTERS]
+    too_long = bisect_left(range(len(text)), True, key=lambda kept: font.getlength(f"{text[:kept]}…{end}") > PICTURE_PX)
+    return f"{text[: max(0, too_long - 1)].rstrip()}…{end}"

@@ -7,6 +7,8 @@
 - `confusion.png`: in percent, with classes that are often confused side by side; of many classes the worst ones.
 - `mistakes.png`: the most confident mistakes, if there are any.
 - `index.html`: everything on one self-contained page.
+
+Names in the CSV files are written as `text.csv_cell` does.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from resnet_tools.evaluation.report.contact_sheet import contact_sheet
 from resnet_tools.evaluation.report.page import html_page
 from resnet_tools.evaluation.report.tables import Counts, class_errors, confusion_matrix, mistakes, shown_classes
 from resnet_tools.history.plotting import check_plotting, font_file, plot_confusion
+from resnet_tools.text import csv_cell
 from resnet_tools.writing import written_whole
 
-ALL_CLASSES, WORST_CLASSES = 100, 50  # draw all if there are at most so many, else the worst so many
+ALL_CLASSES, WORST_CLASSES = 100, 50  # up to so many classes are all drawn; of more, so many of the worst
 OTHER = "(other)"
 
 
@@ -39,7 +42,7 @@ def begin_report(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: no folder for a report can be made there ({error.strerror})") from error
+        raise DataError(f"{folder}: a folder for the report cannot be made there ({error.strerror})") from error
 
 
 def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
@@ -86,8 +89,7 @@ def _draw_confusion(matrix: Counts, names: Sequence[str], path: Path) -> int:
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in (columns, *rows))
     _write(path, text.getvalue())
 
 

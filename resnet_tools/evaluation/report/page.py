@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_tools.evaluation.report.tables import ClassErrors, Counts, Mistake, frequent_confusions
+from resnet_tools.text import printable
 
 OPEN_ROWS, MOST_ROWS = 20, 1000  # of a table: shown at once, and when unfolded; the CSV files hold the rest
 STYLE = """
@@ -99,7 +100,7 @@ def _class_table(per_class: Sequence[ClassErrors]) -> str:
             c.images,
             c.top1_error,
             c.top5_error,
-            f"{c.confused_with} ({c.confused_images})" if c.confused_images else "",
+            _most_confused(c),
         )
         for c in sorted(known, key=lambda c: (-(c.top1_error or 0), -c.images))
     ]
@@ -170,5 +171,5 @@ def _cell(value: Cell) -> str:
 
 
 def _text(value: str) -> str:
-    """Escaped for HTML; bytes of file names that are not UTF-8 become replacement characters."""
-    return html.escape(value.encode(errors="surrogateescape").decode(errors="replace"))
+    """Printable and escaped for HTML; bytes of file names that are not UTF-8 become replacement characters."""
+    return html.escape(printable(value).encode(errors="surrogateescape").decode(errors="replace"))

@@ -15,7 +15,7 @@ from resnet_tools.nets.catalog import describe, published_errors
 
 
 def summary(
-    evaluation: Evaluation, architecture: Architecture, loading: Loading, conditions: Mapping[str, Any]
+    evaluation: Evaluation, architecture: Architecture | None, loading: Loading, conditions: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Errors in percent of the images that could be read. `published`: those of the same architecture, or None.
 
@@ -30,13 +30,13 @@ def summary(
         "top5_error": counts.top5_error,
         "top5_k": min(TOP_K, len(samples.class_names)),
         "loss": counts.loss if isfinite(counts.loss) else None,
-        "published": _published(evaluation, architecture, loading),
+        "published": None if architecture is None else _published(evaluation, architecture, loading),
         "unreadable": [{"path": samples.name(k), "reason": reason} for k, reason in sorted(evaluation.errors.items())],
-        "architecture": describe(architecture),
+        "architecture": "an ONNX graph" if architecture is None else describe(architecture),
         "preprocessing": loading.preprocessing.to_dict(),
         "ten_crop": loading.ten_crop,
         "average": evaluation.average if loading.ten_crop else None,
-        "exif_orientation": loading.exif,
+        "exif_orientation": loading.preprocessing.exif_orientation,
         "batch_size": loading.batch_size,
         "version": __version__,
     }

@@ -115,6 +115,7 @@ def shown_classes(matrix: Counts, most: int) -> list[int]:
 
 def _clustered(matrix: Counts) -> Sequence[int]:
     """An order of the classes, from repeatedly merging the two groups with the highest mean confusion."""
+    # Shares instead of counts, in both directions: large classes are not closer than small ones.
     shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
     likeness = shares + shares.T
     np.fill_diagonal(likeness, -1)
@@ -122,6 +123,7 @@ def _clustered(matrix: Counts) -> Sequence[int]:
     while len(groups) > 1:
         a, b = sorted(np.unravel_index(int(likeness.argmax()), likeness.shape))
         sizes = len(groups[a]), len(groups[b])
+        # The row of the merged group is the mean over its members (average linkage).
         merged = (sizes[0] * likeness[a] + sizes[1] * likeness[b]) / sum(sizes)
         likeness[a], likeness[:, a] = merged, merged
         likeness[a, a] = -1
