@@ -46,8 +46,8 @@ def prepare_net(model: Net, device: torch.device, precision: str = "single", *, 
 def require_classifier(checkpoint: Runnable, path: str | os.PathLike[str]) -> None:
     """Raises: CheckpointError if the net has no classifier, and says why and what can be done with it."""
     if not checkpoint.num_classes:
-        reason = checkpoint.no_classifier or "no nn.Linear stands behind its features"
+        reason = checkpoint.no_classifier or "no nn.Linear follows its features"
         raise CheckpointError(
-            f"{os.fspath(path)}: the net has no classifier that can be used: {reason}. `resnet extract-features` and "
-            "`resnet train --retrain FILE --reset-classifier` take it"
+            f"{os.fspath(path)}: the net has no usable classifier: {reason}. `resnet extract-features` and "
+            "`resnet train --retrain FILE --reset-classifier` accept it"
         )

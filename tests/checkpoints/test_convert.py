@@ -242,8 +242,8 @@ def test_a_weight_that_half_cannot_hold_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("out.txt", {}, r"out\.txt: the ending '\.txt' names no format; it is one of \.pt, \.safetensors, \.pth"),
-        ("out", {}, "the ending '' names no format"),
+        ("out.txt", {}, r"out\.txt: the extension '\.txt' names no format; it is one of \.pt, \.safetensors, \.pth"),
+        ("out", {}, "the extension '' names no format"),
         ("out.pt", {"layout": "torchvision"}, "--layout is for .pth files"),
         ("out.pt", {"package": "nn"}, "--nn is for .t7 files"),
         ("out.safetensors", {"fold": True}, "--fold-batch-norm is for .onnx; the other formats"),

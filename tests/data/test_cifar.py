@@ -149,7 +149,7 @@ def test_the_cache_of_the_original_is_read():
 def test_a_missing_data_set_is_explained(tmp_path):
     message = (
         r"expected a folder with cifar-10-batches-py/ or cifar-10-python.tar.gz or cifar-10-batches-bin/ or "
-        r"cifar-10-binary.tar.gz, or the original's cifar10.t7, but none .*get an archive from https://www.cs.toronto"
+        r"cifar-10-binary.tar.gz, or the original's cifar10.t7, but found none of them; get an archive from https://www.cs.toronto"
     )
     with pytest.raises(DataError, match=message):
         read_dataset("cifar10", str(tmp_path))
@@ -167,7 +167,7 @@ def test_a_missing_batch_is_named(tmp_path):
 def test_a_folder_of_images_is_not_taken_for_cifar_100(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
-    with pytest.raises(DataError, match="none of them is there"):
+    with pytest.raises(DataError, match="found none of them"):
         read_dataset("cifar100", str(tmp_path))
 
 

@@ -136,7 +136,7 @@ def test_numbers_with_gaps_behind_a_space_are_taken_for_parts_of_the_names_and_s
         ("{0: 'a', 1: open('x')}", "is neither JSON nor a Python literal"),
         ("{**{0: 'a'}}", "is neither JSON nor a Python literal"),
         ("[" * 10_000 + "]" * 10_000, "brackets|no JSON"),
-        ("{0: " + "-" * 100_000 + "1}", "no JSON and no Python literal"),
+        ("{0: " + "-" * 100_000 + "1}", "neither JSON nor a Python literal"),
         ("", "holds no class names"),
         ("cat\n\ndog\n", "line 2 is empty"),
     ],

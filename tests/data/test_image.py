@@ -163,7 +163,7 @@ def test_sixteen_bit_gray_tiff_and_pgm_keep_their_bits(tmp_path: Path) -> None:
 def test_images_with_32_bits_a_sample_are_refused(tmp_path: Path) -> None:
     for dtype in (np.int32, np.float32):
         Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / "deep.tif")
-        with pytest.raises(ImageError, match=r"deep\.tif: 32-bit samples .* convert it to 8 or 16 bits"):
+        with pytest.raises(ImageError, match=r"deep\.tif: 32-bit samples .* convert the image to 8 or 16 bits"):
             load_image(tmp_path / "deep.tif")
 
 

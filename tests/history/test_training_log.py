@@ -107,7 +107,7 @@ def test_a_run_is_a_folder_its_history_or_a_log(tmp_path):
     for run in (tmp_path, tmp_path / "history.csv"):
         assert [epoch.val_top1 for epoch in read_run(run)] == [50, 40]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(HistoryError, match=r"empty/history.csv: is not there"):
+    with pytest.raises(HistoryError, match=r"empty/history.csv: does not exist"):
         read_run(tmp_path / "empty")
 
 

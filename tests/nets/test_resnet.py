@@ -142,7 +142,7 @@ def test_new_nets_are_initialised_as_the_original_does():
         ({"dataset": "mnist"}, "data set 'mnist' is unknown"),
         ({"net": "resnet-18", "depth": 50}, "depth cannot be combined with a net"),
         ({"depth": 18, "shortcut_type": "D"}, "shortcut_type is 'D', which is impossible"),
-        ({"depth": 18, "classes": 0}, "0 classes"),
+        ({"depth": 18, "classes": 0}, "at least one class"),
         ({"depth": 18, "classes": 2.5}, "classes is 2.5, which is impossible"),
         ({"depth": 18, "num_classes": 5, "classes": 5}, "num_classes and classes mean the same"),
         ({"depth": 18, "in_channels": 4}, "images of 4 channels; expected 3, or 1 for gray"),
