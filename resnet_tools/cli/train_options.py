@@ -69,6 +69,10 @@ MODEL: tuple[Decorator, ...] = (
         "--stem", type=click.Choice(["imagenet", "cifar"]),
         help="Form of a new net: cifar is for images of about 32 pixels.  [default: as the data set has it]",
     ),
+    model(
+        "--in-channels", type=click.IntRange(1, 3),
+        help="Channels of the images that a new net takes: 1 for gray, 3 for color.  [default: 3]",
+    ),
     model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
     model("--depth", type=COUNT, help="Depth of a new net: 18, 34, 50, 101, ...  [default: 34]"),
     model(
@@ -157,7 +161,7 @@ SPEED: tuple[Decorator, ...] = (
     speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
-OF_A_NEW_NET = ("arch", "stem", "net_type", "depth", "shortcut_type")
+OF_A_NEW_NET = ("arch", "stem", "in_channels", "net_type", "depth", "shortcut_type")
 
 
 def train_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -186,8 +190,9 @@ def check_options(options: TrainOptions) -> None:
         raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
     if options.compile and options.checkpoint_activations:
         raise click.UsageError("--compile cannot compile what --checkpoint-activations does; leave one of them out")
-    if options.arch and len(new_net) > 1:
-        raise click.UsageError(f"{_listed(new_net[1:])}: the net of --arch has its own; leave them out")
+    own = [name for name in new_net if name not in ("arch", "in_channels")]
+    if options.arch and own:
+        raise click.UsageError(f"{_listed(own)}: the net of --arch has its own; leave them out")
     if options.n_gpu > 1 and options.device not in ("auto", "cuda", "cpu"):
         raise click.UsageError(
             f"--device {options.device}: with --n-gpu {options.n_gpu} each process takes a GPU of its own; leave "

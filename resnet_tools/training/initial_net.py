@@ -35,6 +35,7 @@ class NetOptions:
     n_classes: int | None = None
     arch: str | None = None
     stem: str | None = None
+    in_channels: int | None = None
     weights: str | None = None  # which net of `retrain`, if it holds several
     allow_unused_outputs: bool = False
 
@@ -48,7 +49,7 @@ def initial_checkpoint(options: NetOptions, dataset: str, class_names: Sequence[
     if options.retrain is None:
         with seeded(seed):
             net = _new_net(options, dataset, count)
-        preprocessing = _preprocessing(net, dataset)
+        preprocessing = _preprocessing(net, dataset).for_channels(net.architecture.in_channels)
         return Checkpoint(net, net.architecture, _padded(class_names, count), preprocessing, "new")
     checkpoint = load_checkpoint(options.retrain, weights=options.weights)
     check_stem(checkpoint, dataset, options.retrain)
@@ -61,7 +62,7 @@ def initial_checkpoint(options: NetOptions, dataset: str, class_names: Sequence[
 
 def _new_net(options: NetOptions, dataset: str, count: int) -> ResNet:
     if options.arch is not None:
-        return build_resnet(options.arch, num_classes=count)
+        return build_resnet(options.arch, num_classes=count, in_channels=options.in_channels)
     form = {None: dataset, "imagenet": "imagenet", "cifar": dataset if dataset != "imagenet" else "cifar10"}
     return build_resnet(
         depth=options.depth or (CIFAR_DEPTH if options.stem == "cifar" else None),
@@ -69,6 +70,7 @@ def _new_net(options: NetOptions, dataset: str, count: int) -> ResNet:
         net_type=options.net_type,
         shortcut_type=options.shortcut_type,
         num_classes=count,
+        in_channels=options.in_channels,
     )
 
 

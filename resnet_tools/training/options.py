@@ -15,8 +15,8 @@ from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
 # A resumed run has these already.
 NOT_WITH_RESUME = (
-    "retrain", "weights", "reset_classifier", "n_classes", "arch", "stem", "net_type", "depth", "shortcut_type",
-    "optim_state", "val_fraction", "exif_orientation",
+    "retrain", "weights", "reset_classifier", "n_classes", "arch", "stem", "in_channels", "net_type", "depth",
+    "shortcut_type", "optim_state", "val_fraction", "exif_orientation",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class TrainOptions:
     n_classes: int | None
     arch: str | None
     stem: Literal["imagenet", "cifar"] | None
+    in_channels: int | None
     net_type: Literal["resnet", "preresnet"] | None
     depth: int | None
     shortcut_type: Literal["A", "B", "C"] | None

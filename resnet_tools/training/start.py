@@ -79,6 +79,7 @@ def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
         options.n_classes,
         options.arch,
         options.stem,
+        options.in_channels,
         options.weights,
         allow_unused_outputs=options.test_only or name == "original",
     )

@@ -47,11 +47,12 @@ def _trivial_view(
     from torchvision.transforms import v2
 
     # torchvision's operations need bytes, so the crop is normalised after them.
-    plain = replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), pixel_max=255.0)
+    channels = preprocessing.channels
+    plain = replace(preprocessing, mean=(0.0,) * channels, std=(1.0,) * channels, pixel_max=255.0)
     crop = augmented(image, plain, augmentation, generator)
     with seeded(int(generator.integers(1 << 62))):
         changed = v2.TrivialAugmentWide()(crop.round().clamp(0, 255).to(torch.uint8))
     white = 255 / preprocessing.pixel_max
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    mean, std = (torch.tensor(values).view(channels, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     normalised: Tensor = (changed / white - mean) / std
     return normalised

@@ -183,3 +183,30 @@ def test_the_example_of_a_data_set_in_python_trains_and_resumes_with_two_process
     whole, part = weights(Path("whole/model_2.pt")), weights(Path("part/model_2.pt"))
     assert all(torch.equal(whole[name], part[name]) for name in whole)
     assert load_checkpoint("whole/model_2.pt").class_names == ["dark", "light"]
+
+
+@pytest.mark.parametrize("recipe", ["original", "modern"])
+def test_a_net_of_gray_images_is_trained_and_classifies(tmp_path, recipe):
+    """One channel from the first convolution to the saved preprocessing, with every augmentation."""
+    for number, place in enumerate(("train/a", "train/b", "val/a", "val/b")):
+        (tmp_path / place).mkdir(parents=True)
+        for k in range(2):
+            Image.new("RGB", (40, 36), (90 * k, 60 * number, 30)).save(tmp_path / place / f"{k}.png")
+    sizes = ["--crop-size", "32", "--resize-size", "36"]
+    run_folder = tmp_path / "run"
+    words = ["train", "--data", tmp_path, "--arch", "cifar10-resnet-20", "--in-channels", 1, "--recipe", recipe, *sizes]
+    words += ["--n-epochs", 1, "--batch-size", 4, "--workers", 0, "--save", run_folder, "--quiet"]
+    assert run([str(word) for word in words]) == 0
+    checkpoint = load_checkpoint(run_folder / "model_1.pt")
+    assert checkpoint.architecture.in_channels == checkpoint.preprocessing.channels == 1
+    assert run(["classify", str(run_folder / "model_1.pt"), str(tmp_path / "val/a/1.png")]) == 0
+
+
+def test_a_net_takes_images_of_one_or_three_channels(tmp_path, capsys):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    for split in ("train", "val"):
+        Image.new("RGB", (40, 36)).save(tmp_path / split / "a" / "1.png")
+    words = ["train", "--data", str(tmp_path), "--in-channels", "2", "--save", str(tmp_path / "run"), "--quiet"]
+    assert run(words) == 1
+    assert "expected 3, or 1 for gray" in capsys.readouterr().err
