@@ -58,7 +58,7 @@ INSIDE = {
         "run_files",
     ],
     "evaluation": ["error_tables", "report", "evaluate", "options"],
-    "features": ["extract", "files", "store", "layers"],
+    "features": ["extract", "files", "readers", "store", "layers"],
     "checkpoints": [
         "download",
         "transfer",

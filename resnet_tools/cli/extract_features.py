@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -25,6 +26,9 @@ from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.text import printable
+
+if TYPE_CHECKING:
+    from resnet_tools.features.extract import Extraction
 
 STOPPED = "Stopped. Finished rows are kept; give the same command again to continue."
 
@@ -125,10 +129,10 @@ def command(
         from resnet_tools.checkpoints.checkpoint import model_path
         from resnet_tools.checkpoints.runnable import load_runnable, prepare_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.processes import joined_processes, own_device
+        from resnet_tools.compute.processes import own_device
         from resnet_tools.data.fetched import stdin_bytes
         from resnet_tools.data.image import MAX_FILE_BYTES
-        from resnet_tools.features.extract import NOT_FINITE, Extraction, provenance_of
+        from resnet_tools.features.extract import Extraction, provenance_of
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
@@ -147,6 +151,15 @@ def command(
         provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
     with warnings_as_lines():
         net = prepare_net(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
+    job = Extraction(net, kind, loading, provenance, on_error, resume)  # type: ignore[arg-type]
+    _extract(job, paths, Path(output), shard_size, quiet)
+    return 0
+
+
+def _extract(job: Extraction, paths: list[str], output: Path, shard_size: int | None, quiet: bool) -> None:
+    from resnet_tools.compute.processes import joined_processes
+    from resnet_tools.features.extract import NOT_FINITE
+
     with (
         joined_processes() as processes,
         terminable(STOPPED),
@@ -154,11 +167,9 @@ def command(
             -(-len(paths) // processes.count), "extract", quiet=quiet or processes.rank > 0, not_finite=NOT_FINITE
         ) as progress,
     ):
-        job = Extraction(net, kind, loading, provenance, on_error, resume, processes)  # type: ignore[arg-type]
-        written = job.run(paths, Path(output), shard_size, progress)
+        written = replace(job, processes=processes).run(paths, output, shard_size, progress)
     if processes.rank == 0:
         click.echo(printable(f"saved features to {written[-1]}"))
-    return 0
 
 
 def _batch_form(images: tuple[str, ...], batch_size: int) -> tuple[tuple[str, ...], int]:

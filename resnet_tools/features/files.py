@@ -22,28 +22,25 @@ from __future__ import annotations
 import csv
 import json
 import os
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from resnet_tools.checkpoints.tensor_files import torch_load, torch_write, write_safetensors
+from resnet_tools.checkpoints.tensor_files import torch_write, write_safetensors
 from resnet_tools.errors import FeatureError
+from resnet_tools.features.readers import NEEDS, READERS, ROWS_AT_ONCE, h5py_package, pyarrow_packages
 from resnet_tools.text import csv_cell
 from resnet_tools.torch7.lua import LuaTable
-from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.t7_writer import write_t7
 from resnet_tools.writing import check_target, written_whole
 
 Array = np.ndarray[Any, Any]
-ROWS_AT_ONCE = 4096
 PATHS, PROVENANCE = ".paths.txt", ".provenance.json"
 BESIDE = {".npy": (PATHS, PROVENANCE), ".csv": (PROVENANCE,)}
 
@@ -175,7 +172,7 @@ def _write_safetensors(features: Features, path: Path) -> None:
 
 
 def _write_parquet(features: Features, path: Path) -> None:
-    arrow, parquet = _pyarrow()
+    arrow, parquet = pyarrow_packages()
     kind = arrow.float16() if features.rows.dtype == np.float16 else arrow.float32()
     width = int(np.prod(features.rows.shape[1:]))
     fields = [arrow.field("path", arrow.string()), arrow.field("features", arrow.list_(kind, width))]
@@ -199,7 +196,7 @@ def _write_csv(features: Features, path: Path) -> None:
 
 
 def _write_h5(features: Features, path: Path) -> None:
-    h5py = _h5py()
+    h5py = h5py_package()
     with path.open("w+b") as target, h5py.File(target, "w") as file:
         file.create_dataset("features", data=features.rows)
         names = [_as_text(name) for name in features.paths]
@@ -230,100 +227,5 @@ WRITERS: dict[str, Callable[[Features, Path], None]] = {
 }
 
 
-def _slices(rows: Array) -> Iterator[Array]:
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
-
-
-def _read_pt(path: Path) -> Iterator[Array]:
-    return _slices(torch_load(path, mapped=True)["features"].numpy())
-
-
-def _read_npy(path: Path) -> Iterator[Array]:
-    with path.open("rb") as file:
-        yield from _npy_rows(file)
-
-
-def _read_npz(path: Path) -> Iterator[Array]:
-    with zipfile.ZipFile(path) as archive, archive.open("features.npy") as file:
-        yield from _npy_rows(file)
-
-
-def _npy_rows(file: IO[bytes]) -> Iterator[Array]:
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    while content := file.read(ROWS_AT_ONCE * row_bytes):
-        yield np.frombuffer(content, dtype).reshape(-1, *shape[1:])
-
-
-def _read_safetensors(path: Path) -> Iterator[Array]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        rows = file.get_slice("features")
-        for start in range(0, rows.get_shape()[0], ROWS_AT_ONCE):
-            yield rows[start : min(start + ROWS_AT_ONCE, rows.get_shape()[0])]
-
-
-def _read_parquet(path: Path) -> Iterator[Array]:
-    _, parquet = _pyarrow()
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=["features"]):
-            yield batch.column(0).flatten().to_numpy(zero_copy_only=False)
-
-
-def _read_csv(path: Path) -> Iterator[Array]:
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        next(lines)
-        while part := [line[1:] for line in islice(lines, ROWS_AT_ONCE)]:
-            yield np.array(part, np.float64).astype(np.float32)
-
-
-def _read_h5(path: Path) -> Iterator[Array]:
-    with _h5py().File(path) as file:
-        rows = file["features"]
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            yield rows[start : start + ROWS_AT_ONCE]
-
-
-def _read_t7(path: Path) -> Iterator[Array]:
-    table: Any = read_t7(path)
-    return _slices(table["features"])
-
-
-READERS: dict[str, Callable[[Path], Iterator[Array]]] = {
-    ".pt": _read_pt,
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".safetensors": _read_safetensors,
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".h5": _read_h5,
-    ".t7": _read_t7,
-}
-
-
 def _description(features: Features) -> str:
     return json.dumps(features.provenance | {"errors": features.errors, "shape": features.rows.shape[1:]})
-
-
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise FeatureError(".h5 needs h5py: pip install 'resnet_tools[h5]'") from None
-    return h5py
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise FeatureError(".parquet needs pyarrow: pip install 'resnet_tools[parquet]'") from None
-    return pyarrow, pyarrow.parquet
-
-
-NEEDS: dict[str, Callable[[], object]] = {".parquet": _pyarrow, ".h5": _h5py}
