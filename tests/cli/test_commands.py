@@ -411,7 +411,7 @@ def test_names_in_a_file_do_nothing_to_a_terminal_that_shows_it(tmp_path):
     for path in (net, state):
         done = resnet("inspect", path)
         assert "\x1b" not in done.stdout + done.stderr
-        assert r"\x1b[2J\n" in done.stdout
+        assert r"\x1b[2J\n" in done.stdout + done.stderr
 
 
 def test_results_go_to_a_file_with_unreadable_images_as_rows(tmp_path):

@@ -172,7 +172,7 @@ def test_a_lost_terminal_saves_but_not_under_nohup(tmp_path):
                 break
         _, errors = process.communicate(timeout=60)
         assert process.returncode == (0 if ignored else 128 + signal.SIGHUP), errors
-        assert ("all is saved" in errors) is not ignored
+        assert ("everything is saved" in errors) is not ignored
         assert (folder / ("model_2.pt" if ignored else "latest.pt")).exists()
 
 

@@ -90,7 +90,12 @@ def _content(folder: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("name", JOBS)
+SLOW_JOBS = ("extract.npz", "extract.safetensors", "extract.t7", "convert.safetensors", "convert.t7", "train keep")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_JOBS else name for name in JOBS]
+)
 def test_work_goes_on_after_a_stop_at_every_point(name: str, data: Path, tmp_path: Path):
     job, out = JOBS[name], tmp_path / "out"
     out.mkdir()
