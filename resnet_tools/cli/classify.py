@@ -21,6 +21,7 @@ from resnet_tools.cli.shared.options import (
     inference_options,
     model_argument,
     quick_imports,
+    refuse_inputs,
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.weights import weights_option
@@ -86,6 +87,8 @@ def command(
     if not arguments:
         raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
+    if output is not None:
+        refuse_inputs(output, [model, labels, *sources.lists, *paths])
     with quick_imports():
         from resnet_tools.checkpoints.runnable import load_runnable, prepare_net, require_classifier
         from resnet_tools.compute.device import find_device

@@ -20,6 +20,7 @@ from resnet_tools.cli.shared.options import (
     inference_options,
     model_argument,
     quick_imports,
+    refuse_inputs,
     warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
@@ -137,6 +138,8 @@ def command(
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
         model_file = model_path(model)
+        ending = os.path.splitext(output)[1]  # of a million images, only those that may be the output are looked at
+        refuse_inputs(output, [model_file, *sources.lists, *(path for path in paths if path.endswith(ending))])
         checkpoint = load_runnable(model_file, weights=weights)
     loading = inference.loading(checkpoint.preprocessing)
     layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)

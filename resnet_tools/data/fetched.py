@@ -64,10 +64,10 @@ def fetch(address: str, max_bytes: int) -> bytes:
 
 def _answer(address: str, max_bytes: int) -> bytes | ImageError:
     end = time.monotonic() + WEB_SECONDS
-    request = urllib.request.Request(address, headers={"User-Agent": "resnet_tools"})  # noqa: S310 (http or https)
     parts: list[bytes] = []
     size = 0
     try:
+        request = urllib.request.Request(address, headers={"User-Agent": "resnet_tools"})  # noqa: S310 (http or https)
         with _opener().open(request, timeout=SILENCE_SECONDS) as response:
             while part := response.read1(CHUNK):
                 parts.append(part)

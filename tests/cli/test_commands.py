@@ -433,6 +433,23 @@ def test_results_go_to_a_file_with_unreadable_images_as_rows(tmp_path):
     assert "/dev/full: cannot be written: a device has this name" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["image", "model", "link", "labels", "list", "features"])
+def test_an_output_that_is_an_input_is_refused(tmp_path, kind):
+    image, model, labels, images = (tmp_path / name for name in ("bag.png", "net.t7", "labels.txt", "list.txt"))
+    shutil.copy(BAG, image)
+    shutil.copy(DEMO_PATH, model)
+    labels.write_text("".join(f"name {number}\n" for number in range(10)))
+    images.write_text(f"{image}\n")
+    (tmp_path / "link.csv").symlink_to(image)
+    output = {"image": image, "link": tmp_path / "link.csv", "labels": labels, "list": images}.get(kind, model)
+    command = ["extract-features"] if kind == "features" else ["classify", "--labels", labels]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    refused = resnet(*command, model, image, "--from-file", images, "--output", output)
+    assert refused.returncode == 2
+    assert "this file is read" in refused.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_net_that_gives_nan_is_named_with_the_image(tmp_path):
     import torch
 
@@ -506,6 +523,12 @@ def test_addresses_are_fetched_only_where_that_is_allowed():
     assert f"{top}/none.png: the server answers 404" in done.stderr
     assert f"{top}/file: " in done.stderr
     assert done.returncode == 1
+
+
+def test_an_address_that_is_none_is_an_error_at_once():
+    done = resnet("classify", "demo", "http://[::1", "--allow-urls")
+    assert done.returncode == 1
+    assert "Error: http://[::1: cannot be fetched" in done.stderr
 
 
 def test_files_that_are_left_out_of_a_folder_are_counted(tmp_path):

@@ -7,7 +7,7 @@ import gc
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
@@ -193,6 +193,15 @@ def check_files(model: str, images: Sequence[str], *, allow_urls: bool = False) 
     if skipped:
         click.echo(skipped_text(skipped, "Left out: "), err=True)
     return paths
+
+
+def refuse_inputs(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Raises: click.UsageError if the file to write is one of those that are read, under whatever name."""
+    if not os.path.exists(output):
+        return
+    for path in inputs:
+        if path is not None and os.path.exists(path) and os.path.samefile(path, output):
+            raise click.UsageError(f"--output {os.fspath(output)}: this file is read ({path}); write to another")
 
 
 def check_models(models: Sequence[str]) -> None:
