@@ -54,9 +54,9 @@ def tensors_in(path: Path) -> dict[str, StoredTensor]:
     """
     try:
         content = read_torch(path).content if format_of(path) == "pt" else read_safetensors(path)[0]
+        return {"/".join(keys): tensor for keys, tensor in named_tensors(content)}
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return {"/".join(keys): tensor for keys, tensor in named_tensors(content)}
 
 
 def named_tensors(content: Any) -> Iterator[tuple[tuple[str, ...], StoredTensor]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from resnet_tools.cli.shared.option_groups import FiniteRange
 from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.running import terminable
 from resnet_tools.cli.shared.weights import weights_option
@@ -45,7 +46,7 @@ from resnet_tools.cli.shared.weights import weights_option
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Largest accepted difference, as a fraction of the largest logit.  [default: depends on the format]",
 )
 @weights_option

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from resnet_tools.cli.shared.option_groups import group
+from resnet_tools.cli.shared.option_groups import FiniteRange, group
 from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, device_name
 from resnet_tools.training.options import NOT_WITH_RESUME, TrainOptions
 from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
@@ -17,9 +17,9 @@ from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 COUNT = click.IntRange(1)
-SHARE = click.FloatRange(0, 1, max_open=True)
-POSITIVE = click.FloatRange(0, min_open=True)
-NOT_NEGATIVE = click.FloatRange(0)
+SHARE = FiniteRange(0, 1, max_open=True)
+POSITIVE = FiniteRange(0, min_open=True)
+NOT_NEGATIVE = FiniteRange(0)
 data, model, recipe, run, speed = map(group, ("Data", "Model", "Recipe", "Run", "Speed"))
 
 
@@ -42,7 +42,7 @@ DATA: tuple[Decorator, ...] = (
         "  [default: imagenet]",
     ),
     data(
-        "--val-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        "--val-fraction", type=FiniteRange(0, 1, min_open=True, max_open=True),
         help="Part of each class to validate on where there is no val/.  [default: 0.2]",
     ),
     data("--train-list", type=A_FILE, help="File with the training images, in lines of `path,class`."),

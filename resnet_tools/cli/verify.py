@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from resnet_tools.cli.shared.option_groups import FiniteRange
 from resnet_tools.cli.shared.options import check_files, check_models, quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.weights import weights_option
 
@@ -22,7 +23,7 @@ from resnet_tools.cli.shared.weights import weights_option
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     help="Largest accepted difference, as a fraction of the largest logit.  [default: 0.0001; 0.001 with an .onnx]",
 )
 @weights_option

@@ -37,7 +37,7 @@ class Numbering:
 NUMBERINGS = tuple(
     Numbering(text, re.compile(pattern), sure)
     for text, pattern, sure in (
-        ("`number: name`", r"[\"']?(?P<number>[0-9]{1,9})[\"']?\s*:\s*(?P<name>.*\S)", True),
+        ("`number: name`", r"[\"']?(?P<number>[0-9]{1,9})[\"']?\s*[:=]\s*(?P<name>.*\S)", True),
         ("`number,name`", r"\"?(?P<number>[0-9]{1,9})\"?\s*[,;]\s*(?P<name>.*\S)", True),
         ("`number<tab>name`", r"(?P<number>[0-9]{1,9}) *\t\s*(?P<name>.*\S)", True),
         ("`name: number`", r"(?P<name>.*\S)\s*[:=]\s*(?P<number>[0-9]{1,9})", True),

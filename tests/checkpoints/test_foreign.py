@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from resnet_tools import Checkpoint, load_checkpoint
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.checkpoints.runnable import require_classifier
+from resnet_tools.checkpoints.tensor_files import tensors_in
 from resnet_tools.errors import CheckpointError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import build_resnet
@@ -379,3 +380,13 @@ def test_hostile_pickles_are_errors(tmp_path, content):
     (tmp_path / "net.pt").write_bytes(content)
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "net.pt")
+
+
+def test_a_table_that_holds_itself_many_times_is_refused_by_the_files_name(tmp_path):
+    content: dict[str, object] = {"state_dict": {"weight": torch.zeros(1)}}
+    content |= {"a": content, "b": content, "c": content}
+    path = tmp_path / "cycle.pth"
+    torch.save(content, path)
+    for read in (load_checkpoint, tensors_in):
+        with pytest.raises(CheckpointError, match=r"cycle\.pth: its tables hold more than"):
+            read(path)

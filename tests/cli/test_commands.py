@@ -235,6 +235,24 @@ def test_wrong_options_are_named(options, message):
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("convert", "demo", "net.pt", "--tolerance"),
+        ("verify", "demo", "demo", "--tolerance"),
+        ("train", "--data", ".", "--lr"),
+        ("train", "--data", ".", "--momentum"),
+        ("train", "--data", ".", "--weight-decay"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path, command):
+    for number in ("nan", "inf"):
+        refused = resnet(*command, number, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert f"Invalid value for '{command[-1]}': {number}" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_closed_pipe_ends_it_quietly():
     many = [BAG] * 200
     command = [sys.executable, "-m", "resnet_tools", "classify", "demo", *many, "--batch-size", "1"]

@@ -32,6 +32,7 @@ FORMS = {
     "number: name from 1": ("numbered from 1", lines("{n}: {name}", 1)),
     "YAML with quotes": ("`number: name`", "names:\n" + lines('  {n}: "{name}"')),
     "YAML list": ("a YAML list", "names:\n" + lines("- {name}")),
+    "number = name": ("`number: name`, numbered from 0", lines("{n} = {name}")),
     "number,name": ("`number,name`", lines("{n},{name}")),
     "number,name quoted with a header": ("`number,name`", "index,label\n" + lines('{n},"{name}"')),
     "number;name": ("`number,name`", lines("{n};{name}")),

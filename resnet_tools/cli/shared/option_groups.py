@@ -1,7 +1,8 @@
-"""A command whose help lists its options in groups, so that fifty options stay readable."""
+"""Kinds of options: in groups, so that the help of fifty stays readable; and numbers that are numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,16 @@ class GroupedOption(click.Option):
     def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.group = group
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN, which is in every range as no comparison with it holds, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 class GroupedCommand(click.Command):
