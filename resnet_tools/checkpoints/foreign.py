@@ -24,6 +24,7 @@ CLASS_KEYS = (
     *("classes", "class_names", "classnames", "class_to_idx", "idx_to_class", "names", "label_names", "labels"),
     *("id2label", "label2id", "idx2label", "label2idx", "class_list", "categories"),
 )
+SURE_CLASS_KEYS = CLASS_KEYS[:5] + CLASS_KEYS[8:12]  # the others often hold something else
 KIND_KEYS = ("architecture", "arch", "model_name", "base_model", "backbone", "model", "name")
 CONFIG_KEYS = ("pretrained_cfg", "default_cfg")
 CONFIG_FILE = "config.json"
@@ -113,6 +114,8 @@ def _class_names(tables: list[Mapping[Any, Any]], outputs: int) -> tuple[list[st
                 return names, []
             if names:
                 notes.append(f"{key} in it is ignored: it has {len(names)} names; expected one for each of {outputs}")
+            elif names is None and key in SURE_CLASS_KEYS and next(tables_of(value), None):
+                notes.append(f"{key} in it is ignored: expected {outputs} names with the numbers 0 to {outputs - 1}")
     return None, notes[:1]
 
 

@@ -62,7 +62,9 @@ class ValueWriter:
         for kind in type(value).__mro__:
             if kind in self.begin_as:
                 return self.begin_as[kind](self, value)
-        raise self.error(f"a {type(value).__module__}.{type(value).__qualname__} has no form in a .t7 file")
+        name = f"{type(value).__module__}.{type(value).__qualname__}"
+        advice = "; give it as a NumPy array: .detach().cpu().numpy()" if hasattr(value, "detach") else ""
+        raise self.error(f"a {name} has no form in a .t7 file{advice}")
 
     def begin_indexed(self, tag: int, value: object = None) -> bool:
         """Write what an object begins with; False if it was written before and that is all. None is never the same."""

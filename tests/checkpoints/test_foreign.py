@@ -253,6 +253,13 @@ def test_class_names_inside_the_file_are_used(tmp_path, said):
     assert loaded(tmp_path, {"state_dict": STATE, **said})[0].class_names == NAMES
 
 
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (0, 1, 5), (0, 1, 1), (0, 1, -1)])
+def test_class_names_with_other_numbers_are_told_and_left(tmp_path, numbers):
+    found, told = loaded(tmp_path, {"state_dict": STATE, "class_to_idx": dict(zip(NAMES, numbers, strict=True))})
+    assert found.class_names is None
+    assert "class_to_idx in it is ignored: expected 3 names with the numbers 0 to 2" in told
+
+
 def test_class_names_of_another_count_are_told_and_left(tmp_path):
     found, told = loaded(tmp_path, {"state_dict": STATE, "classes": ["a", "b"]})
     assert found.class_names is None

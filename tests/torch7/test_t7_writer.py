@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -441,6 +442,7 @@ def typed(array: Any, torch_type: str) -> Any:
     ("value", "message"),
     [
         ({"a": [0, 1, 2, object()]}, r'value\["a"\]\[3\]: a builtins.object has no form'),
+        ([torch.ones(2)], r"value\[0\]: a torch.Tensor has no form in a .t7 file; give it as a NumPy array"),
         ({b"\xff": {True: 1j}}, r'value\["\\xff"\]\[True\]: a builtins.complex'),
         (LuaObject("nn.A", 1, LuaTable([("weight", {1, 2})])), r'value\["weight"\]: a builtins.set'),
         (LuaFunction(8, b"", LuaTable([(1, object())])), r"value\.upvalues\[1\]: "),
