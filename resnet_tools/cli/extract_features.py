@@ -134,11 +134,14 @@ def command(
         from resnet_tools.data.fetched import stdin_bytes
         from resnet_tools.data.image import MAX_FILE_BYTES
         from resnet_tools.features.extract import Extraction, provenance_of
+        from resnet_tools.features.files import BESIDE
         from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
     found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
         model_file = model_path(model)
         ending = os.path.splitext(output)[1]  # of a million images, only those that may be the output are looked at
+        for beside in BESIDE.get(ending.lower(), ()):
+            refuse_inputs(output.removesuffix(ending) + beside, sources.lists)
         refuse_inputs(output, [model_file, *sources.lists, *(path for path in paths if path.endswith(ending))])
         checkpoint = load_runnable(model_file, weights=weights)
     loading = inference.loading(checkpoint.preprocessing)

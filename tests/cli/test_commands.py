@@ -468,6 +468,16 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, kind):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_list_of_images_is_not_overwritten_by_the_paths_beside_an_array(tmp_path):
+    images = tmp_path / "photos.paths.txt"
+    images.write_text(f"{BAG}\n{__file__}\n")
+    refused = resnet("extract-features", "demo", "--from-file", images, "--output", tmp_path / "photos.npy")
+    assert refused.returncode == 2
+    assert "this file is read" in refused.stderr
+    assert images.read_text() == f"{BAG}\n{__file__}\n"
+    assert list(tmp_path.iterdir()) == [images]
+
+
 def test_a_net_that_gives_nan_is_named_with_the_image(tmp_path):
     import torch
 

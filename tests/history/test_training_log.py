@@ -120,8 +120,8 @@ LONG = b"9" * 5000
         b"",
         b" * Finished epoch # %s     top1:  1.000  top5:  1.000\n" % LONG,
         b"\0\xff" * 50,
-        gzip.compress(b"text"),
-        gzip.compress(b"x" * 999)[:20],
+        gzip.compress(b"text", mtime=0),
+        gzip.compress(b"x" * 999, mtime=0)[:20],
     ],
 )
 def test_other_files_are_refused_by_name(content, tmp_path):

@@ -201,7 +201,9 @@ def refuse_inputs(output: str | os.PathLike[str], inputs: Iterable[str | os.Path
         return
     for path in inputs:
         if path is not None and os.path.exists(path) and os.path.samefile(path, output):
-            raise click.UsageError(f"--output {os.fspath(output)}: this file is read ({path}); write to another")
+            raise click.UsageError(
+                f"{os.fspath(output)}: this file is read ({path}) and would be overwritten; give another --output"
+            )
 
 
 def check_models(models: Sequence[str]) -> None:
