@@ -35,6 +35,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def check_target(path: Path) -> None:
     """Raises: OSError if there is something at `path`, or where it links to, that is no file."""
+    if _is_open_stream(path):  # the file behind it would be replaced, with what others wrote to it
+        raise OSError(errno.EINVAL, "an open stream has this name; give the name of a file", os.fspath(path))
     try:
         mode = path.stat().st_mode
     except OSError:  # nothing is there, or what is there says so when it is written
@@ -43,6 +45,14 @@ def check_target(path: Path) -> None:
     kind = next((kind for kind, test in kinds.items() if test(mode)), None if stat.S_ISREG(mode) else "socket")
     if kind:
         raise OSError(errno.EINVAL, f"a {kind} has this name; give the name of a file", os.fspath(path))
+
+
+def _is_open_stream(path: Path) -> bool:
+    """Whether it is /dev/stdout or its like: a link into the list of what a process has open."""
+    target = os.path.abspath(path)
+    if os.path.islink(target):
+        target = os.path.join(os.path.dirname(target), os.readlink(target))
+    return target.startswith(("/proc/", "/dev/fd/"))
 
 
 def _sync_folder(folder: Path) -> None:

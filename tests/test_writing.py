@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,14 @@ def test_what_is_no_file_is_refused_by_name_and_stays(tmp_path, kind):
         write(path, "x")
     assert path.stat().st_mode == mode
     assert not list(path.parent.glob(".output*"))
+
+
+def test_an_open_stream_is_never_replaced_by_a_file(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("what was there\n")
+    code = "from pathlib import Path; from resnet_tools.writing import check_target; check_target(Path('/dev/stdout'))"
+    with log.open("a") as file:
+        done = subprocess.run([sys.executable, "-c", code], stdout=file, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "an open stream has this name" in done.stderr
+    assert log.read_text() == "what was there\n"

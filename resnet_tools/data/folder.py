@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from resnet_tools.data.files import NO_IMAGES, images_below, skipped_text, subfolders
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
+from resnet_tools.text import printable
 
 SPLITS = ("train", "val")
 LAYOUT = "expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE"
@@ -208,6 +209,6 @@ def _names(folder: str) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first of the names, and how many more there are."""
+    """The first of the names, as a message can show them, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(map(printable, names[:SHOWN])) + more

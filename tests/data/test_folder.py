@@ -10,7 +10,7 @@ import pytest
 
 import resnet_tools
 from resnet_tools.data.datasets import read_dataset
-from resnet_tools.data.folder import find_classes, find_folder
+from resnet_tools.data.folder import find_classes, find_folder, listed
 from resnet_tools.data.image import load_image
 from resnet_tools.errors import DataError
 from resnet_tools.torch7.t7 import read_t7
@@ -172,3 +172,7 @@ def test_the_shipped_digits_are_a_data_set():
     assert train.targets == [k for k in range(10) for _ in range(40)]
     assert val.targets == [k for k in range(10) for _ in range(20)]
     assert {load_image(path).shape for path in (*train.images, *val.images)} == {(8, 8, 3)}
+
+
+def test_names_in_a_message_stay_on_its_line():
+    assert listed(["a\nb", "c\x1b[31m"]) == r"a\nb, c\x1b[31m"
