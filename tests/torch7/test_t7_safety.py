@@ -110,13 +110,13 @@ def bounded(path: Path, read: Callable[[Path], object], seconds: float = 1.0) ->
     """Runs `read` and holds it to its time and to memory in proportion to the file."""
     gc.collect()
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         read(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - start < 5 * seconds  # tracing takes its time
+    assert time.process_time() - start < 5 * seconds  # tracing takes its time
     assert peak < 60 * path.stat().st_size + 200_000
 
 
@@ -353,9 +353,9 @@ def test_a_million_small_entries_take_seconds(write: Callable[[bytes], Path]) ->
     pairs["a"] = pairs["b"] = 1
     pairs["key"], pairs["value"] = np.arange(count), np.arange(count) + 0.5
     path = write(table(1, count) + pairs.tobytes())
-    start = time.perf_counter()
+    start = time.process_time()
     value = read_t7(path)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert isinstance(value, LuaTable)
     assert len(value) == count
 
