@@ -105,7 +105,7 @@ def test_rows_that_changed_since_they_were_logged_are_not_collected(tmp_path, da
         for number in numbers:
             store.add(number, batch_rows(number), {})
         edit("rows-0", damage)(tmp_path / ".features.pt.unfinished")
-        with pytest.raises(FeatureError, match="not those that were computed"):
+        with pytest.raises(FeatureError, match="are not the computed ones"):
             store.collect(store.done())
 
 
