@@ -154,7 +154,7 @@ def test_every_format_holds_the_same(folder, ending):
 
 def test_an_unknown_ending_is_refused_before_any_work(folder):
     done = extract("demo", "photos", "--output", "features.xyz", cwd=folder, code=1)
-    assert "the ending '.xyz' names no format" in done.stderr
+    assert "the extension '.xyz' names no format" in done.stderr
     assert sorted(os.listdir(folder)) == ["photos"]
 
 
@@ -240,7 +240,7 @@ def test_only_unreadable_images_give_an_error_and_no_output(tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no image")
     done = extract("demo", "a.png", "b.png", cwd=tmp_path, code=1)
-    assert "none of the 2 images could be read" in done.stderr
+    assert "none of the 2 images could be used" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
 
 
@@ -296,7 +296,7 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(folder, sent, code):
             errors = process.stderr.read().decode()
         assert process.returncode == code
         assert "Traceback" not in errors
-        assert ("the same command goes on" in errors) == (sent != signal.SIGKILL)
+        assert ("give the same command again" in errors) == (sent != signal.SIGKILL)
     done = len((folder / ".features.pt.unfinished" / "log-0").read_bytes().splitlines())
     assert done >= 1
     extract("demo", "photos", "--batch-size", "1", cwd=folder)
@@ -330,7 +330,7 @@ def test_sigterm_while_an_image_is_decoded_stops_the_run_and_leaves_no_error_in_
     command = [sys.executable, "-c", code, "extract-features", "demo", "photos", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 143
-    assert "the same command goes on" in done.stderr
+    assert "give the same command again" in done.stderr
     assert "damaged" not in done.stderr
     extract("demo", "photos", *options, cwd=folder)
     assert saved(folder / "features.pt")["errors"] == []
@@ -346,9 +346,9 @@ def test_another_job_is_refused_with_what_differs(folder):
         wait_for_rows(folder, 2)
         process.kill()
     done = extract("demo", "photos", "--batch-size", "1", "--ten-crop", cwd=folder, code=1)
-    assert "another ten_crop: False, now True" in done.stderr
+    assert "a different ten_crop: False, now True" in done.stderr
     done = extract("demo", "photos/001.png", "--batch-size", "1", cwd=folder, code=1)
-    assert "another files: 23, now 1" in done.stderr
+    assert "a different files: 23, now 1" in done.stderr
     extract("demo", "photos/001.png", "--no-resume", cwd=folder)
     assert saved(folder / "features.pt")["image_list"] == ["photos/001.png"]
 
