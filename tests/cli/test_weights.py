@@ -43,4 +43,4 @@ def test_a_net_without_classifier_gives_features_and_no_classes(tmp_path: Path):
     for arguments in (("classify", tmp_path / "net.pth", BAG), ("evaluate", tmp_path / "net.pth", "--data", tmp_path)):
         done = resnet(*arguments)
         assert done.returncode == 1
-        assert done.stderr.startswith(f"Error: {tmp_path}/net.pth: the net has no classifier")
+        assert done.stderr.startswith(f"Error: {tmp_path}/net.pth: the net has no usable classifier")
