@@ -95,10 +95,9 @@ def training_rates(bench: Bench) -> Iterator[Row]:
 def jpeg_training_rate(bench: Bench, paths: list[str]) -> Iterator[Row]:
     """An epoch of JPEGs, decoded and augmented, with the share of the time that the step waits for a batch."""
     step, workers = our_training(bench), ours.workers_here()
-    pin = bench.device.type == "cuda"
-    for images, targets in [next(iter(ours.training_batches(paths[: bench.sizes.batch_size], 4, 1, pin=pin)))]:
+    for images, targets in [next(iter(ours.training_batches(paths[: bench.sizes.batch_size], 4, 1, bench.device)))]:
         step(images, targets)
-    waited = Waits(ours.training_batches(paths, bench.sizes.batch_size, workers, pin=pin))
+    waited = Waits(ours.training_batches(paths, bench.sizes.batch_size, workers, bench.device))
     start = time.perf_counter()
     for images, targets in waited:
         step(images, targets)
