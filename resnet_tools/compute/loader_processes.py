@@ -27,6 +27,8 @@ MAX_THREADS = 4  # more workers than these are processes: the interpreter's lock
 AHEAD_BATCHES = 2  # of each process
 START_METHOD = "spawn" if sys.platform == "win32" else "forkserver"
 DIED = ("killed by signal", "exited unexpectedly", "Bus error")  # what torch says of a process that is gone
+# Python's process that frees what a killed one held takes over these options; it would tell users that it did its work.
+QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # only its size is looked at
 
 Task = Callable[[Any], Any]  # the context -> what was loaded
@@ -69,6 +71,8 @@ class LoaderProcesses:
 
     def _started(self) -> Any:
         """A loader of torch's, which takes its next tasks from the list whenever it is iterated over."""
+        if QUIET_TRACKER not in sys.warnoptions:
+            sys.warnoptions.append(QUIET_TRACKER)
         context = multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
             context.set_forkserver_preload([self.module])
