@@ -109,6 +109,7 @@ INSIDE = {
         "augment",
         "transforms",
         "resample",
+        "given_images",
         "image",
         "labels",
         "class_lists",
