@@ -41,6 +41,8 @@ def run(arguments: list[str]) -> int:
     """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 75 if another process of
     the job ended, 130 if interrupted, 143 if terminated."""
     try:
+        if "" in arguments:  # such as that of a variable of the shell that is not set
+            raise click.UsageError(f"argument {arguments.index('') + 1} ({_before_empty(arguments)}) is empty")
         with cli.make_context("resnet", arguments) as context:
             result = cli.invoke(context)
         code = result if isinstance(result, int) else 0
@@ -76,6 +78,12 @@ def run(arguments: list[str]) -> int:
         )
         code = 1
     return code
+
+
+def _before_empty(arguments: list[str]) -> str:
+    """Where the empty one stands."""
+    at = arguments.index("")
+    return f"behind {arguments[at - 1]}" if at else "the first"
 
 
 def _show_own_warnings_as_lines() -> None:

@@ -71,6 +71,7 @@ INSIDE = {
         "layouts",
         "checkpoint",
         "lua_nets",
+        "heads",
         "net_weights",
         "foreign",
         "run_folder",

@@ -93,7 +93,7 @@ def inspect_file(path: str | os.PathLike[str], weights: str | None = None) -> Re
 
 def _inspect_state(path: Path, kind: str, weights: str | None) -> Report:
     tensors = tensors_in(path)
-    text = "\n".join(f"{printable(key)}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
+    text = "\n".join(f"{printable(key)}  {_size(t.shape)}  {t.kind}" for key, t in tensors.items())
     report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_state(tensors), text)
     try:
         checkpoint = load_checkpoint(path, weights=weights)
@@ -127,8 +127,8 @@ def _inspect_onnx(path: Path) -> Report:
 
 def _summaries_of_state(tensors: Mapping[str, StoredTensor]) -> list[TensorSummary]:
     summaries = []
-    for name, count in Counter(str(t.dtype) for t in tensors.values()).most_common():
-        own = [t for t in tensors.values() if str(t.dtype) == name]
+    for name, count in Counter(t.kind for t in tensors.values()).most_common():
+        own = [t for t in tensors.values() if t.kind == name]
         storages = {id(t.storage): t.storage.nbytes for t in own}
         summaries.append(TensorSummary(name, count, sum(t.elements for t in own), sum(storages.values())))
     return summaries

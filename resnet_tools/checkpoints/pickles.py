@@ -10,6 +10,7 @@ Source: Python's `pickletools`, which also splits the bytes into instructions.
 from __future__ import annotations
 
 import pickletools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +50,10 @@ class Unknown:
         return f"<{self.class_name}>"
 
 
+class Unordered(list[Any]):
+    """The items of a set, in the order of the file, which means nothing."""
+
+
 def read_pickle(stream: Any, build: Build, persistent: Persistent) -> Any:
     """The value that one pickle makes; the stream is left behind it.
 
@@ -67,8 +72,18 @@ def read_pickle(stream: Any, build: Build, persistent: Persistent) -> Any:
     except CheckpointError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        raise CheckpointError(f"not a whole PyTorch file (its pickle is damaged: {reason:.200})") from error
+        reason = "it ends too early" if _is_cut(error) else str(error) or type(error).__name__
+        raise CheckpointError(
+            f"not a whole PyTorch file (its pickle is damaged: {reason:.200}); is the download complete?"
+        ) from error
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether pickletools found the end of the file inside an instruction."""
+    return (
+        isinstance(error, ValueError)
+        and re.search(r"not enough data|only \d+ remain|exhausted", str(error)) is not None
+    )
 
 
 class _Machine:
@@ -145,7 +160,8 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            return Unknown(name_of(function), arguments if isinstance(arguments, tuple) else ())
+            called = function.class_name if isinstance(function, Unknown) else name_of(function)
+            return Unknown(called, arguments if isinstance(arguments, tuple) else ())
         if function.name in _RECONSTRUCTORS and arguments and isinstance(arguments[0], Name):
             function, arguments = arguments[0], ()
         made = self.build(function.name, arguments)
@@ -169,7 +185,7 @@ class _Machine:
             target.items = target.items or []
             target = target.items
         if not isinstance(target, list):
-            raise TypeError(f"items for a {type(target).__name__}")
+            raise TypeError(f"items for {name_of(target)}")
         target.extend(items)
 
     def set_item(self, _: Any) -> None:
@@ -185,7 +201,7 @@ class _Machine:
             target.table = target.table or {}
             target = target.table
         if not isinstance(target, dict) or len(items) % 2:
-            raise TypeError(f"keys and values for a {type(target).__name__}")
+            raise TypeError(f"keys and values for {name_of(target)}")
         for at in range(0, len(items), 2):
             target[_key(items[at])] = items[at + 1]
 
@@ -196,10 +212,13 @@ class _Machine:
 
 
 def name_of(value: Any) -> str:
-    """What a message calls a value: the class that the file names, or its type."""
+    """What a message calls a value, with its article: `a list`, `an object of the class argparse.Namespace`."""
     if isinstance(value, Name):
-        return value.name
-    return value.class_name if isinstance(value, Unknown) else type(value).__name__
+        return f"the name {value.name:.100}"
+    if isinstance(value, Unknown):
+        said = value.class_name
+        return said if " " in said else f"an object of the class {said:.100}"
+    return _NAMES.get(type(value).__name__, f"a {type(value).__name__}")
 
 
 def tables_of(value: Any) -> Iterator[dict[Any, Any]]:
@@ -224,9 +243,21 @@ def _key(value: Any) -> Any:
         return Unknown("a number as a key")
     if value is None or isinstance(value, (str, bytes, int, float, Name, Unknown)):
         return value
-    return Unknown(f"a {type(value).__name__} as a key")
+    return Unknown(f"{name_of(value)} as a key")
 
 
+_NAMES = {  # of types
+    "dict": "a dict",
+    "Unordered": "a set",
+    "str": "a string",
+    "bytes": "a string of bytes",
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "NoneType": "nothing (None)",
+    "StoredTensor": "a tensor",
+    "Storage": "the storage of a tensor",
+}
 _IGNORED = {"PROTO", "FRAME", "STOP"}
 _PUSHED = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -243,7 +274,7 @@ _MADE: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": list,
+    "EMPTY_SET": Unordered,
 }
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine.mark,
@@ -253,7 +284,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MEMOIZE": lambda machine, _: machine.memo.update({len(machine.memo): machine.stack[-1]}),
     "TUPLE": lambda machine, _: _push_all(machine, tuple),
     "LIST": lambda machine, _: _push_all(machine, list),
-    "FROZENSET": lambda machine, _: _push_all(machine, list),
+    "FROZENSET": lambda machine, _: _push_all(machine, Unordered),
     "TUPLE1": lambda machine, _: machine.tuple_of(1),
     "TUPLE2": lambda machine, _: machine.tuple_of(2),
     "TUPLE3": lambda machine, _: machine.tuple_of(3),

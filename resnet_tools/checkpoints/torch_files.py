@@ -36,10 +36,10 @@ _ARCHIVES = (  # of zip archives that are none of PyTorch: the end of a name in 
     ("saved_model.pb", "a TensorFlow model"),
     ("models/model.json", "a program of torch.export"),
     ("serialized_exported_program.json", "a program of torch.export"),
-    (".safetensors", "a zip archive with a .safetensors file: unpack it and give that"),
-    (".pth", "a zip archive with a .pth file: unpack it and give that"),
-    (".pt", "a zip archive with a .pt file: unpack it and give that"),
-    (".t7", "a zip archive with a .t7 file: unpack it and give that"),
+    (".safetensors", "a zip archive with a .safetensors file in it"),
+    (".pth", "a zip archive with a .pth file in it"),
+    (".pt", "a zip archive with a .pt file in it"),
+    (".t7", "a zip archive with a .t7 file in it"),
 )
 
 
@@ -111,7 +111,8 @@ def _known_archive(names: list[str]) -> str | None:
 def _what_archive(names: list[str]) -> str:
     what = _known_archive(names)
     if what is not None:
-        return f"this is {what}, not a checkpoint"
+        advice = ": unpack it and give that file" if what.startswith("a zip archive") else ""
+        return f"this is {what}, not a checkpoint{advice}"
     held = ", ".join(f"{name:.40}" for name in names[:SHOWN]) or "nothing"
     return f"this is a zip archive that holds {held}{', ...' if len(names) > SHOWN else ''}, not a PyTorch file"
 
@@ -135,7 +136,7 @@ def _read_legacy(path: Path, file: BinaryIO, size: int, content: bytes | None = 
     if type(first) is not int or first != MAGIC:
         if isinstance(first, (dict, Unknown)):
             return first
-        raise CheckpointError(f"not a whole PyTorch file (a pickle of a {name_of(first)})")
+        raise CheckpointError(f"not a whole PyTorch file (a pickle of {name_of(first)})")
     if read_pickle(stream, plain.build, plain.persistent) != PROTOCOL:
         raise CheckpointError(f"not a whole PyTorch file (a version other than {PROTOCOL} of the old format)")
     system = read_pickle(stream, plain.build, plain.persistent)

@@ -107,7 +107,7 @@ def command(
         found_device = find_device(inference.device)
         checkpoint = load_runnable(model, weights=weights)
     require_classifier(checkpoint, model)
-    names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes)
+    names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes, labels)
     with warnings_as_lines():
         net = prepare_net(checkpoint.model, found_device, inference.precision)
     loading = inference.loading(checkpoint.preprocessing)

@@ -82,7 +82,9 @@ def command(
     )
     names = None if class_names is None else read_labels(class_names)
     with warnings_as_lines(), terminable("Stopped. Nothing was written."):
-        done = convert(source, wanted, class_names=names, tolerance=tolerance, force=force, weights=weights)
+        done = convert(
+            source, wanted, class_names=names, names_from=class_names, tolerance=tolerance, force=force, weights=weights
+        )
     for note in done.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")

@@ -118,7 +118,7 @@ def _samples_of(options: EvaluateOptions) -> Callable[[Runnable, str], Samples]:
     names = None if options.class_names is None else read_labels(options.class_names)
 
     def samples_of(checkpoint: Runnable, model: str) -> Samples:
-        outputs = Outputs(checkpoint.num_classes, names or checkpoint.class_names)
+        outputs = Outputs(checkpoint.num_classes, names or checkpoint.class_names, options.class_names)
         return labelled_samples(
             options.data,
             outputs,

@@ -32,6 +32,7 @@ class Outputs:
 
     count: int
     names: Sequence[str] | None = None
+    source: Path | None = None  # the file of the names
 
 
 def labelled_samples(
@@ -125,7 +126,7 @@ def _numbered(
 ) -> tuple[dict[str, int], list[str]]:
     """The output of each class that was found, and the names of all outputs."""
     # From the surest evidence to the weakest: names, WordNet ids, numbers; only then the byte order of folders.
-    names = output_names(outputs.names, outputs.count)
+    names = output_names(outputs.names, outputs.count, outputs.source)
     by_name = _by_name(names, found)
     if len(by_name) == len(found):
         _warn_of_missing(names, set(by_name.values()), where)

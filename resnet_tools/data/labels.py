@@ -24,16 +24,17 @@ MAX_LIST_BYTES = 1 << 24
 OWN_ENDING = ".classes.txt"  # of what `convert` writes beside a .t7: one name per line, even if they end in numbers
 
 
-def output_names(class_names: Sequence[str] | None, n: int) -> list[str]:
+def output_names(class_names: Sequence[str] | None, n: int, source: str | os.PathLike[str] | None = None) -> list[str]:
     """The names of a net's `n` outputs in order: the given ones, ImageNet's for 1000 outputs, otherwise numbers.
 
     Numbers count from 1, as Lua does: "class 1", "class 2", ...
 
-    Raises ResnetToolsError when names are given and there are not `n` of them.
+    Raises ResnetToolsError when names are given, in the file `source`, and there are not `n` of them.
     """
     if class_names:
         if len(class_names) != n:
-            raise ResnetToolsError(f"the net has {n} classes, but {len(class_names)} class names are given")
+            where = "" if source is None else f"{os.fspath(source)}: "
+            raise ResnetToolsError(f"{where}the net has {n} classes, but {len(class_names)} class names are given")
         return list(class_names)
     if n == len(imagenet_labels()):
         return list(imagenet_labels())
