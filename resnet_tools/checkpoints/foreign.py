@@ -31,7 +31,20 @@ KIND_KEYS = ("architecture", "arch", "model_name", "base_model", "backbone", "mo
 NAME_KEYS = KIND_KEYS[:3]  # the others often name something else
 CONFIG_KEYS = ("pretrained_cfg", "default_cfg")
 CONFIG_FILE = "config.json"
+OPTIONS: dict[str, tuple[Any, ...]] = {  # of timm, torchvision and transformers that change a net; the usual values
+    "output_stride": (32, "32"),
+    "replace_stride_with_dilation": (),
+    "aa_layer": (),
+    "block_args": (),
+    "act_layer": ("relu",),
+    "hidden_act": ("relu",),
+    "avg_down": (),
+    "global_pool": ("avg", "fast", "fastavg"),
+    "downsample_in_bottleneck": (),
+    "downsample_in_first_stage": (),
+}
 MAX_CONFIG_BYTES = 16 << 20
+MAX_UNIT_MEAN = 2.0  # larger means are those of pixels from 0 to 255
 MAX_NAME = 10_000  # characters
 MAX_TABLES = 1000
 MAX_DEPTH = 4
@@ -102,9 +115,9 @@ def _check_kind(table: Mapping[Any, Any]) -> None:
                 f"{key} in it says {name!r:.60}: a net that computes something else than a ResNet of torchvision with "
                 "parameters of these names, so it is refused"
             )
-    for key in ("output_stride", "replace_stride_with_dilation", "aa_layer", "block_args"):
+    for key, usual in OPTIONS.items():
         value = table.get(key)
-        if value and value not in (32, "32") and not (isinstance(value, (list, tuple)) and not any(value)):
+        if value and value not in usual and not (isinstance(value, (list, tuple)) and not any(value)):
             raise CheckpointError(f"{key} in it says {value!r:.60}: such a net is not supported, so it is refused")
 
 
@@ -187,6 +200,8 @@ def _preprocessing(config: Mapping[Any, Any], default: Preprocessing) -> tuple[P
         notes.append(f"its images were {size[-2]} x {side}, and are cropped to a square here")
     share = config.get("crop_pct", 0.875)
     try:
+        if not all(isinstance(number, (int, float)) for number in (share, side) if number is not None):
+            raise ValueError(f"input_size is {size!r:.40} and crop_pct {share!r:.40}; expected numbers")
         changes: dict[str, Any] = {}
         if side is not None:
             changes = {"crop_px": side, "resize_px": math.floor(side / share)}
@@ -196,7 +211,7 @@ def _preprocessing(config: Mapping[Any, Any], default: Preprocessing) -> tuple[P
             if key in config:
                 changes[key] = tuple(float(value) for value in config[key])
         if "mean" in changes:
-            changes["pixel_max"] = 1.0
+            changes["pixel_max"] = 255.0 if max(changes["mean"]) > MAX_UNIT_MEAN else 1.0
         found = replace(default, **changes).for_channels(default.channels)
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         notes.append(f"its preprocessing is ignored because it is not possible here: {error}")

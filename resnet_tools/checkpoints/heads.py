@@ -51,6 +51,8 @@ def find_head(found: Found, features: int) -> Head:
     heads = [layers for layers in groups.values() if any(_takes(linears, layer, features) for layer in layers)]
     if heads or between:
         several = dict.fromkeys([*between, *(layer for layers in heads for layer in layers)])
+        if len(several) == 1 and (other := _other_form(found, groups, features)):
+            return _no_classifier(other)
         return _no_classifier(f"its head has several layers: {listed(several)}")
     other = _other_form(found, groups, features)
     if other is not None:
@@ -78,7 +80,8 @@ def _other_form(found: Found, groups: Mapping[str, Sequence[str]], features: int
     for group in groups:
         inside = {name: t for name, t in found.others.items() if name.startswith(f"{group}.")}
         if group.rpartition(".")[2] in HEADS and any(t.shape[1:2] == (features,) for t in inside.values()):
-            parts = (f"{name.removeprefix(group)[1:]} {'x'.join(map(str, t.shape))}" for name, t in inside.items())
+            sizes = {name: "x".join(map(str, t.shape)) or "scalar" for name, t in inside.items()}
+            parts = (f"{name.removeprefix(group)[1:]} {size}" for name, size in sizes.items())
             return f"its head {group} is no plain nn.Linear; it holds {listed(parts)}"
     return None
 

@@ -3,7 +3,7 @@
 No trainer is known by name. Wherever a key ends with `layer1.0.conv1.weight`, what stands before it is where a net
 lies: tables around it (`state_dict`), and a prefix (`module.`, `model.backbone.`). A net is the tensors below that
 place, and its classifier the one nn.Linear there or beside it that takes as many numbers as the net has features.
-`nn.Sequential(*resnet.children())` names the same modules 0, 1, 4 ... 7 and 9.
+`nn.Sequential(*resnet.children())` names the same modules 0, 1, 4 ... 7 and 9, and transformers has names of its own.
 
 `Found.notes` reports what was chosen, stripped or left out.
 """
@@ -24,6 +24,12 @@ MARK = "layer1.0.conv1.weight"
 SEQUENTIAL_MARK = "4.0.conv1.weight"
 SHORTCUT = re.compile(r"^(layer\d+\.\d+\.)(shortcut|skip|projection)\.(?=\d+\.)")
 SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4", "9": "fc"}
+INSIDE = re.compile(r"(?:^|\.)(?:conv1|bn1|layer\d+|fc)\.")
+WRAPPER = re.compile(r"\.(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
+TRANSFORMERS = re.compile(
+    r"(?:embedder\.embedder|encoder\.stages\.(\d{1,4})\.layers\.(\d{1,4})\.(?:layer\.(\d)|shortcut))"
+    r"\.(convolution|normalization)\."
+)
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|momentum|target|k|last|avg|averaged?|swa|shadow|old|prev)([._]|$)")
 BEST = re.compile(r"(^|[._])best([._]|$)")
 OPTIMIZERS = re.compile(r"(^|\.)(optim\w*|scaler|\w*scheduler)\.")
@@ -68,16 +74,19 @@ def find_net(named: Named, wanted: str | None = None) -> Found:
     wanted: where it lies, as messages and `places` name it, or a part of that: `state_dict_ema`, `encoder_q`.
     Raises: CheckpointError if there is no net, or none there.
     """
+    named, renamed = _under_our_names(named)
     tensors = {".".join(keys): tensor for keys, tensor in named}
     places = _places(named)
     if not places:
         raise CheckpointError(_no_net(tensors))
     place, notes = choose(places, wanted)
+    notes += renamed
     other_places = [other for other in places if other != place and not place.start.startswith(other.start)]
     elsewhere = tuple(other.start for other in other_places)
     inside, others = {}, {}
     for name, tensor in tensors.items():
-        if name.startswith(elsewhere) or OPTIMIZERS.search(name):
+        counter = name.endswith("num_batches_tracked") and tensor.shape != ()  # as NumPy may have made it
+        if name.startswith(elsewhere) or OPTIMIZERS.search(name) or counter:
             continue
         key = _unnumbered(name.removeprefix(place.start)) if place.sequential else name.removeprefix(place.start)
         if name.startswith(place.start) and BODY.match(key):
@@ -108,6 +117,31 @@ def choose(places: Sequence[Place], wanted: str | None) -> tuple[Place, list[str
         return place, []
     rest = ", ".join(other.shown for other in places if other != place)
     return place, [f"the weights at {place.shown} are used; --weights chooses others: {rest}"]
+
+
+def _under_our_names(named: Named) -> tuple[Named, list[str]]:
+    """The same tensors under torchvision's names, and what is told of those that had others."""
+    notes, found = dict[str, None](), []
+    for keys, tensor in named:
+        key, inside = keys[-1], INSIDE.search(keys[-1])
+        if TRANSFORMERS.search(key):
+            notes["its parameters have the names of transformers' ResNet"] = None
+            key = TRANSFORMERS.sub(_name_of_transformers, key)
+        elif inside and (wrapper := WRAPPER.search(key, inside.end() - 1)):
+            notes[f"{wrapper[1]!r} is taken out of its keys"] = None
+            key = key[: inside.end() - 1] + WRAPPER.sub(".", key[inside.end() - 1 :])
+        found.append(((*keys[:-1], key), tensor))
+    return found, list(notes)
+
+
+def _name_of_transformers(found: re.Match[str]) -> str:
+    """`encoder.stages.0.layers.1.layer.2.normalization` is `layer1.1.bn3`."""
+    stage, block, conv, part = found.groups()
+    layer = "conv" if part == "convolution" else "bn"
+    if stage is None:
+        return f"{layer}1."
+    start = f"layer{int(stage) + 1}.{block}."
+    return start + (f"{layer}{int(conv) + 1}." if conv is not None else f"downsample.{int(layer == 'bn')}.")
 
 
 VARIANTS = (  # parts of the keys of nets that are residual nets of another kind

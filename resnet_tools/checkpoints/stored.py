@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,13 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """`nbytes` bytes from `start` in a file, or in `content`."""
+    """`nbytes` bytes from `start` in a file, or in `content`; `crc` is their CRC-32, or 0 if it is not known."""
 
     path: Path
     start: int
     nbytes: int
     content: bytes | None = field(default=None, repr=False)
+    crc: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +156,11 @@ class _Loader:
             rest = rest[count:]
         if len(rest):
             raise CheckpointError(f"the file ends {len(rest)} bytes before the end of a tensor; is it complete?")
+        if storage.crc and zlib.crc32(found.numpy()) != storage.crc:  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"damaged: the {storage.nbytes:,} bytes from byte {storage.start:,} on are not those that were saved "
+                "(their checksum differs); get the file again"
+            )
         return found
 
     def value(self, value: Any, done: dict[int, Any]) -> Any:

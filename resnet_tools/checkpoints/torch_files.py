@@ -90,7 +90,7 @@ def _read_zip(path: Path, file: BinaryIO) -> TorchFile:
         if entry is None or elements * dtype.itemsize > entry.file_size:
             held = "no such record" if entry is None else f"{entry.file_size} bytes"
             raise CheckpointError(f"the storage {key:.20} has {elements} elements; the file has {held} for it")
-        return Storage(path, _start_of(entry, file, size), entry.file_size)
+        return Storage(path, _start_of(entry, file, size), entry.file_size, crc=entry.CRC)
 
     values = Values(path, storage)
     script = f"{root}constants.pkl" in entries or any(name.startswith(f"{root}code/") for name in entries)
@@ -134,7 +134,7 @@ def _read_legacy(path: Path, file: BinaryIO, size: int, content: bytes | None = 
     plain = Values(path, _no_storage, None if content is not None else _storage_in_bytes)
     first = read_pickle(stream, plain.build, plain.persistent)
     if type(first) is not int or first != MAGIC:
-        if isinstance(first, (dict, Unknown)):
+        if isinstance(first, (dict, Unknown, list, tuple)):
             return first
         raise CheckpointError(f"not a whole PyTorch file (a pickle of {name_of(first)})")
     if read_pickle(stream, plain.build, plain.persistent) != PROTOCOL:

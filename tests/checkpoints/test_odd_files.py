@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from torch import nn
 
 from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
+from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.checkpoints.convert import Target, convert
 from resnet_tools.checkpoints.inspect import inspect_file
 from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
 from resnet_tools.errors import CheckpointError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.resnet import build_resnet
+from resnet_tools.torch7.lua import LuaObject, LuaTable
 from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.t7_writer import save_t7
 
@@ -187,15 +191,9 @@ def test_a_number_of_classes_is_no_list_of_names(tmp_path, classes):
 
 
 def test_class_names_of_another_count_in_a_lua_table_are_told(tmp_path):
-    save_t7({"model": read_t7(load_path()), "classes": list("abcdefghi")}, tmp_path / "net.t7")
+    save_t7({"model": read_t7(DEMO_PATH), "classes": list("abcdefghi")}, tmp_path / "net.t7")
     with pytest.warns(UserWarning, match="classes in it is ignored: it has 9 names; expected one for each of 10"):
         assert load_checkpoint(tmp_path / "net.t7").class_names is None
-
-
-def load_path() -> Path:
-    from resnet_tools.checkpoints.checkpoint import DEMO_PATH
-
-    return DEMO_PATH
 
 
 def test_a_table_that_holds_itself_is_listed_once(tmp_path):
@@ -335,3 +333,111 @@ def test_errors_of_files_are_errors_of_ours(tmp_path):
         (tmp_path / "cut.pth").write_bytes(whole[:size])
         with pytest.raises(ResnetToolsError, match=WHOLE):
             load_checkpoint(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"])
+def test_wrappers_inside_the_net_are_taken_out_of_the_keys(tmp_path, wrapper):
+    inside = {re.sub(r"^(layer[12]\.0|conv1|fc)\.", rf"\1.{wrapper}.", key): t for key, t in STATE.items()}
+    found, told = loaded(tmp_path, {f"net.{key}": tensor for key, tensor in inside.items()})
+    assert gives(found)
+    assert f"'{wrapper}' is taken out of its keys" in told
+
+
+def name_in_transformers(key: str) -> str:
+    """As modeling_resnet.py of transformers names the modules: ResNetEmbeddings, ResNetStage, ResNetShortCut."""
+    kinds = {"conv": "convolution", "bn": "normalization", "0": "convolution", "1": "normalization"}
+    if key.startswith("fc."):
+        return key.replace("fc.", "classifier.1.")
+    if stem := re.match(r"(conv|bn)1\.(.*)", key):
+        return f"resnet.embedder.embedder.{kinds[stem[1]]}.{stem[2]}"
+    stage, block, rest = re.fullmatch(r"layer(\d)\.(\d)\.(.*)", key).groups()
+    start = f"resnet.encoder.stages.{int(stage) - 1}.layers.{block}"
+    if shortcut := re.match(r"downsample\.(\d)\.(.*)", rest):
+        return f"{start}.shortcut.{kinds[shortcut[1]]}.{shortcut[2]}"
+    layer = re.fullmatch(r"(conv|bn)(\d)\.(.*)", rest)
+    return f"{start}.layer.{int(layer[2]) - 1}.{kinds[layer[1]]}.{layer[3]}"
+
+
+def test_the_names_of_transformers_are_read(tmp_path):
+    save_file({name_in_transformers(key): t for key, t in STATE.items()}, tmp_path / "model.safetensors")
+    config = {
+        "architectures": ["ResNetForImageClassification"],
+        "id2label": dict(enumerate(NAMES)),
+        "hidden_act": "relu",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config | {"downsample_in_bottleneck": False}))
+    with pytest.warns(UserWarning, match="its parameters have the names of transformers' ResNet"):
+        found = load_checkpoint(tmp_path / "model.safetensors")
+    assert gives(found)
+    assert found.class_names == NAMES
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("act_layer", "silu"),
+        ("global_pool", "max"),
+        ("avg_down", True),
+        ("output_stride", 16),
+        ("hidden_act", "gelu"),
+        ("downsample_in_bottleneck", True),
+    ],
+)
+def test_options_that_change_what_a_net_computes_are_refused(tmp_path, option, value):
+    for said in ({option: value}, {"model_args": {option: value}}):
+        with pytest.raises(CheckpointError, match=f"{option} in it says {value!r}"):
+            loaded(tmp_path, {"state_dict": STATE, **said})
+
+
+def test_a_mean_of_bytes_is_of_pixels_from_0_to_255(tmp_path):
+    config = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+    found, told = loaded(tmp_path, {"state_dict": STATE, "pretrained_cfg": config})
+    assert (found.preprocessing.pixel_max, found.preprocessing.mean, told) == (255.0, (123.675, 116.28, 103.53), "")
+
+
+CONFIGS = {
+    "no numbers": ({"input_size": "big"}, "ignored .*: input_size is 'big' and crop_pct 0.875; expected numbers"),
+    "no square": ({"input_size": [3, 224, 160]}, "its images were 224 x 160, and are cropped to a square here"),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), CONFIGS.values(), ids=CONFIGS.keys())
+def test_preprocessing_that_cannot_be_done_is_told(tmp_path, config, message):
+    assert re.search(message, loaded(tmp_path, {"state_dict": STATE, "pretrained_cfg": config})[1])
+
+
+def test_batch_counters_of_another_shape_do_not_matter(tmp_path):
+    state = {key: t.reshape(1) if key.endswith("tracked") else t for key, t in STATE.items()}
+    assert gives(loaded(tmp_path, state)[0])
+
+
+def test_a_damaged_tensor_is_named(tmp_path):
+    torch.save(STATE, tmp_path / "net.pth")
+    content = bytearray((tmp_path / "net.pth").read_bytes())
+    at = content.index(FC.numpy().tobytes())
+    content[at] ^= 1
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"net\.pth: damaged: the 120 bytes from byte [\d,]+ on"):  # 3 x 10 floats
+        load_checkpoint(tmp_path / "net.pth")
+
+
+def trainer(**fields: Any) -> LuaObject:
+    return LuaObject("my.Trainer", 1, LuaTable((name.encode(), value) for name, value in fields.items()))
+
+
+def test_of_several_nets_in_lua_objects_one_is_chosen_and_told(tmp_path):
+    good, bad = read_t7(DEMO_PATH), read_t7(DEMO_PATH)
+    last = bad["modules"][len(bad["modules"])]
+    last.fields["bias"] = np.asarray(last["bias"]) + 1
+    for content, chosen, rest in (
+        (trainer(model=good, epoch=3), None, None),
+        (trainer(ema=bad, net=good), "net", "ema"),
+        ({"last": trainer(model=bad), "best": trainer(model=good)}, "best.model", "last.model"),
+    ):
+        save_t7(content, tmp_path / "net.t7")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = load_checkpoint(tmp_path / "net.t7")
+        assert torch.equal(found.model.fc.bias, load_checkpoint().model.fc.bias)
+        said = f"the weights at {chosen} are used; --weights chooses others: {rest}"
+        assert [said in str(warning.message) for warning in told] == [True] * bool(chosen)
