@@ -102,7 +102,7 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
         checkpoint = _LOADERS[format_of(found)](found, weights)
     except ResnetToolsError as error:
         text = str(error)
-        advice = f". `resnet inspect {found}` shows the net" if isinstance(error, NOT_A_RESNET) else ""
+        advice = f". `resnet inspect {found}` shows what it holds" if isinstance(error, NOT_A_RESNET) else ""
         raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
     if checkpoint.class_names is None:
         checkpoint = replace(checkpoint, class_names=classes_beside(found, checkpoint.num_classes))
