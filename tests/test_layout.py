@@ -80,6 +80,7 @@ INSIDE = {
         "torch_values",
         "stored",
         "pickles",
+        "placeholders",
     ],
     "compute": [
         "activation_maps",

@@ -26,7 +26,7 @@ from resnet_tools.checkpoints.foreign import description_of
 from resnet_tools.checkpoints.heads import find_head, left_out
 from resnet_tools.checkpoints.lua_nets import check_doubles, net_of_tables
 from resnet_tools.checkpoints.net_weights import find_net
-from resnet_tools.checkpoints.pickles import name_of
+from resnet_tools.checkpoints.placeholders import name_of
 from resnet_tools.checkpoints.run_folder import net_of_run
 from resnet_tools.checkpoints.stored import check_numbers, load_value, not_finite
 from resnet_tools.checkpoints.tensor_files import (
@@ -39,7 +39,7 @@ from resnet_tools.checkpoints.tensor_files import (
     torch_write,
     write_safetensors,
 )
-from resnet_tools.checkpoints.torch_files import read_torch
+from resnet_tools.checkpoints.torch_files import FROZEN, read_torch
 from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
@@ -57,10 +57,6 @@ FORMAT, VERSION = "resnet_tools", 1
 DEMO = "demo"
 NOT_A_RESNET = (RecognitionError, ModuleError)
 DEMO_PATH = Path(__file__).parents[1] / "assets" / "fashion-resnet-18.t7"
-FROZEN = (
-    "a TorchScript archive without parameters: torch.jit.freeze has made them constants of its code, which is not run; "
-    "save it before it is frozen"
-)
 MAX_CLASS_NAME = 10_000  # characters; ImageNet's longest has 121
 
 

@@ -72,7 +72,9 @@ def target_of(source: Source, output: Path | None) -> Path:
     if output is not None and not output.is_dir():
         return output
     if not source.file:
-        raise DownloadError(f"{source.address}: the address does not end with the name of a file; give one with --output")
+        raise DownloadError(
+            f"{source.address}: the address does not end with the name of a file; give one with --output"
+        )
     return Path(source.file) if output is None else output / source.file
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resnet_tools.checkpoints.pickles import Unordered, name_of, tables_of
+from resnet_tools.checkpoints.placeholders import Unordered, name_of, tables_of
 from resnet_tools.checkpoints.torch_values import is_array, texts_of
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import CheckpointError

@@ -4,6 +4,9 @@ A pickle is a program for a small stack machine that may call any function. Here
 lists, tuples, strings, bytes and numbers. What a call means is left to the caller's `build`; a class or function that
 `build` does not know becomes an `Unknown`: inert, with whatever the pickle put into it.
 
+`data/pickled` is another machine on purpose. It follows the few instructions of one kind of file and refuses all else
+at its byte; here, whatever a trainer pickles beside its weights must be passed over.
+
 Source: Python's `pickletools`, which also splits the bytes into instructions.
 """
 
@@ -11,9 +14,10 @@ from __future__ import annotations
 
 import pickletools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from resnet_tools.checkpoints.placeholders import Name, Unknown, Unordered, name_of
 from resnet_tools.errors import CheckpointError
 
 MAX_INSTRUCTIONS = 20_000_000  # a net of 1202 layers with its optimizer takes 200,000
@@ -23,35 +27,6 @@ MAX_DIGITS_BYTES = 512  # of a whole number
 
 Build = Callable[[str, tuple[Any, ...]], Any]
 Persistent = Callable[[Any], Any]
-
-
-class Name:
-    """A class or function that the pickle names, as `module.name`; it is never looked up."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class Unknown:
-    """An object of a class that is not known: its name, the arguments of its making, and what was put into it."""
-
-    __slots__ = ("arguments", "class_name", "items", "state", "table")
-
-    def __init__(self, class_name: str, arguments: tuple[Any, ...] = ()) -> None:
-        self.class_name = class_name
-        self.arguments = arguments
-        self.state: Any = None
-        self.table: dict[Any, Any] | None = None
-        self.items: list[Any] | None = None
-
-    def __repr__(self) -> str:
-        return f"<{self.class_name}>"
-
-
-class Unordered(list[Any]):
-    """The items of a set, in the order of the file, which means nothing."""
 
 
 def read_pickle(stream: Any, build: Build, persistent: Persistent) -> Any:
@@ -211,24 +186,6 @@ class _Machine:
         self.update(self.stack[-1], items)
 
 
-def name_of(value: Any) -> str:
-    """What a message calls a value, with its article: `a list`, `an object of the class argparse.Namespace`."""
-    if isinstance(value, Name):
-        return f"the name {value.name:.100}"
-    if isinstance(value, Unknown):
-        said = value.class_name
-        return said if " " in said else f"an object of the class {said:.100}"
-    return _NAMES.get(type(value).__name__, f"a {type(value).__name__}")
-
-
-def tables_of(value: Any) -> Iterator[dict[Any, Any]]:
-    """The tables that a value is or that an unknown object has: its items and its attributes."""
-    if isinstance(value, dict):
-        yield value
-    elif isinstance(value, Unknown):
-        yield from (part for part in (value.table, value.state) if isinstance(part, dict))
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, int) and value.bit_length() > 8 * MAX_DIGITS_BYTES:
         return Unknown("a whole number of too many digits")
@@ -246,18 +203,6 @@ def _key(value: Any) -> Any:
     return Unknown(f"{name_of(value)} as a key")
 
 
-_NAMES = {  # of types
-    "dict": "a dict",
-    "Unordered": "a set",
-    "str": "a string",
-    "bytes": "a string of bytes",
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "NoneType": "nothing (None)",
-    "StoredTensor": "a tensor",
-    "Storage": "the storage of a tensor",
-}
 _IGNORED = {"PROTO", "FRAME", "STOP"}
 _PUSHED = {
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),

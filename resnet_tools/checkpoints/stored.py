@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_tools.checkpoints.pickles import Name, Unknown, name_of
+from resnet_tools.checkpoints.placeholders import Name, Unknown, name_of
 from resnet_tools.errors import CheckpointError
 
 MAX_DIMENSIONS = 16
@@ -51,8 +51,8 @@ class StoredTensor:
 
     @property
     def kind(self) -> str:
-        """What a list of tensors calls it: its dtype, or `a quantized tensor (qint8)`."""
-        return self.odd.partition(";")[0] if self.odd else str(self.dtype)
+        """What a list of tensors calls it: its dtype, or `quantized tensor (qint8)`."""
+        return self.odd.partition(";")[0].removeprefix("a ") if self.odd else str(self.dtype)
 
     @property
     def elements(self) -> int:

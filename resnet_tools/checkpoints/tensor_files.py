@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_tools.checkpoints.pickles import Unknown, name_of, tables_of
+from resnet_tools.checkpoints.placeholders import Unknown, name_of, tables_of
 from resnet_tools.checkpoints.stored import (
     Storage,
     StoredTensor,

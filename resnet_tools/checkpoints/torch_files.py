@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from resnet_tools.checkpoints.pickles import Unknown, name_of, read_pickle
+from resnet_tools.checkpoints.pickles import read_pickle
+from resnet_tools.checkpoints.placeholders import Unknown, name_of
 from resnet_tools.checkpoints.stored import Storage
 from resnet_tools.checkpoints.torch_values import Values
 from resnet_tools.errors import CheckpointError
@@ -40,6 +41,12 @@ _ARCHIVES = (  # of zip archives that are none of PyTorch: the end of a name in 
     (".pth", "a zip archive with a .pth file in it"),
     (".pt", "a zip archive with a .pt file in it"),
     (".t7", "a zip archive with a .t7 file in it"),
+)
+
+
+FROZEN = (
+    "a TorchScript archive without parameters: torch.jit.freeze has made them constants of its code, which is not run; "
+    "save it before it is frozen"
 )
 
 

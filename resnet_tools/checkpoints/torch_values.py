@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from resnet_tools.checkpoints.pickles import Name, Unknown, Unordered
+from resnet_tools.checkpoints.placeholders import Name, Unknown, Unordered
 from resnet_tools.checkpoints.stored import MAX_DIMENSIONS, Storage, StoredTensor, odd_tensor, row_major, stored_tensor
 
 StorageOf = Callable[[str, torch.dtype, int], Storage]  # of a key, as long as so many elements

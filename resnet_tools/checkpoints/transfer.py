@@ -209,7 +209,9 @@ def _request(address: str, headers: dict[str, str]) -> HTTPResponse:
     encoding = answer.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
         answer.close()
-        raise DownloadError(f"{address}: the server sends the file compressed ({encoding:.20}), which was not asked for")
+        raise DownloadError(
+            f"{address}: the server sends the file compressed ({encoding:.20}), which was not asked for"
+        )
     return answer
 
 
@@ -226,8 +228,8 @@ def _check_size(address: str, total: int | None, start: int, folder: Path) -> No
     free = shutil.disk_usage(folder).free
     if total is not None and total - start > free - SPARE_BYTES:
         raise DownloadError(
-            f"{address}: {total - start:,} bytes are still to come, and the disk of {folder.parent} has {free:,} left; make "
-            "room, or give another place with --output"
+            f"{address}: {total - start:,} bytes are still to come, and the disk of {folder.parent} has {free:,} left; "
+            "make room, or give another place with --output"
         )
 
 

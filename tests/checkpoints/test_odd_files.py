@@ -113,7 +113,7 @@ def test_tensors_of_other_kinds_beside_the_net_do_not_matter(tmp_path):
     found, told = loaded(tmp_path, STATE | extra)
     assert gives(found)
     assert "left out: mask, x" in told
-    assert tensors_in(tmp_path / "net.pth")["mask"].kind == "a sparse tensor"
+    assert tensors_in(tmp_path / "net.pth")["mask"].kind == "sparse tensor"
     save_file(STATE | {"x": torch.ones(3).to(torch.float8_e5m2)}, tmp_path / "net.safetensors")
     with pytest.warns(UserWarning, match="left out: x"):
         assert gives(load_checkpoint(tmp_path / "net.safetensors"))
