@@ -108,14 +108,15 @@ def convert(
     source: str | os.PathLike[str],
     target: Target,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Path | None = None,
     tolerance: float | None = None,
     force: bool = False,
     weights: str | None = None,
 ) -> Converted:
     """Write the net of `source` as `target`, read it back, and keep it only if it computes the same.
 
-    classes: names for a checkpoint that has none, or others. tolerance: of the largest logit; each format has its own.
+    class_names: for a checkpoint that has none, or others; or the file that lists them. tolerance: of the largest
+    logit; each format has its own.
     force: an existing file may be replaced. weights: which net of the source, as `load_checkpoint` takes it.
     Raises: ResnetToolsError if that cannot be done; the source, and an earlier file, are untouched then.
     """
@@ -195,9 +196,11 @@ _OPTIONS: tuple[tuple[Callable[[Target], bool], tuple[str, ...], str], ...] = (
 )
 
 
-def _named(checkpoint: Checkpoint, class_names: Sequence[str] | None) -> Checkpoint:
+def _named(checkpoint: Checkpoint, class_names: Sequence[str] | Path | None) -> Checkpoint:
     if class_names is None:
         return checkpoint
+    if isinstance(class_names, Path):
+        class_names = read_labels(class_names, checkpoint.architecture.num_classes)
     if len(class_names) != checkpoint.architecture.num_classes:
         raise ExportError(
             f"{len(class_names)} class names are given; the net has {checkpoint.architecture.num_classes}"

@@ -95,12 +95,12 @@ def command(
         from resnet_tools.compute.inference import classify
         from resnet_tools.data.labels import output_names, read_labels
     with warnings_as_lines():
-        given_names = None if labels is None else read_labels(labels)
         found_device = find_device(inference.device)
         checkpoint = load_runnable(model, weights=weights)
     require_classifier(checkpoint, model)
-    names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes)
     with warnings_as_lines():
+        given_names = None if labels is None else read_labels(labels, checkpoint.num_classes)
+        names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes)
         net = prepare_net(checkpoint.model, found_device, inference.precision)
     loading = inference.loading(checkpoint.preprocessing)
     form: Form = (

@@ -41,8 +41,8 @@ from resnet_tools.cli.shared.weights import weights_option
 @click.option(
     "--classes",
     "class_names",
-    type=click.Path(exists=True, dir_okay=False),
-    help="File with the class names, one per line.",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of class names: one per line, numbered lines, JSON, or another common form.",
 )
 @click.option(
     "--tolerance",
@@ -59,7 +59,7 @@ def command(
     dtype: str,
     fold_batch_norm: bool,
     strip: bool,
-    class_names: str | None,
+    class_names: Path | None,
     tolerance: float | None,
     force: bool,
     weights: str | None,
@@ -71,7 +71,6 @@ def command(
     """
     with quick_imports():
         from resnet_tools.checkpoints.convert import Target, convert
-        from resnet_tools.data.labels import read_labels
     wanted = Target(
         target,
         layout=layout,  # type: ignore[arg-type]
@@ -80,9 +79,8 @@ def command(
         fold=fold_batch_norm,
         strip=strip,
     )
-    names = None if class_names is None else read_labels(class_names)
     with warnings_as_lines(), terminable("Stopped. Nothing was written."):
-        done = convert(source, wanted, class_names=names, tolerance=tolerance, force=force, weights=weights)
+        done = convert(source, wanted, class_names=class_names, tolerance=tolerance, force=force, weights=weights)
     for note in done.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")

@@ -56,7 +56,9 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--labels", type=A_FILE, help="File with the class of each image.")
 @click.option("--synsets", type=A_FILE, help="File with all WordNet ids: line N holds that of ILSVRC2012_ID N.")
 @click.option(
-    "--class-names", type=A_FILE, help="File with the net's class names, one per line, as the folders are named."
+    "--class-names",
+    type=A_FILE,
+    help="File with the net's class names, in any form that classify's --labels takes; as the folders are named.",
 )
 @click.option(
     "--average",
@@ -115,9 +117,9 @@ def _samples_of(options: EvaluateOptions) -> Callable[[Runnable, str], Samples]:
     from resnet_tools.data.labels import read_labels
     from resnet_tools.data.splits import stored_split
 
-    names = None if options.class_names is None else read_labels(options.class_names)
-
     def samples_of(checkpoint: Runnable, model: str) -> Samples:
+        file = options.class_names
+        names = None if file is None else read_labels(file, checkpoint.num_classes)
         outputs = Outputs(checkpoint.num_classes, names or checkpoint.class_names)
         return labelled_samples(
             options.data,

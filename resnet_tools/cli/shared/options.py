@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import gc
 import os
 import warnings
@@ -95,16 +94,12 @@ def image_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def listed_images(path: str) -> list[str]:
-    """The names in a list: separated by null bytes, as `find -print0` does, if it holds any, otherwise one per line."""
+    """The names in a list, or on stdin. Raises: ResnetToolsError if it cannot be read."""
+    from resnet_tools.data.image_lists import names_in_list
     from resnet_tools.reading import read_bounded, read_stdin
 
     read = read_stdin if path == "-" else partial(read_bounded, path)
-    content = read(MAX_LIST_BYTES, "list of images")
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        content = content.decode("utf-16", "replace").encode()
-    content = content.removeprefix(codecs.BOM_UTF8)
-    names = content.split(b"\0") if b"\0" in content else content.splitlines()
-    return [os.fsdecode(name) for name in names if name.strip()]
+    return names_in_list(read(MAX_LIST_BYTES, "list of images"))
 
 
 def inference_options(function: Callable[..., int]) -> Callable[..., int]:
