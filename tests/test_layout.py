@@ -82,10 +82,10 @@ INSIDE = {
     ],
     "compute": ["inference", "device", "processes", "rendezvous", "launcher", "job", "cpus"],
     "data": [
-        "datasets",
-        "custom",
         "checking",
         "findings",
+        "datasets",
+        "custom",
         "labelled",
         "image_lists",
         "label_files",

@@ -17,6 +17,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tools.data.datasets import packed_dataset, read_dataset
 from resnet_tools.data.files import images_in
 from resnet_tools.data.findings import DataFindings, findings_text
 from resnet_tools.data.folder import (
@@ -29,10 +30,11 @@ from resnet_tools.data.folder import (
     read_class_folders,
 )
 from resnet_tools.data.image import image_head, load_image
+from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.samples import LazyImage, Samples, Source
 from resnet_tools.data.splits import VAL_FRACTION, Splitting, file_digest, split_samples
-from resnet_tools.errors import DataError, ImageError
+from resnet_tools.errors import DataError, ImageError, ResnetToolsError
 
 __all__ = ["DataFindings", "check_samples", "find_splits", "findings_text"]
 
@@ -48,8 +50,12 @@ def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
     """The samples of a folder, as far as they are there, and all that is wrong with their folders.
 
     A folder without val/ is split as `resnet train` splits it. Classes that only val/ has come after the others.
+    CIFAR, and .t7 files like the original's cifar10.t7, are read as `resnet train --dataset` reads them.
     """
     found = DataFindings([], {})
+    name = packed_dataset(path)
+    if name is not None:
+        return _packed(name, path, found)
     contents = _contents(path, found)
     is_to_split = set(contents) == {"train"} and not found.errors
     found.class_names = list(
@@ -65,6 +71,24 @@ def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
     if is_to_split:
         train, val = _divided(train, path, found)
     _check_sizes(Counter([*train.targets, *val.targets]), found)
+    return train, val, found
+
+
+def _packed(name: str, path: str, found: DataFindings) -> tuple[Samples, Samples, DataFindings]:
+    try:
+        train, val = read_dataset(name, path)
+        if len(train.class_names) == len(cifar_labels("cifar100")) and name != "cifar100":
+            name = "cifar100"  # only the number of classes tells which of both a .t7 is
+            train, val = read_dataset(name, path)
+    except ResnetToolsError as error:
+        found.errors.append(str(error))
+        return Samples([], [], []), Samples([], [], []), found
+    found.class_names = list(train.class_names)
+    _check_sizes(Counter([*train.targets, *val.targets]), found)
+    without = [k for k in range(len(found.class_names)) if k not in set(train.targets)]
+    if without:
+        found.warnings.append(f"{path}: without a training image: {listed([found.class_names[k] for k in without])}")
+    found.notes.append(f"`resnet train --dataset {name} --data {path}` trains on these images")
     return train, val, found
 
 
@@ -104,7 +128,8 @@ def _contents(path: str, found: DataFindings) -> dict[str, FolderContent]:
 def _note_strays(folder: str, found: DataFindings) -> None:
     strays = images_in(folder)
     if strays:
-        found.notes.append(f"{len(strays)} images are in no class folder and are left out: {listed(strays)}")
+        said = _counted(strays, "", "is in no class folder and is", "are in no class folder and are")
+        found.notes.append(f"{said} left out: {listed(strays)}")
 
 
 def _all_samples(content: FolderContent | None, class_names: Sequence[str]) -> Samples:
@@ -192,22 +217,25 @@ def _check_balance(findings: DataFindings) -> None:
 
 
 def _summarise(findings: DataFindings) -> None:
-    for pairs, found, what in (
-        (findings.shared, findings.warnings, "val/ are also in train/: the validation error will be too low"),
-        (findings.repeated, findings.notes, "train/ occur more than once"),
+    for pairs, found, part, one, many in (
+        (findings.shared, findings.warnings, "val/", "is also in train/", "are also in train/"),
+        (findings.repeated, findings.notes, "train/", "occurs more than once", "occur more than once"),
     ):
         if pairs:
-            found.append(f"{len(pairs)} images of {what}: {listed([f'{one} = {other}' for one, other in pairs])}")
+            said = _counted(pairs, f" of {part}", one, many)
+            effect = ": the validation error will be too low" if part == "val/" else ""
+            found.append(f"{said}{effect}: {listed([f'{first} = {second}' for first, second in pairs])}")
     if findings.small:
-        findings.notes.append(
-            f"{len(findings.small)} images have a side below {SMALL_PX} pixels and are enlarged: "
-            f"{listed(findings.small)}"
-        )
+        said = _counted(findings.small, "", "has a side", "have a side")
+        enlarged = "is enlarged" if len(findings.small) == 1 else "are enlarged"
+        findings.notes.append(f"{said} below {SMALL_PX} pixels and {enlarged}: {listed(findings.small)}")
     if findings.rotated:
-        findings.notes.append(
-            f"{len(findings.rotated)} images have an EXIF rotation, which --exif-orientation applies: "
-            f"{listed(findings.rotated)}"
-        )
+        said = _counted(findings.rotated, "", "has", "have")
+        findings.notes.append(f"{said} an EXIF rotation, which --exif-orientation applies: {listed(findings.rotated)}")
+
+
+def _counted(found: Sequence[object], which: str, one: str, many: str) -> str:
+    return f"1 image{which} {one}" if len(found) == 1 else f"{len(found)} images{which} {many}"
 
 
 @dataclass(frozen=True)

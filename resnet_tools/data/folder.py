@@ -26,6 +26,7 @@ from resnet_tools.text import printable
 SPLITS = ("train", "val")
 LAYOUT = "expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE"
 OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation", "test", "testing")}
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 SHOWN = 5  # names in a message
 
 
@@ -172,7 +173,12 @@ def _split_folder(path: str, split: str) -> str:
     if folder is not None:
         return folder
     if not os.path.isdir(path):
-        found = "it is a file" if os.path.exists(path) else "there is nothing of this name"
+        is_archive = path.lower().endswith(ARCHIVES)
+        found = (
+            f"it is a file{' (unpack it first)' * is_archive}"
+            if os.path.exists(path)
+            else "there is nothing of this name"
+        )
         raise DataError(f"{path}: expected the folder of a data set, but {found}; {LAYOUT}")
     other = _other_part(path, split)
     if other is not None:
