@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from resnet_tools.cli import cli
+from resnet_tools.cli.shared.options import UsageErrors
 from resnet_tools.errors import ResnetToolsError, Terminated
 from resnet_tools.text import OUTPUT_ERRORS, printable
 
@@ -49,12 +50,14 @@ def run(arguments: list[str]) -> int:
         code = end.exit_code
     except click.ClickException as error:
         shown = io.StringIO()
+        if not isinstance(error, UsageErrors):  # else its lines are printable already
+            error.message = printable(error.message)
         error.show(file=shown)
         click.echo(printable(shown.getvalue(), lines=True), err=True, nl=False)
         code = error.exit_code
     except ResnetToolsError as error:
-        # A message has several lines only where it lists files, whose names are printable by then.
-        click.echo(f"Error: {printable(str(error), lines=True)}", err=True)
+        messages = "\n".join(printable(str(message)) for message in error.args)
+        click.echo(f"Error: {messages}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)

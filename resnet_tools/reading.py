@@ -54,7 +54,7 @@ def read_stream(file: Readable, max_bytes: int, name: str, what: str = "file") -
 def read_stdin(max_bytes: int, what: str = "file") -> bytes:
     """All bytes of stdin. Raises: ResnetToolsError if it is closed, cannot be read, or holds too much."""
     if sys.stdin is None:
-        raise ResnetToolsError(f"-: stdin is closed; expected a {what} there")
+        raise ResnetToolsError(f"stdin is closed; the {what} is expected there")
     try:
         return read_stream(sys.stdin.buffer, max_bytes, "stdin", what)
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from resnet_tools.cli.shared.option_groups import FiniteRange
 from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.running import terminable
 from resnet_tools.cli.shared.weights import weights_option
+from resnet_tools.text import printable
 
 
 @click.command(
@@ -82,6 +83,6 @@ def command(
     with warnings_as_lines(), terminable("Stopped. Nothing was written."):
         done = convert(source, wanted, class_names=class_names, tolerance=tolerance, force=force, weights=weights)
     for note in done.notes:
-        click.echo(f"Note: {note}", err=True)
-    click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")
-    click.echo(f"{done.comparison}; tolerance {done.tolerance:g}")
+        click.echo(f"Note: {printable(note)}", err=True)
+    click.echo(f"wrote {printable(str(target))} ({target.stat().st_size:,} bytes)")
+    click.echo(f"{printable(str(done.comparison))}; tolerance {done.tolerance:g}")

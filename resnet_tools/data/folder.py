@@ -122,7 +122,7 @@ def class_folders(folder: str) -> list[str]:
 def checked_samples(content: FolderContent) -> Samples:
     """The images of a folder that has no errors; warns of the rest. Raises: DataError with all errors."""
     if content.errors:
-        raise DataError("\n".join(content.errors))
+        raise DataError(*content.errors)
     for warning in content.warnings:
         warnings.warn(warning, stacklevel=3)
     return content.samples

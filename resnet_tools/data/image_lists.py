@@ -35,7 +35,9 @@ def _found(line: str) -> str:
 
 
 def _readings(line: str) -> Iterator[str]:
-    for name in (line, line.strip("\"'"), *(_first_cell(line, sign) for sign in DELIMITERS if sign in line)):
+    signs = [sign for sign in DELIMITERS if sign in line]
+    cells = [cell for sign in signs for cell in (_first_cell(line, sign), line.rpartition(sign)[0])]
+    for name in (line, line.strip("\"'"), *cells):
         if name:
             yield name
             yield name.replace("\\", "/")

@@ -6,7 +6,7 @@ import pytest
 
 from resnet_tools.data.image_lists import names_in_list
 
-FILES = ["a b.png", "sub/2.png", "x,y.png", "it's.png"]
+FILES = ["a b.png", "sub/2.png", "x,y.png", "it's.png", "p;q.png"]
 
 
 @pytest.fixture

@@ -30,6 +30,13 @@ MODEL_HELP = """MODEL is a .t7, .pt, .safetensors, torchvision .pth or .onnx fil
     the small net that comes with the package."""
 
 
+class UsageErrors(click.UsageError):
+    """Several things that are wrong with a command line, a line each."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__("\n".join(map(printable, messages)))
+
+
 def model_argument(function: F) -> F:
     return click.argument("model", type=click.Path(path_type=str))(function)
 
@@ -67,7 +74,11 @@ class Images:
         """All that was named, folders before the content of lists. Raises: ResnetToolsError if one cannot be read."""
         if self.lists.count("-") + self.images.count("-") > 1:
             raise click.UsageError("stdin can be given only once, as an image or as a list of images")
-        return [*self.images, *folders, *(name for path in self.lists for name in listed_images(path))]
+        listed = {path: listed_images(path) for path in self.lists}
+        empty = [path for path, names in listed.items() if not names]
+        if empty:
+            raise UsageErrors([f"{path}: this list names no images" for path in empty])
+        return [*self.images, *folders, *(name for path in self.lists for name in listed[path])]
 
 
 def image_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -182,9 +193,9 @@ def check_files(model: str, images: Sequence[str], *, allow_urls: bool = False) 
     try:
         paths = image_files(images, allow_urls=allow_urls, skipped=skipped)
     except ImageError as error:
-        missing.append(str(error))
+        missing += map(str, error.args)
     if missing:
-        raise click.UsageError("\n".join(missing))
+        raise UsageErrors(missing)
     if skipped:
         click.echo(skipped_text(skipped, "Left out: "), err=True)
     return paths
@@ -205,7 +216,7 @@ def check_models(models: Sequence[str]) -> None:
     """Raises: click.UsageError (exit code 2) that names every missing file."""
     missing = _missing_models(models)
     if missing:
-        raise click.UsageError("\n".join(missing))
+        raise UsageErrors(missing)
 
 
 def _missing_models(models: Sequence[str]) -> list[str]:
