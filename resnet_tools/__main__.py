@@ -50,10 +50,10 @@ def run(arguments: list[str]) -> int:
         code = end.exit_code
     except click.ClickException as error:
         shown = io.StringIO()
-        if not isinstance(error, UsageErrors):  # else its lines are printable already
-            error.message = printable(error.message)
         error.show(file=shown)
-        click.echo(printable(shown.getvalue(), lines=True), err=True, nl=False)
+        message = error.format_message()
+        escaped = printable(message, lines=isinstance(error, UsageErrors))  # else a newline in it is a name's
+        click.echo(printable(shown.getvalue().replace(message, escaped), lines=True), err=True, nl=False)
         code = error.exit_code
     except ResnetToolsError as error:
         messages = "\n".join(printable(str(message)) for message in error.args)

@@ -58,7 +58,7 @@ INSIDE = {
         "run_files",
     ],
     "evaluation": ["error_tables", "report", "evaluate", "options"],
-    "features": ["extract", "files", "readers", "store", "layers"],
+    "features": ["setup", "extract", "files", "readers", "store", "layers", "options"],
     "checkpoints": [
         "download",
         "transfer",

@@ -65,7 +65,7 @@ HEADER = ["path", "rank", "index", "label", "probability"]
 )
 @click.option(
     "--labels",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File of class names: one per line, numbered lines, JSON, or another common form.",
 )
 @weights_option
@@ -73,42 +73,46 @@ HEADER = ["path", "rank", "index", "label", "probability"]
 def command(
     model: str,
     sources: Images,
+    output: Path | None,
     top_k: int,
     as_json: bool,
     as_csv: bool,
-    output: Path | None,
-    labels: str | None,
+    labels: Path | None,
     weights: str | None,
     inference: Inference,
 ) -> int:
+    form = _form(output, as_json=as_json, as_csv=as_csv)
+    paths = _image_paths(model, sources, output, labels)
+    with quick_imports():
+        from resnet_tools.checkpoints.runnable import load_classifier
+        from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.inference import classify
+    with warnings_as_lines():
+        device = find_device(inference.device)
+        classifier = load_classifier(model, device, inference.precision, weights=weights, labels=labels)
+    predictions = classify(paths, classifier.net, inference.loading(classifier.preprocessing), top_k=top_k)
+    with _opened(output) as file:
+        write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
+        return _write_all(predictions, len(paths), file, write, write_error)
+
+
+def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
+    if as_json or as_csv:
+        return "json" if as_json else "csv"
+    return ENDINGS.get(output.suffix.lower() if output else "", "text")
+
+
+def _image_paths(model: str, sources: Images, output: Path | None, labels: Path | None) -> list[str]:
+    """The paths of all images. Raises: click.UsageError if there are none, not all, or one is the output."""
     arguments = sources.arguments()
     if not arguments:
         raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
     if output is not None:
         refuse_inputs(output, [model, labels, *sources.lists, *paths])
-    with quick_imports():
-        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net, require_classifier
-        from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import classify
-        from resnet_tools.data.labels import output_names, read_labels
-    with warnings_as_lines():
-        found_device = find_device(inference.device)
-        checkpoint = load_runnable(model, weights=weights)
-    require_classifier(checkpoint, model)
-    with warnings_as_lines():
-        given_names = None if labels is None else read_labels(labels, checkpoint.num_classes)
-        names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes)
-        net = prepare_net(checkpoint.model, found_device, inference.precision)
-    loading = inference.loading(checkpoint.preprocessing)
-    form: Form = (
-        "json" if as_json else "csv" if as_csv else ENDINGS.get(output.suffix.lower() if output else "", "text")
-    )
-    with _opened(output) as file:
-        write, write_error = WRITERS[form](names, file, with_errors=output is not None)
-        return _write_all(classify(paths, net, loading, top_k=top_k), len(paths), file, write, write_error)
+    return paths
 
 
 @contextmanager

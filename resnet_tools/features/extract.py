@@ -10,14 +10,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from resnet_tools import __version__
 from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Batch, Loading, loaded_batches
 from resnet_tools.compute.processes import ALONE, Processes
@@ -225,33 +224,3 @@ def _halved(rows: Array) -> Array:
     if largest > np.finfo(np.float16).max:
         raise FeatureError(f"a feature of size {largest:.6g} does not fit into --dtype float16; use float32")
     return rows.astype(np.float16)
-
-
-def provenance_of(
-    model_path: Path, net: Net, kind: FeatureKind, loading: Loading, precision: str, device: str
-) -> dict[str, Any]:
-    """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version.
-
-    device: cpu or cuda, which round differently.
-    """
-    return {
-        "model": os.fspath(model_path),
-        "model_sha256": _sha256_of(model_path),
-        "architecture": None if net.architecture is None else net.architecture.to_dict(),
-        **asdict(kind),
-        "preprocessing": loading.preprocessing.to_dict(),
-        "ten_crop": loading.ten_crop,
-        "exif_orientation": loading.preprocessing.exif_orientation,
-        "precision": precision,
-        "device": device,
-        "batch_size": loading.batch_size,
-        "version": __version__,
-    }
-
-
-def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
