@@ -82,6 +82,7 @@ INSIDE = {
     ],
     "compute": ["inference", "device", "processes", "rendezvous", "launcher", "job", "cpus"],
     "data": [
+        "parts",
         "checking",
         "findings",
         "datasets",

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from resnet_tools.data.files import NO_IMAGES, images_below, skipped_text, subfolders
+from resnet_tools.data.files import NO_IMAGES, images_below, images_in, skipped_text, subfolders
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
 from resnet_tools.text import printable
@@ -72,6 +72,13 @@ def find_layout(path: str, *, may_split: bool = True, must_split: bool = False) 
     is_flat = os.path.isdir(path) and _names(path) and not any(_other_part(path, split) for split in SPLITS)
     holds_val = val is not None and _names(val)
     return Layout(path if is_flat and not holds_val else _split_folder(path, "train"), None)
+
+
+def find_any_part(path: str, split: str) -> str | None:
+    """The path of PATH/train or PATH/val, also under another usual name, such as valid/; None if there is none."""
+    part = find_part(path, split)
+    other = _other_part(path, split) if part is None and os.path.isdir(path) else None
+    return part if other is None else os.path.join(path, other)
 
 
 def find_part(path: str, split: str) -> str | None:
@@ -196,7 +203,9 @@ def _content(folder: str) -> str:
     if names:
         return f"Found the folders {listed(names)}"
     files = sum(not name.startswith(".") for name in os.listdir(folder))
-    return f"Found {files} files and no folders" if files else "Found nothing in it"
+    images = len(images_in(folder))
+    lists = "; if a file lists the classes of these images, `resnet train` takes --train-list FILE" if images else ""
+    return f"Found {files} files and no folders{lists}" if files else "Found nothing in it"
 
 
 def _unknown_text(folder: str, unknown: Sequence[str], class_names: Sequence[str]) -> str:

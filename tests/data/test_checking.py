@@ -14,7 +14,8 @@ from PIL import Image
 
 from resnet_tools.__main__ import run
 from resnet_tools.data import checking
-from resnet_tools.data.checking import check_samples, find_splits
+from resnet_tools.data.checking import check_samples
+from resnet_tools.data.parts import find_splits
 from resnet_tools.data.samples import Samples
 from resnet_tools.torch7.t7_writer import save_t7
 from tests.support.golden import DATA
@@ -121,8 +122,29 @@ def test_what_there_is_is_looked_at_although_val_is_missing(tmp_path):
     (tmp_path / "train/a/2.png").write_bytes(b"x")
     (tmp_path / "val").rename(tmp_path / "test")
     report = checked(tmp_path)
-    assert len(report.errors) == 2
-    assert report.counts == {"train": [9, 9], "val": [0, 0]}
+    (tmp_path / "test/b/cut.png").write_bytes(b"x")
+    report = checked(tmp_path)
+    assert len(report.errors) == 3  # val/ is missing, and an image in each part; test/ is looked at in its place
+    assert report.counts == {"train": [9, 9], "val": [1, 2]}
+
+
+def test_a_single_class_of_several_folders_may_be_a_folder_too_high(tmp_path):
+    dataset(tmp_path / "photos")
+    report = checked(tmp_path)
+    assert report.class_names == ["photos"]
+    assert f"If the folders in {tmp_path}/photos are the classes, give that as the folder" in report.warnings[0]
+    assert not any("give that" in warning for warning in checked(tmp_path / "photos").warnings)
+
+
+def test_images_without_folders_may_have_a_list(tmp_path):
+    write_image(tmp_path / "1.png", 1)
+    assert "Found 1 files and no folders; if a file lists the classes" in checked(tmp_path).errors[0]
+
+
+def test_training_is_warned_of_a_single_class_too(tmp_path):
+    train = Samples([write_image(tmp_path / f"{k}.png", k) for k in range(12)], [0] * 12, ["cat"])
+    warned = check_samples(train, Samples([train.images[0]], [0], ["cat"])).warnings
+    assert any("there is one class only: cat; a net" in warning for warning in warned)
 
 
 def test_a_class_that_val_lacks_is_a_warning(tmp_path):
