@@ -90,6 +90,7 @@ INSIDE = {
         "labelled",
         "image_lists",
         "label_files",
+        "label_rows",
         "splits",
         "folder",
         "files",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,6 @@ from resnet_tools.errors import ImageError
 Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
 
 MAX_IMBALANCE = 10
-FEW_IMAGES = 10
 SMALL_PX = 32
 MAX_COMPARED = 20_000  # files that the quick check reads
 
@@ -57,7 +55,7 @@ def check_samples(
     if found:
         for name in ("errors", "warnings", "notes", "left_out"):
             getattr(findings, name).extend(getattr(found, name))
-    _check_sizes(train, val, findings)
+    _check_single(train, findings)
     _check_balance(findings)
     look = partial(_look, decode=decode)
     chosen = _same_sizes(train, val, findings) if not decode else (range(len(train)), range(len(val)))
@@ -81,17 +79,12 @@ def check_samples(
     return findings
 
 
-def _check_sizes(train: Samples, val: Samples, found: DataFindings) -> None:
-    """Warn of a single class, and of classes with few images in train and val together."""
-    images = Counter([*train.targets, *val.targets])
+def _check_single(train: Samples, found: DataFindings) -> None:
     if len(found.class_names) == 1:
         found.warnings.append(
             f"there is one class only: {found.class_names[0]}; a net that knows no other gives it to every image"
             f"{_deeper(train)}"
         )
-    few = [f"{name} ({images[k]})" for k, name in enumerate(found.class_names) if 0 < images[k] < FEW_IMAGES]
-    if few:
-        found.warnings.append(f"classes of fewer than {FEW_IMAGES} images: {listed(few)}; a net learns little of them")
 
 
 def _deeper(train: Samples) -> str:

@@ -28,7 +28,8 @@ from resnet_tools.data.folder import (
     read_class_folders,
 )
 from resnet_tools.data.image import image_head
-from resnet_tools.data.label_files import is_number, labelled_files
+from resnet_tools.data.label_files import labelled_files
+from resnet_tools.data.label_rows import is_number
 from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import SplitRow, Splitting, split_samples

@@ -27,6 +27,7 @@ SPLITS = ("train", "val")
 LAYOUT = "expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE"
 OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation", "test", "testing")}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+MAX_SHOWN = 300  # characters of a name
 SHOWN = 5  # names in a message
 
 
@@ -226,4 +227,7 @@ def _names(folder: str) -> list[str]:
 def listed(names: Sequence[str]) -> str:
     """The first of the names, as a message can show them, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(printable, names[:SHOWN])) + more
+    return (
+        ", ".join(printable(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...") for name in names[:SHOWN])
+        + more
+    )

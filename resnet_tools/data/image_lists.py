@@ -10,7 +10,7 @@ import csv
 import os
 from collections.abc import Iterator
 
-from resnet_tools.data.label_files import DELIMITERS, PATHS
+from resnet_tools.data.label_rows import DELIMITERS, PATHS
 from resnet_tools.data.labels import encoding_of
 
 

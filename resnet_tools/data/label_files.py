@@ -15,36 +15,20 @@ Any separator may also be a part of a name, so the images that exist decide betw
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from resnet_tools.data.class_sections import MARKUP
 from resnet_tools.data.files import images_below
 from resnet_tools.data.folder import listed
+from resnet_tools.data.label_rows import DELIMITERS, FORMS, WORDNET_ID, Row, class_of, is_number, readings
 from resnet_tools.data.labels import read_lines, read_text
 from resnet_tools.errors import DataError, ResnetToolsError
 
-# What the columns of lists are called, the surest first.
-PATHS = (
-    *("path", "filepath", "file_path", "image_path", "filename", "file_name", "image_name", "file", "image", "img"),
-    *("imageid", "image_id", "name", "id"),
-)
-CLASSES = (
-    *("class", "label", "class_name", "label_name", "class_id", "label_id", "target", "category", "category_id"),
-    *("predictionstring", "species", "y", "name"),
-)
-DELIMITERS = ",;\t|"
 LOOKED_AT = 1000  # rows, to choose between the readings of a file
-WORDNET_ID = re.compile(r"n\d{8}\b")
-FORMS = "lines of `path,class`, of `NAME CLASS`, or of one class without spaces for each image"
-
-
-Row = tuple[str, str, int]  # the name of an image, its class, and the line
 
 
 def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -55,6 +39,8 @@ def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str]
     Raises: DataError that names the file, the line and what does not fit.
     """
     text = _text(labels)
+    if MARKUP.match(text):
+        raise DataError(f"{labels}: is an HTML or XML page; expected {FORMS}")
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{labels}: is empty; expected {FORMS}")
@@ -62,30 +48,26 @@ def labelled_files(folder: Path, top: Path, labels: Path, synsets: Sequence[str]
         return _in_order(lines, folder, labels, synsets)
     images = Images(folder, top)
     # Of the readings that find equally many images the first counts; without any its error or its paths are reported.
-    readings = list(_readings(text, labels))
-    good = [reading for reading in readings if not isinstance(reading, DataError)]
+    found = list(readings(text, labels))
+    good = [rows for rows in found if not isinstance(rows, DataError)]
     if not good:
-        raise next(reading for reading in readings if isinstance(reading, DataError))
-    return _placed(max(good, key=images.count), images, labels)
+        raise next(rows for rows in found if isinstance(rows, DataError))
+    return _placed(_whole_numbers(max(good, key=images.count), labels), images, labels)
 
 
-def _readings(text: str, labels: Path) -> Iterator[list[Row] | DataError]:
-    """What the text says in each of the forms, or why it has not that form, the most likely first."""
-    if text.lstrip().startswith("{"):
-        yield _attempt(_from_json_lines, text, labels)
-        return
-    first = next(line for line in text.split("\n") if line.strip())
-    for sign in sorted((sign for sign in DELIMITERS if sign in first), key=first.index):
-        for path_column in (0, 1):
-            yield _attempt(partial(_table, delimiter=sign, path_column=path_column), text, labels)
-    yield _attempt(_spaced, text, labels)
+def _whole_numbers(rows: Sequence[Row], labels: Path) -> Sequence[Row]:
+    """The rows with 3 for 3.0, as spreadsheets write it, if all classes are numbers.
 
-
-def _attempt(read: Callable[[str, Path], list[Row]], text: str, labels: Path) -> list[Row] | DataError:
-    try:
-        return read(text, labels)
-    except DataError as error:
-        return error
+    Raises: DataError if a number is negative.
+    """
+    numbers = [re.fullmatch(r"([-+]?\d{1,9})(?:\.0+)?", label, re.ASCII) for _, label, _ in rows]
+    whole = [int(number[1]) for number in numbers if number]
+    if len(whole) < len(rows):
+        return rows
+    if min(whole, default=0) < 0:
+        where = rows[whole.index(min(whole))][2]
+        raise DataError(f"{labels}: {where} has the class {min(whole)}; class numbers count from 0")
+    return [(name, str(number), where) for (name, _, where), number in zip(rows, whole, strict=True)]
 
 
 def _text(path: Path) -> str:
@@ -94,89 +76,15 @@ def _text(path: Path) -> str:
     except ResnetToolsError as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise DataError(f"{path}: cannot be read as text: {reason}") from error
-    return text if "\n" in text else text.replace("\r", "\n")
-
-
-def _table(text: str, labels: Path, *, delimiter: str, path_column: int) -> list[Row]:
-    """A quoted cell may span several lines. `path_column`: 0 or 1, if no header says which it is."""
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True, skipinitialspace=delimiter != "\t")
-    try:
-        table = [(row, reader.line_num) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{labels}: line {reader.line_num}: cannot be read as CSV: {error}") from error
-    table = [([cell.strip() for cell in row], line) for row, line in table if "".join(row).strip() or len(row) > 1]
-    path, label = _columns(table[0][0], path_column)
-    if path is None or label is None:
-        path, label = path_column, 1 - path_column
-    else:
-        table = table[1:]
-    for row, line in table:
-        if len(row) <= max(path, label) or not row[path] or not row[label]:
-            raise DataError(f"{labels}: line {line} is {delimiter.join(row)!r:.80}, which is no `path,class`")
-    return [(row[path], _class_of(row[label]), line) for row, line in table]
-
-
-def _columns(header: Sequence[str], path_column: int) -> tuple[int | None, int | None]:
-    """The columns of path and class that a header names; None if the line is no header."""
-    words = [cell.lstrip("# ").lower() for cell in header]
-    path = next((words.index(word) for word in PATHS if word in words), None)
-    label = next((words.index(word) for word in CLASSES if word in words and words.index(word) != path), None)
-    if path == path_column == 0 and label is None and len(words) > 1:  # the class may be called anything
-        label = 1
-    return path, label
-
-
-def _spaced(text: str, labels: Path) -> list[Row]:
-    """Lines of a name, which may have spaces, and a class, which has none."""
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        pair = line.strip().rsplit(None, 1)
-        if len(pair) == 1:
-            raise DataError(f"{labels}: line {number} is {line.strip()!r:.80}; expected {FORMS}")
-        if pair:
-            rows.append((_unquoted(pair[0]), _unquoted(pair[1]), number))
-    is_header = _columns([name for name in rows[0][:2]], -1)
-    return rows[None not in is_header :]
-
-
-def _unquoted(text: str) -> str:
-    return text[1:-1] if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'" else text
-
-
-def _from_json_lines(text: str, labels: Path) -> list[Row]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        keys = list(entry) if isinstance(entry, dict) else []
-        path, label = _columns(keys, 0)
-        cells = [entry[keys[k]] for k in (path, label) if k is not None]
-        if len(cells) != 2 or not all(isinstance(cell, (str, int)) and str(cell).strip() for cell in cells):
-            raise DataError(
-                f'{labels}: line {number} is {line.strip()!r:.80}; expected a JSON object such as {{"file_name": '
-                '"1.png", "label": "cat"}'
-            )
-        rows.append((str(cells[0]), str(cells[1]), number))
-    return rows
-
-
-def is_number(text: str) -> bool:
-    """Whether a class is a number, of no more digits than a class can have."""
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def _class_of(cell: str) -> str:
-    found = WORDNET_ID.match(cell)
-    return found[0] if found else cell
+    text = text if "\n" in text else text.replace("\r", "\n")
+    return re.sub(r"(?m)^# .*$", "", text)  # a comment leaves an empty line, so that the numbers of lines stay
 
 
 def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Sequence[str] | None) -> list[tuple[str, str]]:
     images = images_below(os.fspath(folder))
     if len(images) != len(lines):
+        if any(os.path.basename(image) == lines[0] for image in images):
+            raise DataError(f"{labels}: line 1 is {lines[0]!r:.80}, an image without a class; expected {FORMS}")
         raise DataError(f"{labels}: has {len(lines)} classes, one per line, for the {len(images)} images of {folder}")
     if not all(map(is_number, lines)):
         return list(zip(images, lines, strict=True))
@@ -202,7 +110,7 @@ def read_synsets(path: Path) -> list[str]:
         lines = read_lines(path)
     except ResnetToolsError as error:
         raise DataError(str(error)) from error
-    ids = [_class_of(line.strip()) for line in lines]
+    ids = [class_of(line.strip()) for line in lines]
     wrong = next((number for number, name in enumerate(ids, 1) if not WORDNET_ID.fullmatch(name)), None)
     if wrong or len(set(ids)) != len(ids):
         where = f"line {wrong} is {lines[wrong - 1]!r:.60}" if wrong else "an id stands there twice"
@@ -219,8 +127,7 @@ class Images:
 
     def path_of(self, name: str) -> str | None:
         """The path of an image, if it is there; also if the name has the separators of Windows, or no ending."""
-        for spelt in (name, name.replace("\\", "/")) if "\\" in name else (name,):
-            spelt = os.path.normpath(spelt)
+        for spelt in map(os.path.normpath, _spellings(name)):
             for path in (os.path.join(self.folder, spelt), os.path.join(self.top, spelt), self.by_stem.get(spelt, "")):
                 if os.path.isfile(path):
                     return path
@@ -231,22 +138,31 @@ class Images:
         return sum(self.path_of(name) is not None for name, _, _ in rows[:LOOKED_AT])
 
 
+def _spellings(name: str) -> Iterator[str]:
+    """The name, with the separators of Windows as ours, and with accents as one character or as two (macOS)."""
+    for spelt in (name, name.replace("\\", "/")) if "\\" in name else (name,):
+        yield spelt
+        if not spelt.isascii():
+            yield unicodedata.normalize("NFC", spelt)
+            yield unicodedata.normalize("NFD", spelt)
+
+
 def _placed(rows: Sequence[Row], images: Images, labels: Path) -> list[tuple[str, str]]:
     """The rows with paths that exist."""
     found: dict[str, str] = {}
     missing = []
-    for name, label, line in rows:
+    for name, label, where in rows:
         path = images.path_of(name)
         if path is None:
-            missing.append((name, line))
+            missing.append((name, where))
         elif path in found:
-            raise DataError(f"{labels}: line {line} names {os.path.normpath(name)} twice; expected each image once")
+            raise DataError(f"{labels}: {where} names {os.path.normpath(name)} twice; expected each image once")
         else:
             found[path] = label
     if missing:
         names = listed([os.path.normpath(name) for name, _ in missing])
         raise DataError(
-            f"{labels}: {len(missing)} of {len(rows)} images are not in {images.folder}: {names} (the first in line "
+            f"{labels}: {len(missing)} of {len(rows)} images are not in {images.folder}: {names} (the first in "
             f"{missing[0][1]})"
         )
     return list(found.items())

@@ -106,7 +106,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         text = data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
         raise ResnetToolsError(
-            f"{os.fspath(path)}: not a UTF-8 text file of class names, nor one in UTF-16 ({error})"
+            f"{os.fspath(path)}: not a UTF-8 text file, nor one in UTF-16 ({error}); save it as UTF-8"
         ) from error
     if "\0" in text:
         raise ResnetToolsError(f"{os.fspath(path)}: not a text file; it holds null bytes")

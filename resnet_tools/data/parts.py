@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from resnet_tools.data.datasets import packed_dataset, read_dataset
@@ -20,6 +21,8 @@ from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import VAL_FRACTION, Splitting, split_samples
 from resnet_tools.errors import DataError, ResnetToolsError
+
+FEW_IMAGES = 10
 
 
 def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
@@ -46,6 +49,7 @@ def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
         found.left_out += content.left_out
     if is_to_split:
         train, val = _divided(train, path, found)
+    _check_sizes(train, val, found)
     return train, val, found
 
 
@@ -59,11 +63,20 @@ def _packed(name: str, path: str, found: DataFindings) -> tuple[Samples, Samples
         found.errors.append(str(error))
         return Samples([], [], []), Samples([], [], []), found
     found.class_names = list(train.class_names)
+    _check_sizes(train, val, found)
     without = [k for k in range(len(found.class_names)) if k not in set(train.targets)]
     if without:
         found.warnings.append(f"{path}: without a training image: {listed([found.class_names[k] for k in without])}")
     found.notes.append(f"`resnet train --dataset {name} --data {path}` trains on these images")
     return train, val, found
+
+
+def _check_sizes(train: Samples, val: Samples, found: DataFindings) -> None:
+    """Warn of classes with few images in train and val together."""
+    images = Counter([*train.targets, *val.targets])
+    few = [f"{name} ({images[k]})" for k, name in enumerate(found.class_names) if 0 < images[k] < FEW_IMAGES]
+    if few:
+        found.warnings.append(f"classes of fewer than {FEW_IMAGES} images: {listed(few)}; a net learns little of them")
 
 
 def _contents(path: str, found: DataFindings) -> dict[str, FolderContent]:

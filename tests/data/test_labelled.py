@@ -138,6 +138,11 @@ def test_fewer_wordnet_ids_need_the_list_of_all(tmp_path):
         ("id,filename,label\n7,1.png,a\n", {"1.png": 0}),
         ("1.png,a\r2.jpg,b\r", {"1.png": 0, "2.jpg": 1}),
         ('"1.png" a\n', {"1.png": 0}),
+        ("a 1.png\nb sub/2.png\n", {"1.png": 0, "sub/2.png": 1}),
+        ("# of cats\n1.png,a\n# and dogs\n2.jpg,b\n", {"1.png": 0, "2.jpg": 1}),
+        ('{"1.png": "a", "2.jpg": "b"}', {"1.png": 0, "2.jpg": 1}),
+        ('[{"path": "1.png", "label": "a"}, {"path": "2.jpg", "label": "b"}]', {"1.png": 0, "2.jpg": 1}),
+        ('[["1.png", "a"],\n ["2.jpg", "b"]]\n', {"1.png": 0, "2.jpg": 1}),
         ('{"file_name": "1.png", "label": "a"}\n\n{"file_name": "2.jpg", "label": "b"}\n', {"1.png": 0, "2.jpg": 1}),
     ],
 )
@@ -164,6 +169,13 @@ def test_separators_in_names_are_told_from_those_of_columns_by_the_images(text, 
     with pytest.warns(UserWarning, match="are not there"):
         [(path, number)] = classes_of(images, Outputs(3, names), labels=tmp_path / "labels.csv").items()
     assert (path, names[number]) in {("a;b.png", "a"), ("a,b.png", "b"), ("a b.png", "b, or c"), ("x,y z.png", "b")}
+
+
+@pytest.mark.filterwarnings("ignore:.*(are not there|are taken as the net's outputs)")
+def test_numbers_of_spreadsheets_and_names_of_macs_are_understood(tmp_path):
+    images = tree(tmp_path / "images", "\u00e9t\u00e9.png")
+    (tmp_path / "labels.csv").write_text("path,class\ne\u0301te\u0301.png,1.0\n", "utf-8")
+    assert classes_of(images, Outputs(2, ["a", "b"]), labels=tmp_path / "labels.csv") == {"\u00e9t\u00e9.png": 1}
 
 
 def test_names_with_commas_and_line_ends_are_found_in_quotes(tmp_path):
@@ -236,6 +248,10 @@ def test_wordnet_ids_one_a_line_and_with_boxes(tmp_path):
         ("1.png;a\n2.png\n", "line 2 is '2.png'"),
         ("1.png\ta\n2.png\t\n", "line 2 is .*, which is no `path,class`"),
         ("1.png,a\n2.png,b\n1.png,b\n", "line 3 names 1.png twice"),
+        ("1.png,0\n2.png,-1\n", "line 2 has the class -1; class numbers count from 0"),
+        ("<!DOCTYPE html>\n<html>\n", "is an HTML or XML page"),
+        ("1.png\n", "line 1 is '1.png', an image without a class"),
+        ('[{"path": "1.png"}]', "entry 1 is .*; expected a JSON object such as"),
         ('{"file_name": "1.png"}\n', "line 1 is .*; expected a JSON object such as"),
         ('{"file_name": "1.png", "label": "a"}\n{"x', "line 2 is .*; expected a JSON object such as"),
         ('1.png,"a\n', "line 1: cannot be read as CSV"),
