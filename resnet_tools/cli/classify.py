@@ -138,7 +138,7 @@ def _write_all(
     """Write results as they arrive and report failures on stderr; 1 if there were any, else 0."""
     quiet = count < 2 or not sys.stderr.isatty() or (file is sys.stdout and sys.stdout.isatty())
     unreadable = not_finite = 0
-    with click.progressbar(length=count, label="classify", file=sys.stderr, hidden=quiet) as bar:
+    with click.progressbar(length=count, label="classify", file=sys.stderr, hidden=quiet, show_pos=True) as bar:
         for prediction in predictions:
             if isinstance(prediction, tuple):
                 path, error = prediction

@@ -59,6 +59,7 @@ def check_samples(
     _check_balance(findings)
     look = partial(_look, decode=decode)
     chosen = _same_sizes(train, val, findings) if not decode else (range(len(train)), range(len(val)))
+    # All of train comes first, as each image of val is searched for in it; digests, not pixels, stay in memory.
     seen: dict[bytes, int] = {}
     seen_in_val: dict[bytes, int] = {}
     for position, image in _looked(train, chosen[0], look, workers, findings, progress):
@@ -177,6 +178,8 @@ def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[S
     if isinstance(train.images[0], LazyImage):  # to compare them all would be to load them all
         return range(0), range(0)
     train_sizes, val_sizes = _sizes(train, findings), _sizes(val, findings)
+    # Equal files have equal sizes, which the folder tells without reading. If too many are left, every second image of
+    # val is tried, then every fourth: copies come by the hundred, and a part of them shows that they are there.
     step = 1
     while True:
         in_val = np.arange(0, len(val_sizes), step)
