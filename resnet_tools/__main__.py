@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from resnet_tools.cli import cli
+from resnet_tools.cli.shared.options import UsageErrors
 from resnet_tools.errors import ResnetToolsError, Terminated
 from resnet_tools.text import OUTPUT_ERRORS, printable
 
@@ -52,11 +53,13 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(file=shown)
-        click.echo(printable(shown.getvalue(), lines=True), err=True, nl=False)
+        message = error.format_message()
+        escaped = printable(message, lines=isinstance(error, UsageErrors))  # else a newline in it is a name's
+        click.echo(printable(shown.getvalue().replace(message, escaped), lines=True), err=True, nl=False)
         code = error.exit_code
     except ResnetToolsError as error:
-        # A message has several lines only where it lists files, whose names are printable by then.
-        click.echo(f"Error: {printable(str(error), lines=True)}", err=True)
+        messages = "\n".join(printable(str(message)) for message in error.args)
+        click.echo(f"Error: {messages}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)

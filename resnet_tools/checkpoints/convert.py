@@ -108,23 +108,22 @@ def convert(
     source: str | os.PathLike[str],
     target: Target,
     *,
-    class_names: Sequence[str] | None = None,
-    names_from: str | None = None,
+    class_names: Sequence[str] | Path | None = None,
     tolerance: float | None = None,
     force: bool = False,
     weights: str | None = None,
 ) -> Converted:
     """Write the net of `source` as `target`, read it back, and keep it only if it computes the same.
 
-    class_names: for a checkpoint that has none, or others; `names_from` is the file that messages name.
-    tolerance: of the largest logit; each format has its own.
+    class_names: for a checkpoint that has none, or others; or the file that lists them. tolerance: of the largest
+    logit; each format has its own.
     force: an existing file may be replaced. weights: which net of the source, as `load_checkpoint` takes it.
     Raises: ResnetToolsError if that cannot be done; the source, and an earlier file, are untouched then.
     """
     found = model_path(source)
     target = replace(target, path=Path(os.path.realpath(target.path)))  # a link stays a link
     _check(found, target, force)
-    checkpoint = _named(load_checkpoint(found, weights=weights), class_names, names_from)
+    checkpoint = _named(load_checkpoint(found, weights=weights), class_names)
     extra = extra_content(found) if checkpoint.format == "pt" else {}
     _check_classifier(checkpoint, target)
     notes = _notes(checkpoint, extra, target)
@@ -197,13 +196,14 @@ _OPTIONS: tuple[tuple[Callable[[Target], bool], tuple[str, ...], str], ...] = (
 )
 
 
-def _named(checkpoint: Checkpoint, class_names: Sequence[str] | None, source: str | None) -> Checkpoint:
+def _named(checkpoint: Checkpoint, class_names: Sequence[str] | Path | None) -> Checkpoint:
     if class_names is None:
         return checkpoint
+    if isinstance(class_names, Path):
+        class_names = read_labels(class_names, checkpoint.architecture.num_classes)
     if len(class_names) != checkpoint.architecture.num_classes:
         raise ExportError(
-            f"{f'{source}: ' if source else ''}{len(class_names)} class names are given; the net has "
-            f"{checkpoint.architecture.num_classes}"
+            f"{len(class_names)} class names are given; the net has {checkpoint.architecture.num_classes}"
         )
     return replace(checkpoint, class_names=list(class_names))
 

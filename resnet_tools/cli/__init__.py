@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
             raise
         if "LOCAL_RANK" not in os.environ:  # the processes of a job would all say it
             for note in notes:
-                click.echo(f"Note: {note}", err=True)
+                click.echo(f"Note: {printable(note)}", err=True)
         return name, command, arguments
 
 

@@ -22,6 +22,7 @@ from resnet_tools.cli.train_output import (
     stop_requests,
 )
 from resnet_tools.compute.job import was_restarted
+from resnet_tools.text import printable
 from resnet_tools.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -105,16 +106,17 @@ def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: 
     with progress_bar(len(train) + len(val), "check", quiet=options.quiet) as progress:
         findings = check_samples(train, val, decode=decode, progress=lambda images, _: progress(images, []))
     for warning in findings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {printable(warning)}", err=True)
     if findings.errors and options.on_error == "fail":
         advice = "Fix these errors, or give --on-error skip to leave out images that cannot be read"
-        raise DataError("\n".join([*findings.errors, advice]))
+        raise DataError(*findings.errors, advice)
 
 
 def _say_split(split: Sequence[SplitRow] | None, folder: Path) -> None:
     if split is not None:
         count = sum(row.split == "val" for row in split)
-        click.echo(f"{count} of {len(split)} images are for validation; {folder / 'split.csv'} says which", err=True)
+        file = printable(str(folder / "split.csv"))
+        click.echo(f"{count} of {len(split)} images are for validation; {file} says which", err=True)
 
 
 def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:

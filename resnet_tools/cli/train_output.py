@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from resnet_tools.cli.shared.running import progress_bar
+from resnet_tools.text import printable
 
 if TYPE_CHECKING:
     from resnet_tools.compute.processes import Processes
@@ -31,14 +32,14 @@ SAME_REQUEST_SECONDS = 1  # a launcher and its process group may both pass on th
 
 def print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def list_skipped(skipped: Mapping[str, str]) -> None:
     if skipped:
         click.echo(f"{len(skipped)} images could not be read and were left out:", err=True)
     for reason in skipped.values():
-        click.echo(f"  {reason}", err=True)
+        click.echo(f"  {printable(reason)}", err=True)
 
 
 def print_stop(number: int, state: RunState, folder: Path, *, first: bool) -> None:
@@ -46,7 +47,10 @@ def print_stop(number: int, state: RunState, folder: Path, *, first: bool) -> No
         epoch, batches = state.epoch, state.batches_done
         where = f"in epoch {epoch + 1}, after batch {batches}" if batches else f"after epoch {epoch}"
         name = signal.Signals(number).name
-        click.echo(f"Stopped by {name} {where}; everything is saved. --resume {folder} continues the run.", err=True)
+        click.echo(
+            f"Stopped by {name} {where}; everything is saved. --resume {printable(str(folder))} continues the run.",
+            err=True,
+        )
 
 
 @contextmanager

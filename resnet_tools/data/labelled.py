@@ -17,7 +17,8 @@ from pathlib import Path
 
 from resnet_tools.data.files import images_below, skipped_text, subfolders
 from resnet_tools.data.folder import SPLITS, find_part, listed
-from resnet_tools.data.label_files import WORDNET_ID, is_number, labelled_files, read_synsets
+from resnet_tools.data.label_files import labelled_files, read_synsets
+from resnet_tools.data.label_rows import WORDNET_ID, is_number
 from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import read_split

@@ -34,6 +34,16 @@ class EvaluateOptions:
             return "json" if self.json else "csv"
         return "lines" if len(self.models) == 1 else "table"
 
+    def conditions(self, model: str, precision: str) -> dict[str, str | None]:
+        """What a summary says of how a model was evaluated."""
+        return {
+            "model": model,
+            "data": str(self.data),
+            "split": self.split,
+            "labels": None if self.labels is None else str(self.labels),
+            "precision": precision,
+        }
+
     @property
     def report_folders(self) -> list[Path | None]:
         """For each model: the folder of --report itself if there is one model, else a folder in it named after it."""
