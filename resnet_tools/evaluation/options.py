@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+PAGE = "index.html"  # of a report
 Format = Literal["lines", "table", "json", "csv"]
 
 
