@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from resnet_tools.data.labelled import Outputs, labelled_samples
 from resnet_tools.data.transforms import IMAGENET, Preprocessing, ten_crops
 from resnet_tools.errors import ImageError
 from resnet_tools.evaluation.evaluate import UNREAD, evaluate, evaluate_batches, total_counts
+from resnet_tools.evaluation.options import EvaluateOptions
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets import catalog
 from tests.support.golden import DATA, GOLDEN, SHARED, needs_golden
@@ -272,6 +274,18 @@ def test_predictions_are_the_nets_and_the_page_is_named(few, tmp_path, capsys):
     right = sum(row[1] == row[3] for row in read)
     assert facts["accuracy"] == facts["weighted"]["accuracy"] == pytest.approx(100 * right / 30)
     assert facts["macro"]["classes"] == 10
+
+
+def test_reports_of_several_models_lie_in_folders_of_their_own(tmp_path, monkeypatch):
+    (tmp_path / "run1" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run1" / "sub")
+    rest = {field.name: None for field in fields(EvaluateOptions)}
+    models = ("demo", "a/Net.t7", "b/net.pt", "..", "/", "demo-2.pt", "demo")
+    folders = EvaluateOptions(**rest | {"models": models, "report": Path("r")}).report_folders
+    assert [str(folder) for folder in folders] == [
+        *("r/demo", "r/Net", "r/net-2", "r/run1", "r/model", "r/demo-2", "r/demo-3")
+    ]
+    assert EvaluateOptions(**rest | {"models": models[:1], "report": Path("r")}).report_folders == [Path("r")]
 
 
 def test_a_folder_with_something_else_is_refused_before_any_model_is_evaluated(few, tmp_path, capsys):
