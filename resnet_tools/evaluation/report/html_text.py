@@ -27,9 +27,10 @@ def cell(value: Cell) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A plain table; columns whose first cell is no text are aligned as numbers."""
+    """A plain table: columns whose first cell is no text are aligned as numbers; a first column of files is wide."""
     kinds = ["" if isinstance(value, str) else ' class="number"' for value in rows[0]] if rows else [""] * len(columns)
     head = "".join(f"<th{kind}>{text(name)}</th>" for name, kind in zip(columns, kinds, strict=True))
     lines = ("".join(f"<td{kind}>{cell(value)}</td>" for value, kind in zip(row, kinds, strict=True)) for row in rows)
     body = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+    opening = '<table class="files">' if columns[0] == "file" else "<table>"
+    return f'<div class="table">{opening}<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'

@@ -92,7 +92,7 @@ def _confusion_table(per_class: Sequence[ClassErrors], matrix: Counts, labels: S
         (labels[truth], labels[prediction], images, 100 * images / per_class[truth].images)
         for truth, prediction, images in frequent_confusions(matrix)
     ]
-    return _folded_table(("truth", "predicted", "images", "percent of the class"), rows, "confusion.csv")
+    return _folded_table(("truth", "predicted", "images", "of the class, %"), rows, "confusion.csv")
 
 
 def _confusion_note(shown: int, per_class: int) -> str:

@@ -22,12 +22,14 @@ table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
   overflow-wrap: anywhere; }
 td { min-width: 6rem; }
+.files td:first-child { min-width: 17rem; }
 th { white-space: nowrap; font-weight: 600; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.number { min-width: 0; }
 summary, .sorted label { cursor: pointer; color: var(--link); }
 summary { margin: .4rem 0; }
-.picture { overflow-x: auto; margin-inline: calc((100% - max(100%, min(100vw - 3rem, 1900px))) / 2); }
+.picture { overflow-x: auto; margin-block: .6rem 1rem;
+  margin-inline: calc((100% - max(100%, min(100vw - 3rem, 1900px))) / 2); }
 .picture img { display: block; margin: 0 auto; background: #fff; border-radius: 6px; }
 .note { color: var(--faint); font-size: .9rem; }
 
