@@ -107,7 +107,7 @@ def gnu_arguments(arguments: Sequence[str], known: Spellings) -> tuple[list[str]
         elif _letters(name) in known.retired:
             notes += _retired(word, rest, known)
         elif (meant := OTHER_NAMES.get(_letters(name))) in known.exact:
-            raise click.NoSuchOption(name, possibilities=[str(meant)])
+            raise click.UsageError(f"No such option {name!r}. Did you mean {meant!r}?")
         elif word.startswith("--"):
             translated.append(word)  # click knows what it is like
         else:

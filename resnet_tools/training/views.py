@@ -13,7 +13,7 @@ from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import ImageError, ResnetToolsError
 from resnet_tools.history.plotting import drawable, font_file
 from resnet_tools.training.batches import EpochDataset, epoch_batches
-from resnet_tools.training.transforms import Transform
+from resnet_tools.training.transforms import Transform, normalised_batch
 
 MOST, COLUMNS = 24, 6
 VIEW_PX, MARGIN_PX, LINE_PX, FONT_PX = 176, 12, 22, 14
@@ -34,7 +34,8 @@ def training_views(
     names, views = short_names(samples.class_names), []
     for position in order:
         try:
-            views.append((_picture(dataset.image(position), preprocessing), names[samples.targets[position]]))
+            view = normalised_batch(dataset.image(position), transform)
+            views.append((_picture(view, preprocessing), names[samples.targets[position]]))
         except ImageError as error:
             reason = error
     if not views:

@@ -97,7 +97,8 @@ def test_short_options_are_never_taken_for_words():
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [
+    ("typed", "meant"),
+    [
         ("-bactSize", "--batch-size"),
         ("-tstOnly", "--test-only"),
         ("-backnd", "-backend"),
@@ -105,7 +106,7 @@ def test_short_options_are_never_taken_for_words():
         ("--learning-rate", "--lr"),
         ("--epochs", "--n-epochs"),
         ("--seed", "--manual-seed"),
-    ]
+    ],
 )
 def test_a_word_that_is_no_option_names_those_like_it(typed, meant, capsys):
     assert run(["train", typed, "8"]) == 2
