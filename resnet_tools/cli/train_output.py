@@ -217,7 +217,8 @@ def _progress(event: Event, clock: RunClock) -> tuple[str, int, int, str] | None
     left = f"{duration(clock.left_seconds)} left"
     if isinstance(event, events.BatchTrained):
         speed = f"{event.batch * event.batch_size / max(event.epoch_seconds, 1e-9):.0f} images/s"
-        note = f"loss {event.counts.loss:.4f}  {speed}  {left}"
+        loss = f"loss {event.counts.loss:.4f}  " if event.counts.images else ""  # none has been read yet
+        note = f"{loss}{speed}  {left}"
         return f"epoch {event.epoch}/{event.epochs}", event.batch, event.batches, note
     if isinstance(event, events.BatchValidated):
         counts = event.evaluated.so_far
