@@ -175,7 +175,7 @@ class Run:
     def _validate_epoch(self, epoch: int) -> Iterator[Event]:
         state, model, val = self.state, self.train_step.evaluated_model, self.data.val
         loading = replace(self.data.loading, processes=self.loader.processes)
-        broadcast_buffers(model, self.processes)
+        broadcast_buffers(model, self.processes)  # all validate the net that process 0 saves
         done: list[tuple[int, ErrorCounts]] = []
         shared_batches = len(val) // (loading.batch_size * self.processes.count)  # that many batches every process has
         for batch in evaluate_batches(
@@ -189,12 +189,14 @@ class Run:
             state.skipped.update({val.name(k): reason for k, reason in batch.errors.items()})
             done.append((batch.number, batch.counts))
             yield BatchValidated(epoch, batch, len(val))
+            # All processes must call an exchange together, so none is made after the last batch that every one has.
             if len(done) <= shared_batches:
                 self._save_if_asked(self._exchange(), only_to_stop=True)
         yield from self._finish_epoch(epoch, total_counts(done, self.processes))
 
     def _finish_epoch(self, epoch: int, val: ErrorCounts) -> Iterator[Event]:
         state = self.state
+        # Each process has seen its own images only, and process 0 writes what is saved.
         for skipped in self.processes.gather(state.skipped):
             state.skipped.update(skipped)
         state.history.append(epoch_figures(state, epoch, len(self.data.train), val))

@@ -46,8 +46,9 @@ def save_run(
     Raises: TrainingError if they cannot be written; the earlier files stay.
     """
     model_file, optim_file = folder / model_name(state.moment), folder / optim_state_name(state.moment)
+    errors = _errors_so_far(state)
     try:
-        save_model(checkpoint, model_file, extra=_training_of(state))
+        save_model(checkpoint, model_file, extra={"recipe": state.recipe.to_dict(), "epoch": state.epoch, **errors})
         torch_save(_optim_state_content(train_step, state), optim_file)
         if best:
             _copy_whole(model_file, folder / BEST)
@@ -63,9 +64,9 @@ def save_run(
             old.unlink(missing_ok=True)
 
 
-def _training_of(state: RunState) -> dict[str, Any]:
-    """What a model file says of its training, for `recipe_of` and `resnet inspect`."""
-    values: dict[str, Any] = {"recipe": state.recipe.to_dict(), "epoch": state.epoch}
+def _errors_so_far(state: RunState) -> dict[str, Any]:
+    """What a model file says of its training beside the recipe and the epoch, for `resnet inspect`."""
+    values: dict[str, Any] = {}
     if state.history and state.history[-1].epoch == state.epoch:
         values["val_top1_error"] = state.history[-1].val_top1
     if state.best_epoch:
