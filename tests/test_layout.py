@@ -146,7 +146,18 @@ INSIDE = {
     "history": ["training_log", "plotting", "lines", "history"],
     "nets": ["state_dict", "resnet", "blocks", "catalog", "architecture"],
 }
-INSIDE_REPORT = ["files", "page", "contact_sheet", "summary", "tables"]
+INSIDE_REPORT = [
+    "files",
+    "folder",
+    "page",
+    "class_table",
+    "html_text",
+    "style",
+    "confusion",
+    "contact_sheet",
+    "summary",
+    "tables",
+]
 # A line of code knows its room by its noun.
 NOUNS = {
     r"torch\.load\(": ["checkpoints/"],

@@ -20,7 +20,8 @@ from resnet_tools.cli.shared.options import (
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
-from resnet_tools.evaluation.options import EvaluateOptions, Format
+from resnet_tools.evaluation.options import PAGE, EvaluateOptions, Format
+from resnet_tools.text import printable
 
 if TYPE_CHECKING:
     from resnet_tools.checkpoints.runnable import Net, Runnable
@@ -103,10 +104,17 @@ def _summaries(
     options: EvaluateOptions, inference: Inference, ready: Callable[[Net], Net], processes: Processes
 ) -> Iterator[dict[str, Any]]:
     """The summary of each model in turn, after its report has been written."""
+    from resnet_tools.evaluation.report.files import begin_report
+
     samples_of = _samples_of(options)
+    for folder in options.report_folders if processes.rank == 0 else ():
+        if folder is not None:
+            begin_report(folder)
     for model, folder in zip(options.models, options.report_folders, strict=True):
         report = folder if processes.rank == 0 else None
         yield _evaluate(model, report, options, inference, samples_of, ready, processes)
+        if report is not None:
+            click.echo(f"saved the report to {printable(str(report / PAGE))}", err=True)
 
 
 def _samples_of(options: EvaluateOptions) -> Callable[[Runnable, str], Samples]:
@@ -143,11 +151,9 @@ def _evaluate(
     """The summary of one model; `report`: the folder for its report."""
     from resnet_tools.checkpoints.runnable import load_runnable, require_classifier
     from resnet_tools.evaluation.evaluate import evaluate
-    from resnet_tools.evaluation.report.files import begin_report, write_report
+    from resnet_tools.evaluation.report.files import write_report
     from resnet_tools.evaluation.report.summary import summary
 
-    if report is not None:
-        begin_report(report)
     checkpoint = load_runnable(model, weights=options.weights)
     require_classifier(checkpoint, model)
     samples, loading = samples_of(checkpoint, model), inference.loading(checkpoint.preprocessing)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+PAGE = "index.html"  # of a report
 Format = Literal["lines", "table", "json", "csv"]
 
 
@@ -41,8 +43,9 @@ class EvaluateOptions:
             return [self.report] * len(self.models)
         names: list[str] = []
         for model in self.models:
-            stem, name, number = Path(model).stem, Path(model).stem, 1
-            while name in names:
+            stem = Path(os.path.abspath(model)).stem or "model"  # `..` and `/` have no name of their own
+            name, number = stem, 1
+            while name.casefold() in map(str.casefold, names):  # one folder where case does not count
                 number += 1
                 name = f"{stem}-{number}"
             names.append(name)
