@@ -20,7 +20,7 @@ from resnet_tools.evaluation.evaluate import evaluate
 from resnet_tools.evaluation.report.files import begin_report, write_report
 from resnet_tools.evaluation.report.summary import summary
 from resnet_tools.history.history import Epoch
-from resnet_tools.history.plotting import plot_histories
+from resnet_tools.history.plotting import draw_training
 from resnet_tools.training.run import RunData
 from resnet_tools.training.run_files import BEST
 from resnet_tools.training.run_state import RunState
@@ -40,7 +40,7 @@ def draw_views(data: RunData, state: RunState, folder: Path) -> list[Path]:
 
 def draw_curves(history: Sequence[Epoch], folder: Path) -> list[Path]:
     """Raises: ResnetToolsError."""
-    plot_histories({folder.resolve().name: history}, folder / CURVES)
+    draw_training(history, folder / CURVES)
     return [folder / CURVES]
 
 
@@ -57,7 +57,7 @@ def report_best_net(
     net = prepare_net(checkpoint.model, device)
     evaluation = evaluate(net, data.val, data.loading, on_error="skip", progress=progress)
     conditions = {"model": str(best), "data": where, "split": "val", "labels": None, "precision": "single"}
-    write_report(report, evaluation, summary(evaluation, checkpoint.architecture, data.loading, conditions))
+    page = write_report(report, evaluation, summary(evaluation, checkpoint.architecture, data.loading, conditions))
     with written_whole(folder / CONFUSION) as partial:
         shutil.copyfile(report / CONFUSION, partial)
-    return [folder / CONFUSION, report / "index.html"]
+    return [folder / CONFUSION, page]
