@@ -33,7 +33,8 @@ def _train_again(out: Path) -> str:
 
 
 EXTRACT = f"extract-features {{data}}/small.pt {{data}}/images --batch-size 2 {SIZES} --quiet --output {{out}}/f"
-TRAIN = f"train --data {{data}}/set {SIZES} --quiet --no-check --augment none --save {{out}}/run --manual-seed 3"
+QUICK = "--quiet --no-check --no-report --augment none"
+TRAIN = f"train --data {{data}}/set {SIZES} {QUICK} --save {{out}}/run --manual-seed 3"
 FIRST = " --retrain {data}/net.pt --reset-classifier --n-epochs 2 --batch-size 2"
 JOBS = {
     **{f"extract{ending}": Job(f"{EXTRACT}{ending}") for ending in (".pt", ".npy", ".npz", ".safetensors", ".t7")},
