@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,10 +104,14 @@ def _summaries(
     options: EvaluateOptions, inference: Inference, ready: Callable[[Net], Net], processes: Processes
 ) -> Iterator[dict[str, Any]]:
     """The summary of each model in turn, after its report has been written."""
+    from resnet_tools.evaluation.report.files import report_folder
+
     samples_of = _samples_of(options)
     for model, folder in zip(options.models, options.report_folders, strict=True):
         report = folder if processes.rank == 0 else None
-        yield _evaluate(model, report, options, inference, samples_of, ready, processes)
+        with report_folder(report) if report is not None else nullcontext():
+            facts = _evaluate(model, report, options, inference, samples_of, ready, processes)
+        yield facts
 
 
 def _samples_of(options: EvaluateOptions) -> Callable[[Runnable, str], Samples]:
@@ -140,14 +145,12 @@ def _evaluate(
     ready: Callable[[Net], Net],
     processes: Processes,
 ) -> dict[str, Any]:
-    """The summary of one model; `report`: the folder for its report."""
+    """The summary of one model; `report`: the folder for its report, which is there."""
     from resnet_tools.checkpoints.runnable import load_runnable, require_classifier
     from resnet_tools.evaluation.evaluate import evaluate
-    from resnet_tools.evaluation.report.files import begin_report, write_report
+    from resnet_tools.evaluation.report.files import write_report
     from resnet_tools.evaluation.report.summary import summary
 
-    if report is not None:
-        begin_report(report)
     checkpoint = load_runnable(model, weights=options.weights)
     require_classifier(checkpoint, model)
     samples, loading = samples_of(checkpoint, model), inference.loading(checkpoint.preprocessing)

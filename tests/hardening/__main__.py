@@ -1,4 +1,4 @@
-"""Long runs of the fuzzer: `scripts/harden fuzz --minutes 10 t7 pt`, all targets if none is named; see README.md."""
+"""Long runs: `scripts/harden fuzz --minutes 10 t7 pt`, all targets if none is named; see README.md."""
 
 from __future__ import annotations
 
@@ -87,14 +87,38 @@ def repeat_command(target: str, file: Path) -> None:
 @main.command("breaks")
 def breaks_command() -> int:
     """Put each fault of a list into a copy of the code and see that a test fails for it."""
-    from tests.hardening.breaks import BREAKS, survives
+    from tests.hardening.breaks import BREAKS, failures
 
     unnoticed = 0
     for broken in BREAKS:
-        survived = survives(broken)
-        unnoticed += survived
-        click.echo(f"{'NOT noticed' if survived else 'noticed'}: {broken.what}")
+        failed = failures(broken)
+        unnoticed += not failed
+        click.echo(f"{broken.what}: {', '.join(failed) or 'NOT noticed'}")
     return min(1, unnoticed)
+
+
+@main.command("points")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+def points_command(jobs: tuple[str, ...]) -> int:
+    """Stop commands at every point where they change the disk, fill the disk there, fail the power there."""
+    import tempfile
+
+    from tests.hardening.jobs import JOBS, make_data, try_all
+
+    if unknown := set(jobs) - set(JOBS):
+        raise click.UsageError(f"no such job: {', '.join(unknown)}; there are {', '.join(JOBS)}")
+    problems = 0
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name) / "data"
+        data.mkdir()
+        make_data(data)
+        for job in jobs or JOBS:
+            folder = Path(name) / job.replace(" ", "-")
+            folder.mkdir()
+            tried = try_all(JOBS[job], data, folder)
+            problems += len(tried.problems)
+            click.echo("\n  ".join([f"{job}: {tried}", *tried.problems]))
+    return min(1, problems)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import hashlib
 import io
 import json
 import os
@@ -32,29 +33,43 @@ CHILD_SECONDS = 60
 
 
 class Points:
-    """Counts the points below `folder` and lets the fault happen at point `at`."""
+    """Counts the points below `folder` and lets the fault happen at point `at`.
+
+    `reached`: of each point its name, and what a stop and a power failure there leave on the disk, as a hash.
+    """
 
     def __init__(self, folder: Path, fault: Fault, at: int) -> None:
         self.folder, self.fault, self.at, self.count = os.path.realpath(folder), fault, at, 0
-        self.names: list[str] = []
-        self.at_risk: list[bool] = []  # of each point, whether a power failure there loses more than a stop
+        self.reached: list[tuple[str, str, str]] = []
         self.unsynced: set[str] = set()
 
     def reach(self, name: str, half_written: str | None = None) -> None:
         self.count += 1
-        self.names.append(name)
-        self.at_risk.append(any(map(os.path.exists, self.unsynced)))
+        halved = set() if half_written is None else {half_written}
+        if self.fault == "none":
+            self.reached.append((name, self._left(halved), self._left(halved | self.unsynced)))
         if self.fault == "full disk" and self.count >= self.at and name.removeprefix("before ") in REACHES_DISK:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # it stays full
         if self.count != self.at or self.fault in ("none", "full disk"):
             return
-        if half_written is not None and os.path.isfile(half_written):
-            os.truncate(half_written, os.path.getsize(half_written) // 2)
-        if self.fault == "power failure":
-            for path in self.unsynced:
-                if os.path.isfile(path):
-                    os.truncate(path, os.path.getsize(path) // 2)
+        for path in halved | self.unsynced if self.fault == "power failure" else halved:
+            if os.path.isfile(path):
+                os.truncate(path, os.path.getsize(path) // 2)
         os._exit(STOPPED)
+
+    def _left(self, halved: set[str]) -> str:
+        """A hash of all names and bytes below the folder, with these files cut in the middle."""
+        left = hashlib.sha256()
+        for folder, folders, files in os.walk(self.folder):
+            folders.sort()
+            for name in sorted(files):
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    content = file.read()
+                content = content[: len(content) // 2] if path in halved else content
+                left.update(f"{path} {len(content)}\n".encode() + content)
+            left.update(f"{folder} {folders}\n".encode())
+        return left.hexdigest()
 
     def is_inside(self, path: object) -> bool:
         if isinstance(path, int):
@@ -162,19 +177,26 @@ def _libraries(points: Points) -> Iterator[None]:
 class Done:
     """0: it ended well, FAILED: with an error of ours, STOPPED: at the fault; all else is what nobody expects.
 
-    `points`: the name of each that was reached, without a fault only, and whether unsynced bytes were at risk there.
+    `points`: what was reached without a fault, as in `Points`.
     """
 
     code: int
-    points: list[tuple[str, bool]]
+    points: list[tuple[str, str, str]]
     printed: str
 
     def faults(self) -> Iterator[tuple[Fault, int]]:
-        """All that can go wrong: each fault with the points, from 1, where it makes a difference."""
-        for at, (name, at_risk) in enumerate(self.points, 1):
-            yield "kill", at
-            if at_risk:
-                yield "power failure", at
+        """All that can go wrong: each fault with the points, from 1, where it makes a difference.
+
+        What goes on after a stop sees the disk and nothing else, so of the points that leave the same bytes one is
+        enough: `before fsync` is where `after write` was.
+        """
+        seen: set[str] = set()
+        for at, (name, stopped, without_power) in enumerate(self.points, 1):
+            faults: tuple[tuple[Fault, str], ...] = (("kill", stopped), ("power failure", without_power))
+            for fault, left in faults:
+                if left not in seen:
+                    seen.add(left)
+                    yield fault, at
             if name.removeprefix("before ") in REACHES_DISK:
                 yield "full disk", at
 
@@ -194,7 +216,9 @@ def run(job: Callable[[], object], folder: Path, fault: Fault = "none", at: int 
             import_module(name)
     _, status = os.waitpid(child, 0)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    return Done(code, [(name, at_risk) for name, at_risk in points], printed.read_text(errors="replace"))
+    return Done(
+        code, [(name, stopped, failed) for name, stopped, failed in points], printed.read_text(errors="replace")
+    )
 
 
 def _child(job: Callable[[], object], points: Points, writer: int, printed: Path) -> None:
@@ -224,10 +248,7 @@ def _child(job: Callable[[], object], points: Points, writer: int, printed: Path
         if points.fault == "none":
             with open(writer, "w", closefd=False) as pipe:
                 json.dump(
-                    [
-                        [*zip(points.names, points.at_risk, strict=True)],
-                        [name for name in sys.modules if "." in name or name.isidentifier()],
-                    ],
+                    [points.reached, [name for name in sys.modules if "." in name or name.isidentifier()]],
                     pipe,
                 )
         os._exit(code)

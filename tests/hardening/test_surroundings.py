@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
 import shutil
@@ -10,11 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from resnet_tools.__main__ import run
+from resnet_tools.cli import COMMANDS
+from tests.hardening.jobs import make_data
+from tests.hardening.targets import TARGETS
 from tests.support.demo_images import PHOTOS
 
 CLASSIFY = ["classify", "demo", PHOTOS[0]]
@@ -61,6 +68,43 @@ def test_closed_streams_make_no_difference(tmp_path, closed):
     done = resnet("extract-features", "demo", PHOTOS[0], "--output", output, preexec_fn=close(*closed))
     assert done.returncode == 0
     assert output.stat().st_size > 0
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+WITH_OUTPUT = {
+    "classify": "{data}/net.pt {data}/images/0.png --crop-size 32",
+    "extract-features": "{data}/net.pt {data}/images --crop-size 32 --quiet --output {out}/f.npy",
+    "train": "--data {data}/set --retrain {data}/net.pt --reset-classifier --n-epochs 1 --save {out}/run --quiet",
+    "evaluate": "{data}/net.pt --data {data}/set --crop-size 32 --quiet",
+    "plot": "{data}/history.csv --output {out}/plot.png",
+    "check-data": "{data}/set",
+    "convert": "{data}/net.pt {out}/net.safetensors",
+    "verify": "{data}/net.pt {data}/net.pt",
+    "inspect": "{data}/net.pt",
+    "models": "",
+    "download": "--help",
+}
+
+
+class FullDisk(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_that_cannot_be_written_is_one_line(command, data, tmp_path, monkeypatch):
+    messages = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    monkeypatch.setattr(sys, "stderr", messages)
+    (data / "history.csv").write_bytes(TARGETS["history"].seeds()[0])
+    code = run([command, *WITH_OUTPUT[command].format(data=data, out=tmp_path).split()])
+    assert code == 1
+    assert messages.getvalue().endswith("Error: the output: No space left on device\n")
+    assert messages.getvalue().count("Error: ") == (2 if "{data}/images " in WITH_OUTPUT[command] else 1)  # 3.png
 
 
 def test_few_descriptors_are_enough(tmp_path):

@@ -16,7 +16,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,24 @@ ALL_CLASSES, WORST_CLASSES = 100, 50  # up to so many classes are all drawn; of 
 OTHER = "(other)"
 
 
-def begin_report(folder: Path) -> None:
-    """Make the folder. Raises: DataError or ResnetToolsError before any work is done if a report cannot be written."""
+@contextmanager
+def report_folder(folder: Path) -> Iterator[None]:
+    """Make the folder for a report that the block writes; if it writes none, what was made is removed again.
+
+    Raises: DataError or ResnetToolsError before any work is done if a report cannot be written.
+    """
     check_plotting()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: a folder for the report cannot be made there ({error.strerror})") from error
+    try:
+        yield
+    finally:
+        for place in made:
+            with suppress(OSError):  # it is not empty
+                place.rmdir()
 
 
 def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
