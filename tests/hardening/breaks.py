@@ -51,13 +51,26 @@ BREAKS = (
         "tests/features/test_store.py",
     ),
     Break(
-        "a batch is logged before its rows are written",
-        "features/store.py",
-        '            _append(self._appended("rows"), content)\n'
-        '            _append(self._appended("log"), memoryview(json.dumps(entry).encode() + b"\\n"))\n',
-        '            _append(self._appended("log"), memoryview(json.dumps(entry).encode() + b"\\n"))\n'
-        '            _append(self._appended("rows"), content)\n',
+        "a file takes its name while it is written",
+        "writing.py",
+        '    partial = path.with_name(f".{path.stem}.partial{path.suffix}")\n    try:\n        yield partial\n',
+        '    partial = path.with_name(f".{path.stem}.partial{path.suffix}")\n    try:\n'
+        "        yield path\n        import shutil\n\n        shutil.copyfile(path, partial)\n",
         f"{CRASH_POINTS}[extract.npy]",
+    ),
+    Break(
+        "the files of the last epoch are removed before latest.pt names those of the next",
+        "training/saving.py",
+        "        if best:\n            _copy_whole(model_file, folder / BEST)\n",
+        "        if best:\n            _copy_whole(model_file, folder / BEST)\n        remove_old(folder, state, keep)\n",
+        f"{CRASH_POINTS}[train keep]",
+    ),
+    Break(
+        "a second run is let into a folder that another holds",
+        "locking.py",
+        "            lock.acquire()\n",
+        "            pass\n",
+        "tests/hardening/test_surroundings.py",
     ),
     Break(
         "rows are appended behind whatever is there",

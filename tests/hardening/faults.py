@@ -216,9 +216,7 @@ def run(job: Callable[[], object], folder: Path, fault: Fault = "none", at: int 
             import_module(name)
     _, status = os.waitpid(child, 0)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    return Done(
-        code, [(name, stopped, failed) for name, stopped, failed in points], printed.read_text(errors="replace")
-    )
+    return Done(code, [tuple(point) for point in points], printed.read_text(errors="replace"))
 
 
 def _child(job: Callable[[], object], points: Points, writer: int, printed: Path) -> None:
