@@ -62,7 +62,8 @@ BREAKS = (
         "the files of the last epoch are removed before latest.pt names those of the next",
         "training/saving.py",
         "        if best:\n            _copy_whole(model_file, folder / BEST)\n",
-        "        if best:\n            _copy_whole(model_file, folder / BEST)\n        remove_old(folder, state, keep)\n",
+        "        if best:\n            _copy_whole(model_file, folder / BEST)\n"
+        "        remove_old(folder, state, keep)\n",
         f"{CRASH_POINTS}[train keep]",
     ),
     Break(
