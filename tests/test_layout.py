@@ -80,7 +80,17 @@ INSIDE = {
         "stored",
         "pickles",
     ],
-    "compute": ["inference", "device", "processes", "rendezvous", "launcher", "job", "cpus"],
+    "compute": [
+        "inference",
+        "loader_processes",
+        "transfer",
+        "device",
+        "processes",
+        "rendezvous",
+        "launcher",
+        "job",
+        "cpus",
+    ],
     "data": [
         "datasets",
         "custom",
