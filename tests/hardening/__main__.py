@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from tests.hardening.fuzzing import TOGETHER, Finding, branches_reached, fuzz, input_bytes
+from tests.hardening.fuzzing import TOGETHER, Finding, branches_reached, fuzz, input_bytes, seeds_of
 from tests.hardening.targets import TARGETS
 
 MEASURED = 400  # inputs whose branches are counted
@@ -37,6 +37,7 @@ def fuzz_command(minutes: float, seed: int | None, findings: Path, targets: tupl
     total = 0
     names = targets or tuple(TARGETS)
     for name in names:
+        seeds_of(TARGETS[name])  # before the pool is forked, which then has them
         started, runs, found = time.monotonic(), 0, set()
         with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
             while (seconds := time.monotonic() - started) < 60 * minutes / len(names):
@@ -65,7 +66,7 @@ def _write(name: str, seed: int, finding: Finding, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     target = TARGETS[name]
     path = folder / f"{name}-{seed}-{finding.number}-{Path(target.name).name}"
-    path.write_bytes(input_bytes(target, target.seeds(), seed, finding.number))
+    path.write_bytes(input_bytes(target, seeds_of(target), seed, finding.number))
     click.echo(f"  {finding.what}\n    {path}\n    python -m tests.hardening repeat {name} {path}")
 
 
@@ -113,9 +114,7 @@ def points_command(jobs: tuple[str, ...]) -> int:
         data.mkdir()
         make_data(data)
         for job in jobs or JOBS:
-            folder = Path(name) / job.replace(" ", "-")
-            folder.mkdir()
-            tried = try_all(JOBS[job], data, folder)
+            tried = try_all(JOBS[job], data)
             problems += len(tried.problems)
             click.echo("\n  ".join([f"{job}: {tried}", *tried.problems]))
     return min(1, problems)

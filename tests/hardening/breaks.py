@@ -5,10 +5,12 @@ Each is tried on a copy of the project. The table in README.md beside this is ma
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,26 +129,24 @@ BREAKS = (
 )
 
 
-def failures(broken: Break) -> list[str]:
-    """The first of the named tests that fails with the broken code; none if the break is not noticed."""
+def failures(broken: Break | None, tests: Sequence[str] = ()) -> list[str]:
+    """The first of the break's tests that fails in a copy with the broken code; none if the break is not noticed.
+
+    None in place of a break: of `tests`, in a copy as it is.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for name in COPIED:
             source, target = ROOT / name, Path(folder) / name
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-        file = Path(folder) / "resnet_tools" / broken.file
-        code = file.read_text()
-        assert code.count(broken.old) == 1, f"{broken.file} has {code.count(broken.old)} of {broken.old!r}"
-        file.write_text(code.replace(broken.old, broken.new))
+        if broken is not None:
+            tests = [broken.test]
+            file = Path(folder) / "resnet_tools" / broken.file
+            code = file.read_text()
+            assert code.count(broken.old) == 1, f"{broken.file} has {code.count(broken.old)} of {broken.old!r}"
+            file.write_text(code.replace(broken.old, broken.new))
         # -m: also the slow tests. -x: the first failure is enough.
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", broken.test]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False, env=_environment(folder)
-        )
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", *tests]
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith("FAILED ")]
-
-
-def _environment(folder: str) -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": folder}
+    return [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]

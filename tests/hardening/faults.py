@@ -1,7 +1,7 @@
 """Stops, full disks and power failures at each point where a program changes what is on the disk.
 
 A point is just before and just after each write, fsync, rename, removal, making of a folder and cutting of a file that
-goes through Python, and the middle of what libraries write by themselves (torch, safetensors, pyarrow): there half of
+goes through Python, and the middle of what libraries write by themselves (safetensors, pyarrow): there half of
 the file is written. Work runs in a forked child, so that a stop is as sudden as that of SIGKILL: nothing is flushed.
 """
 
@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
-import torch
-
 Fault = Literal["none", "kill", "full disk", "power failure"]
 STOPPED, FAILED = 77, 78
 CALLS = ("write", "pwrite", "fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "truncate", "ftruncate")
 REACHES_DISK = ("write", "pwrite", "mkdir", "close of a file")
 CHILD_SECONDS = 60
+BUFFER_BYTES = 1 << 20  # a file is written in one go, and a stop there leaves half of it
 
 
 class Points:
@@ -108,7 +107,6 @@ def faulty(points: Points) -> Iterator[None]:
         with (
             mock.patch.object(builtins, "open", opened),
             mock.patch.object(io, "open", opened),
-            mock.patch.object(torch, "save", _writer_with_points(points, torch.save, 1)),
             _libraries(points),
         ):
             yield
@@ -141,7 +139,8 @@ def _opened_with_points(points: Points, plain: Callable[..., Any]) -> Callable[.
         raw.points = points
         points.note("write", raw.fileno())
         points.reach("after making of a file")
-        buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)  # type: ignore[type-var]
+        buffer = io.BufferedRandom if "+" in mode else io.BufferedWriter
+        buffered = buffer(raw, BUFFER_BYTES)  # type: ignore[type-var]
         if "b" in mode:
             return buffered
         return io.TextIOWrapper(buffered, options.get("encoding") or "utf-8", newline=options.get("newline"))
@@ -169,7 +168,13 @@ def _writer_with_points(points: Points, plain: Callable[..., Any], position: int
 def _libraries(points: Points) -> Iterator[None]:
     import safetensors.torch
 
-    with mock.patch.object(safetensors.torch, "save_file", _writer_with_points(points, safetensors.torch.save_file, 1)):
+    from resnet_tools.features.files import WRITERS
+
+    parquet = _writer_with_points(points, WRITERS[".parquet"], 1)
+    with (
+        mock.patch.object(safetensors.torch, "save_file", _writer_with_points(points, safetensors.torch.save_file, 1)),
+        mock.patch.dict(WRITERS, {".parquet": parquet}),
+    ):
         yield
 
 

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import astuple, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from resnet_tools.errors import ResnetToolsError
@@ -61,13 +61,19 @@ class _TooLong(BaseException):
     pass
 
 
+@cache
+def seeds_of(target: Target) -> Sequence[bytes]:
+    """Its good files, made once: making them may take longer than a thousand inputs."""
+    return target.seeds()
+
+
 def input_bytes(target: Target, seeds: Sequence[bytes], seed: int, number: int) -> bytes:
     return mutated(seeds, random.Random(f"{seed} {number}"), target.mutations)
 
 
 def fuzz(target: Target, seed: int, first: int, count: int) -> list[Finding]:
     """Run inputs `first` to `first + count - 1`; what was found."""
-    seeds = target.seeds()
+    seeds = seeds_of(target)
     gc.collect()
     findings: list[Finding] = []
     end, at = first + count, first
@@ -192,7 +198,7 @@ def branches_reached(target: Target, seed: int, count: int) -> dict[str, str]:
     """Of each file of the target: the branches that `count` inputs took, as `taken/all`."""
     import coverage
 
-    seeds = target.seeds()
+    seeds = seeds_of(target)
     package = Path(sys.modules["resnet_tools"].__file__ or "").parent
     files = {str(package / name): name for name in target.modules}
     measured = coverage.Coverage(branch=True, include=list(files), data_file=None, messages=False)

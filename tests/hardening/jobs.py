@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from PIL import Image
 from resnet_tools import save_model
 from resnet_tools.__main__ import run as run_command
 from tests.hardening.faults import FAILED, STOPPED, Fault, run
+from tests.hardening.fuzzing import IN_MEMORY
 from tests.hardening.targets import narrow_cifar_net, narrow_imagenet_net
 
 FULL_DISK = re.compile(r"^Error: .*[Nn]o space left on device", re.MULTILINE)
@@ -24,7 +29,9 @@ SIZES = "--crop-size 32 --resize-size 36 --workers 0"
 
 @dataclass(frozen=True)
 class Job:
-    """A command; `{out}` is the folder that it writes to. `again`: how it is given again, if not in the same words.
+    """A command; `{out}` is the folder that it writes to, `{address}` that of a server that has the files of `{data}`.
+
+    `again`: how it is given again, if not in the same words.
 
     `changing`: files that are replaced while it runs; all others are whole, and the last, whenever they are there.
     """
@@ -51,20 +58,29 @@ def _train_again(out: Path) -> str:
     return f"--resume {out}/run" if (out / "run" / "latest.pt").exists() else "--overwrite"
 
 
-EXTRACT = f"extract-features {{data}}/small.pt {{data}}/images --batch-size 2 {SIZES} --quiet --output {{out}}/f"
+def _download_again(out: Path) -> str:
+    """A file of an address that is there is not replaced unasked, as nobody says what it should hold."""
+    return "--force" if (out / "small.pt").exists() else ""
+
+
+OUTPUT = f"--batch-size 2 {SIZES} --quiet --output {{out}}/f"
+EXTRACT = f"extract-features {{data}}/small.pt {{data}}/images {OUTPUT}"
+SHARDS = f"extract-features {{data}}/small.pt {{data}}/images/[0-3].png {OUTPUT}.npy --shard-size 2"
+FORMATS = (".pt", ".npy", ".npz", ".safetensors", ".t7", ".csv", ".h5", ".parquet")
 TRAIN = f"train --data {{data}}/set {SIZES} --quiet --no-check --augment none --save {{out}}/run --manual-seed 3"
 FIRST = " --retrain {data}/net.pt --reset-classifier --n-epochs 2 --batch-size 2"
 CHANGING = ("run/latest.pt", "run/history.csv", "run/model_best.pt")
 JOBS = {
-    **{f"extract{ending}": Job(f"{EXTRACT}{ending}") for ending in (".pt", ".npy", ".npz", ".safetensors", ".t7")},
-    "extract shards": Job(f"{EXTRACT}.npy --shard-size 3"),
+    **{f"extract{ending}": Job(f"{EXTRACT}{ending}") for ending in FORMATS},
+    "extract shards": Job(SHARDS),
     "train": Job(TRAIN + FIRST, _train_again, CHANGING),
     "train keep": Job(f"{TRAIN} --keep 1{FIRST}", _train_again, CHANGING),
     "train within epochs": Job(f"{TRAIN} --save-every 0.0000001{FIRST}", _train_again, CHANGING),
     **{
         f"convert{ending}": Job(f"convert {{data}}/small.pt {{out}}/net{ending} --force")
-        for ending in (".pt", ".safetensors", ".t7")
+        for ending in (".pt", ".safetensors", ".pth", ".onnx", ".t7")
     },
+    "download": Job("download {address}small.pt --output {out}/small.pt --quiet", _download_again),
     "evaluate": Job(f"evaluate {{data}}/net.pt --data {{data}}/set {SIZES} --quiet --report {{out}}/report"),
 }
 
@@ -84,10 +100,29 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def try_all(job: Job, data: Path, folder: Path) -> Tried:
+def try_all(job: Job, data: Path) -> Tried:
     """Let each fault happen at each point where it makes a difference, and go on after it."""
-    out = folder / "out"
-    out.mkdir()
+    with ExitStack() as stack:
+        out = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY))) / "out"
+        out.mkdir()
+        if "{address}" in job.command:
+            job = replace(job, command=job.command.replace("{address}", stack.enter_context(_served(data))))
+        return _try_all(job, data, out)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """The address of a server, which is a process of its own: one with threads should not be forked."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        port = re.search(r"port (\d+)", server.stdout.readline())
+        assert port is not None
+        yield f"http://127.0.0.1:{port[1]}/"
+        server.kill()
+
+
+def _try_all(job: Job, data: Path, out: Path) -> Tried:
     undisturbed = run(command_of(job, data, out), out)
     assert undisturbed.code == 0, undisturbed.printed
     expected = content_of(out)

@@ -21,3 +21,8 @@ def test_the_readme_lists_all_breaks():
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.what)
 def test_each_break_is_noticed(broken):
     assert failures(broken)
+
+
+@pytest.mark.slow
+def test_the_same_tests_pass_where_nothing_is_broken():
+    assert failures(None, sorted({broken.test for broken in BREAKS})) == []

@@ -8,7 +8,7 @@ import pytest
 
 from tests.hardening.jobs import JOBS, make_data, try_all
 
-QUICK_JOBS = ("extract.npy", "extract shards", "train", "convert.t7", "evaluate")  # one of each kind
+QUICK_JOBS = ("extract.pt", "extract shards", "train", "convert.t7", "evaluate")  # one of each kind
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK_JOBS else pytest.param(name, marks=pytest.mark.slow) for name in JOBS]
 )
-def test_work_goes_on_after_a_stop_at_every_point(name: str, data: Path, tmp_path: Path):
-    tried = try_all(JOBS[name], data, tmp_path)
+def test_work_goes_on_after_a_stop_at_every_point(name: str, data: Path):
+    tried = try_all(JOBS[name], data)
     print(tried)  # shown by pytest -s and where the test fails
     assert tried.points > 8
     assert not tried.problems, f"{len(tried.problems)} of {tried}:\n" + "\n".join(tried.problems[:5])
