@@ -57,7 +57,7 @@ INSIDE = {
         "recipe",
         "run_files",
     ],
-    "evaluation": ["error_tables", "report", "evaluate", "options"],
+    "evaluation": ["explanations", "error_tables", "report", "evaluate", "options"],
     "features": ["extract", "files", "readers", "store", "layers"],
     "checkpoints": [
         "download",
@@ -81,6 +81,7 @@ INSIDE = {
         "pickles",
     ],
     "compute": [
+        "activation_maps",
         "inference",
         "loader_processes",
         "transfer",
@@ -108,6 +109,7 @@ INSIDE = {
         "augment",
         "transforms",
         "resample",
+        "given_images",
         "image",
         "labels",
         "class_lists",

@@ -64,6 +64,11 @@ HEADER = ["path", "rank", "index", "label", "probability"]
     "Without --json or --csv its extension selects the format: .json, .jsonl or .csv, otherwise text.",
 )
 @click.option(
+    "--explain",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write to this folder, for each image, a picture of where each label comes from, and a page with all of them.",
+)
+@click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False),
     help="File of class names: one per line, numbered lines, JSON, or another common form.",
@@ -77,12 +82,15 @@ def command(
     as_json: bool,
     as_csv: bool,
     output: Path | None,
+    explain: Path | None,
     labels: str | None,
     weights: str | None,
     inference: Inference,
 ) -> int:
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
+    if explain is not None and inference.ten_crop:
+        raise click.UsageError("--explain shows the center crop; leave out --ten-crop")
     arguments = sources.arguments()
     if not arguments:
         raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
@@ -108,7 +116,16 @@ def command(
     )
     with _opened(output) as file:
         write, write_error = WRITERS[form](names, file, with_errors=output is not None)
-        return _write_all(classify(paths, net, loading, top_k=top_k), len(paths), file, write, write_error)
+        if explain is None:
+            predictions = classify(paths, net, loading, top_k=top_k)
+        else:
+            from resnet_tools.evaluation.explanations import PAGE_NAME, explained
+
+            predictions = explained(paths, net, loading, names, explain, top_k=top_k)
+        code = _write_all(predictions, len(paths), file, write, write_error)
+    if explain is not None:
+        click.echo(f"Pictures of where the labels come from: {printable(str(explain / PAGE_NAME))}", err=True)
+    return code
 
 
 @contextmanager
