@@ -70,7 +70,8 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:  # such as a full disk behind our output
-        click.echo(f"Error: {printable(str(error))}", err=True)
+        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else "the output"
+        click.echo(f"Error: {printable(where)}: {error.strerror or error}", err=True)
         code = 1
     except (ImportError, MemoryError) as error:
         reason = printable(str(error)) or type(error).__name__

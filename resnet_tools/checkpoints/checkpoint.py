@@ -149,14 +149,14 @@ def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: M
     try:
         with written_whole(target) as partial:
             write_model(checkpoint, partial, extra)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{target}: cannot be written: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def write_model(checkpoint: Checkpoint, path: Path, extra: Mapping[str, Any] | None = None) -> None:
     """Write a `.pt` or `.safetensors` where it belongs, and leave what is there when that fails.
 
-    Raises: OSError, or RuntimeError from `torch.save`.
+    Raises: OSError.
     """
     state = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
     described = description(checkpoint)

@@ -143,8 +143,8 @@ def convert(
             if names_file is not None:
                 with written_whole(names_file) as unfinished_names:
                     unfinished_names.write_text("".join(f"{name}\n" for name in names), "utf-8")
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise ExportError(f"{target.path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise ExportError(f"{target.path}: cannot be written: {error.strerror or error}") from error
     return Converted(target.path, comparison, allowed, notes)
 
 

@@ -60,7 +60,10 @@ class OnnxNet(nn.Module):
         self.session = _session(path, graph, [name for name in (logits, self.features) if name])
         self.input = self._checked_input()
         self.logits = logits or self._checked_output()
-        metadata = self.session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self.session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: its metadata are no UTF-8 text ({error}); is the file damaged?") from error
         self.description = _description(path, metadata.get(METADATA))
         self.architecture, self.preprocessing = _described(path, self.description)
 

@@ -7,6 +7,7 @@ the process's own.
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections import deque
@@ -167,18 +168,24 @@ def _mapped(path: Path) -> Any:
 def torch_save(content: Mapping[str, Any], path: Path) -> None:
     """Write tensors and plain values for `torch_load`; a whole file replaces an earlier one.
 
-    Raises: CheckpointError if it cannot be written, with the OSError or RuntimeError as its cause.
+    Raises: CheckpointError if it cannot be written, with the OSError as its cause.
     """
     try:
         with written_whole(path) as partial:
             torch_write(content, partial)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def torch_write(content: Mapping[str, Any], path: Path) -> None:
-    """Write for `torch_load` where it belongs. Raises: OSError, or RuntimeError, as torch.save reports a full disk."""
-    torch.save(content, path)
+    """Write for `torch_load` where it belongs. Raises: OSError."""
+    with path.open("wb") as file:  # given a path, torch.save would not say why it cannot write
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # that the archive is not whole, raised on the way out of the error of the disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
@@ -218,8 +225,9 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping
     mode = path.stat().st_mode
     try:
         save_file(dict(state), path, metadata=dict(metadata))
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    except SafetensorError as error:  # "... I/O error: No space left on device (os error 28)"
+        number = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
     path.chmod(mode)  # as any new file; safetensors makes it readable for the owner only
 
 

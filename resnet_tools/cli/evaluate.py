@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,16 +107,17 @@ def _summaries(
     options: EvaluateOptions, inference: Inference, ready: Callable[[Net], Net], processes: Processes
 ) -> Iterator[dict[str, Any]]:
     """The summary of each model in turn, after its report has been written."""
-    from resnet_tools.evaluation.report.files import begin_report
+    from resnet_tools.evaluation.report.files import report_folder
 
-    for folder in options.report_folders if processes.rank == 0 else ():
-        if folder is not None:
-            begin_report(folder)
-    for model, folder in zip(options.models, options.report_folders, strict=True):
-        report = folder if processes.rank == 0 else None
-        yield _evaluate(model, report, options, inference, ready, processes)
-        if report is not None:
-            click.echo(f"saved the report to {printable(str(report / PAGE))}", err=True)
+    folders = options.report_folders if processes.rank == 0 else [None] * len(options.models)
+    with ExitStack() as stack:
+        for folder in folders:
+            if folder is not None:
+                stack.enter_context(report_folder(folder))
+        for model, folder in zip(options.models, folders, strict=True):
+            yield _evaluate(model, folder, options, inference, ready, processes)
+            if folder is not None:
+                click.echo(f"saved the report to {printable(str(folder / PAGE))}", err=True)
 
 
 def _evaluate(
@@ -126,7 +128,7 @@ def _evaluate(
     ready: Callable[[Net], Net],
     processes: Processes,
 ) -> dict[str, Any]:
-    """The summary of one model; `report`: the folder for its report."""
+    """The summary of one model; `report`: the folder for its report, which is there."""
     from resnet_tools.checkpoints.runnable import load_runnable, require_classifier
     from resnet_tools.evaluation.evaluate import evaluate
     from resnet_tools.evaluation.report.files import write_report

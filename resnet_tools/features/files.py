@@ -61,7 +61,7 @@ class Features:
 
 def check_format(path: Path, names: Sequence[str]) -> None:
     """Raises: FeatureError if the extension names no format, its package is not installed, it cannot hold a name, or a
-    folder or a device has the name of a file that is written."""
+    folder or a device has the name of a file that is written, or its folder cannot be written to."""
     ending = ending_of(path)
     if ending not in WRITERS:
         raise FeatureError(f"{path}: the extension {path.suffix!r} names no format; it is one of {', '.join(WRITERS)}")
@@ -71,6 +71,10 @@ def check_format(path: Path, names: Sequence[str]) -> None:
             check_target(file)
     except OSError as error:
         raise FeatureError(f"{error.filename}: {error.strerror}") from error
+    if not path.parent.is_dir():
+        raise FeatureError(f"{path}: cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise FeatureError(f"{path}: cannot be written: permission denied to make files in {path.parent}")
     if ending == ".npy":
         for name in names:
             if "\n" in name:
@@ -104,8 +108,8 @@ def write_features(features: Features, path: Path) -> None:
             partial = files.enter_context(written_whole(path))
             WRITERS[ending_of(path)](features, partial)
             _check_written(partial, path, features.crc)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-        raise FeatureError(f"{path}: cannot be written: {error}") from error
+    except OSError as error:
+        raise FeatureError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def file_sums(path: Path) -> dict[str, int | None]:

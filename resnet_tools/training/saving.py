@@ -57,7 +57,12 @@ def save_run(
         torch_save(content, folder / LATEST)
     except (CheckpointError, OSError) as error:
         raise TrainingError(_advice(folder, error)) from error
-    # From here on latest.pt names the new files, and the old ones may go.
+    remove_old(folder, state, keep)  # from here on latest.pt names the new files
+
+
+def remove_old(folder: Path, state: RunState, keep: int) -> None:
+    """Remove the files of unfinished epochs before this moment and, unless `keep` is 0, those of all but the last
+    `keep` epochs. A run that is resumed does it too, as one that was killed may not have come to it."""
     for moment, old in files_of_moments(folder):
         unfinished = "." in moment and moment != state.moment
         if unfinished or (keep and "." not in moment and int(moment) <= state.epoch - keep):

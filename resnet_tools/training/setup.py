@@ -24,7 +24,7 @@ from resnet_tools.training.options import TrainOptions
 from resnet_tools.training.recipe import AugmentationName
 from resnet_tools.training.run import Run, RunData, SavePolicy
 from resnet_tools.training.run_files import LATEST, has_run
-from resnet_tools.training.saving import keep_best
+from resnet_tools.training.saving import keep_best, remove_old
 from resnet_tools.training.start import Start
 from resnet_tools.training.step import TrainStep
 from resnet_tools.training.transforms import training_transform
@@ -95,6 +95,8 @@ def build_run(
     folder, recipe = options.save_folder, start.state.recipe
     if config.processes.rank == 0 and options.resume:
         keep_best(Path(options.resume), folder)
+        if os.path.samefile(options.resume, folder):
+            remove_old(folder, start.state, options.keep or 0)
     elif config.processes.rank == 0:
         (folder / LATEST).unlink(missing_ok=True)  # with --overwrite: a restart must not take it for this run's
     # Before the optimizer and the exchange of gradients are made, which skip what is frozen.

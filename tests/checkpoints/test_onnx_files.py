@@ -158,6 +158,15 @@ def test_a_description_of_something_else_is_an_error(described, tmp_path):
         OnnxNet(tmp_path / "net.onnx")
 
 
+def test_metadata_that_are_no_text_are_an_error(tmp_path):
+    write_onnx(load_checkpoint().model, tmp_path / "net.onnx", DESCRIPTION)
+    content = (tmp_path / "net.onnx").read_bytes()
+    at = content.index(b"{", content.rindex(METADATA.encode()))
+    (tmp_path / "net.onnx").write_bytes(content[:at] + b"\xff" + content[at + 1 :])
+    with pytest.raises(CheckpointError, match=r"net\.onnx: its metadata are no UTF-8 text"):
+        OnnxNet(tmp_path / "net.onnx")
+
+
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
 def test_without_the_extras_the_message_says_how_to_install_them(tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)

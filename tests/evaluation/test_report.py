@@ -26,7 +26,7 @@ from resnet_tools.errors import DataError, ResnetToolsError
 from resnet_tools.evaluation.evaluate import UNREAD, Evaluation
 from resnet_tools.evaluation.report import files
 from resnet_tools.evaluation.report.contact_sheet import FONT_PX, PICTURE_PX, contact_sheet, fitting
-from resnet_tools.evaluation.report.files import begin_report, write_report
+from resnet_tools.evaluation.report.files import begin_report, report_folder, write_report
 from resnet_tools.evaluation.report.summary import summary
 from resnet_tools.evaluation.report.tables import (
     Mistake,
@@ -195,9 +195,9 @@ class Page(HTMLParser):
 
 
 def report(folder: Path, found: Evaluation, **conditions: object) -> tuple[dict[str, object], Page]:
-    begin_report(folder)
     facts = summary(found, named_architecture("resnet-18"), Loading(IMAGENET), {"model": "net.t7", **conditions})
-    write_report(folder, found, facts)
+    with report_folder(folder):
+        write_report(folder, found, facts)
     return facts, Page((folder / "index.html").read_text(encoding="utf-8"))
 
 
@@ -401,18 +401,35 @@ def test_an_earlier_report_with_another_file_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="a folder for the report cannot be made there"):
-        begin_report(tmp_path / "file")
+    with (
+        pytest.raises(DataError, match="a folder for the report cannot be made there"),
+        report_folder(tmp_path / "file"),
+    ):
+        pass
     found = evaluation([(0, 0, 0, 0.5)], ["a"])
     (tmp_path / "report" / "summary.json").mkdir(parents=True)
     with pytest.raises(DataError, match=r"summary.json.*the report cannot be written"):
         report(tmp_path / "report", found)
 
 
+@pytest.mark.parametrize("earlier", [None, ".DS_Store"])
+def test_folders_for_a_report_that_is_not_written_are_removed_if_they_were_made_for_it(tmp_path, earlier):
+    folder = tmp_path / "reports" / "new"
+    if earlier is not None:
+        folder.mkdir(parents=True)
+        (folder / earlier).touch()
+    with pytest.raises(DataError, match="no images"), report_folder(folder):
+        raise DataError("no images")
+    assert [path.name for path in tmp_path.rglob("*")] == ([] if earlier is None else ["reports", "new", earlier])
+
+
 def test_without_matplotlib_it_says_what_to_install_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    with pytest.raises(ResnetToolsError, match=r"pip install 'resnet_tools\[plot\]'"):
-        begin_report(tmp_path / "report")
+    with (
+        pytest.raises(ResnetToolsError, match=r"pip install 'resnet_tools\[plot\]'"),
+        report_folder(tmp_path / "report"),
+    ):
+        pass
     assert not (tmp_path / "report").exists()
 
 

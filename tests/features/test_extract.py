@@ -482,7 +482,7 @@ def test_a_full_disk_keeps_the_earlier_output_and_what_is_done(folder):
 
 def test_a_folder_that_does_not_exist_is_named(folder):
     done = extract("demo", "photos", "--output", "no/features.pt", cwd=folder, code=1)
-    assert "no/.features.pt.unfinished: cannot be written" in done.stderr
+    assert "no/features.pt: cannot be written: there is no folder no\n" in done.stderr
 
 
 def test_it_works_on_a_system_without_fcntl(folder):

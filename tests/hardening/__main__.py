@@ -1,4 +1,4 @@
-"""Long runs of the fuzzer: `scripts/harden fuzz --minutes 10 t7 pt`, all targets if none is named; see README.md."""
+"""Long runs: `scripts/harden fuzz --minutes 10 t7 pt`, all targets if none is named; see README.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from tests.hardening.fuzzing import TOGETHER, Finding, branches_reached, fuzz, input_bytes
+from tests.hardening.fuzzing import TOGETHER, Finding, branches_reached, fuzz, input_bytes, seeds_of
 from tests.hardening.targets import TARGETS
 
 MEASURED = 400  # inputs whose branches are counted
@@ -37,6 +37,7 @@ def fuzz_command(minutes: float, seed: int | None, findings: Path, targets: tupl
     total = 0
     names = targets or tuple(TARGETS)
     for name in names:
+        seeds_of(TARGETS[name])  # before the pool is forked, which then has them
         started, runs, found = time.monotonic(), 0, set()
         with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
             while (seconds := time.monotonic() - started) < 60 * minutes / len(names):
@@ -65,7 +66,7 @@ def _write(name: str, seed: int, finding: Finding, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     target = TARGETS[name]
     path = folder / f"{name}-{seed}-{finding.number}-{Path(target.name).name}"
-    path.write_bytes(input_bytes(target, target.seeds(), seed, finding.number))
+    path.write_bytes(input_bytes(target, seeds_of(target), seed, finding.number))
     click.echo(f"  {finding.what}\n    {path}\n    python -m tests.hardening repeat {name} {path}")
 
 
@@ -87,14 +88,36 @@ def repeat_command(target: str, file: Path) -> None:
 @main.command("breaks")
 def breaks_command() -> int:
     """Put each fault of a list into a copy of the code and see that a test fails for it."""
-    from tests.hardening.breaks import BREAKS, survives
+    from tests.hardening.breaks import BREAKS, failures
 
     unnoticed = 0
     for broken in BREAKS:
-        survived = survives(broken)
-        unnoticed += survived
-        click.echo(f"{'NOT noticed' if survived else 'noticed'}: {broken.what}")
+        failed = failures(broken)
+        unnoticed += not failed
+        click.echo(f"{broken.what}: {', '.join(failed) or 'NOT noticed'}")
     return min(1, unnoticed)
+
+
+@main.command("points")
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+def points_command(jobs: tuple[str, ...]) -> int:
+    """Stop commands at every point where they change the disk, fill the disk there, fail the power there."""
+    import tempfile
+
+    from tests.hardening.jobs import JOBS, make_data, try_all
+
+    if unknown := set(jobs) - set(JOBS):
+        raise click.UsageError(f"no such job: {', '.join(unknown)}; there are {', '.join(JOBS)}")
+    problems = 0
+    with tempfile.TemporaryDirectory() as name:
+        data = Path(name) / "data"
+        data.mkdir()
+        make_data(data)
+        for job in jobs or JOBS:
+            tried = try_all(JOBS[job], data)
+            problems += len(tried.problems)
+            click.echo("\n  ".join([f"{job}: {tried}", *tried.problems]))
+    return min(1, problems)
 
 
 if __name__ == "__main__":

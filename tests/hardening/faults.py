@@ -1,7 +1,7 @@
 """Stops, full disks and power failures at each point where a program changes what is on the disk.
 
 A point is just before and just after each write, fsync, rename, removal, making of a folder and cutting of a file that
-goes through Python, and the middle of what libraries write by themselves (torch, safetensors, pyarrow): there half of
+goes through Python, and the middle of what libraries write by themselves (safetensors, pyarrow): there half of
 the file is written. Work runs in a forked child, so that a stop is as sudden as that of SIGKILL: nothing is flushed.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import hashlib
 import io
 import json
 import os
@@ -22,39 +23,52 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
-import torch
-
 Fault = Literal["none", "kill", "full disk", "power failure"]
 STOPPED, FAILED = 77, 78
 CALLS = ("write", "pwrite", "fsync", "replace", "rename", "unlink", "remove", "mkdir", "rmdir", "truncate", "ftruncate")
 REACHES_DISK = ("write", "pwrite", "mkdir", "close of a file")
 CHILD_SECONDS = 60
+BUFFER_BYTES = 1 << 20  # a file is written in one go, and a stop there leaves half of it
 
 
 class Points:
-    """Counts the points below `folder` and lets the fault happen at point `at`."""
+    """Counts the points below `folder` and lets the fault happen at point `at`.
+
+    `reached`: of each point its name, and what a stop and a power failure there leave on the disk, as a hash.
+    """
 
     def __init__(self, folder: Path, fault: Fault, at: int) -> None:
         self.folder, self.fault, self.at, self.count = os.path.realpath(folder), fault, at, 0
-        self.names: list[str] = []
-        self.at_risk: list[bool] = []  # of each point, whether a power failure there loses more than a stop
+        self.reached: list[tuple[str, str, str]] = []
         self.unsynced: set[str] = set()
 
     def reach(self, name: str, half_written: str | None = None) -> None:
         self.count += 1
-        self.names.append(name)
-        self.at_risk.append(any(map(os.path.exists, self.unsynced)))
+        halved = set() if half_written is None else {half_written}
+        if self.fault == "none":
+            self.reached.append((name, self._left(halved), self._left(halved | self.unsynced)))
         if self.fault == "full disk" and self.count >= self.at and name.removeprefix("before ") in REACHES_DISK:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # it stays full
         if self.count != self.at or self.fault in ("none", "full disk"):
             return
-        if half_written is not None and os.path.isfile(half_written):
-            os.truncate(half_written, os.path.getsize(half_written) // 2)
-        if self.fault == "power failure":
-            for path in self.unsynced:
-                if os.path.isfile(path):
-                    os.truncate(path, os.path.getsize(path) // 2)
+        for path in halved | self.unsynced if self.fault == "power failure" else halved:
+            if os.path.isfile(path):
+                os.truncate(path, os.path.getsize(path) // 2)
         os._exit(STOPPED)
+
+    def _left(self, halved: set[str]) -> str:
+        """A hash of all names and bytes below the folder, with these files cut in the middle."""
+        left = hashlib.sha256()
+        for folder, folders, files in os.walk(self.folder):
+            folders.sort()
+            for name in sorted(files):
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    content = file.read()
+                content = content[: len(content) // 2] if path in halved else content
+                left.update(f"{path} {len(content)}\n".encode() + content)
+            left.update(f"{folder} {folders}\n".encode())
+        return left.hexdigest()
 
     def is_inside(self, path: object) -> bool:
         if isinstance(path, int):
@@ -93,7 +107,6 @@ def faulty(points: Points) -> Iterator[None]:
         with (
             mock.patch.object(builtins, "open", opened),
             mock.patch.object(io, "open", opened),
-            mock.patch.object(torch, "save", _writer_with_points(points, torch.save, 1)),
             _libraries(points),
         ):
             yield
@@ -126,7 +139,8 @@ def _opened_with_points(points: Points, plain: Callable[..., Any]) -> Callable[.
         raw.points = points
         points.note("write", raw.fileno())
         points.reach("after making of a file")
-        buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)  # type: ignore[type-var]
+        buffer = io.BufferedRandom if "+" in mode else io.BufferedWriter
+        buffered = buffer(raw, BUFFER_BYTES)  # type: ignore[type-var]
         if "b" in mode:
             return buffered
         return io.TextIOWrapper(buffered, options.get("encoding") or "utf-8", newline=options.get("newline"))
@@ -154,7 +168,13 @@ def _writer_with_points(points: Points, plain: Callable[..., Any], position: int
 def _libraries(points: Points) -> Iterator[None]:
     import safetensors.torch
 
-    with mock.patch.object(safetensors.torch, "save_file", _writer_with_points(points, safetensors.torch.save_file, 1)):
+    from resnet_tools.features.files import WRITERS
+
+    parquet = _writer_with_points(points, WRITERS[".parquet"], 1)
+    with (
+        mock.patch.object(safetensors.torch, "save_file", _writer_with_points(points, safetensors.torch.save_file, 1)),
+        mock.patch.dict(WRITERS, {".parquet": parquet}),
+    ):
         yield
 
 
@@ -162,19 +182,26 @@ def _libraries(points: Points) -> Iterator[None]:
 class Done:
     """0: it ended well, FAILED: with an error of ours, STOPPED: at the fault; all else is what nobody expects.
 
-    `points`: the name of each that was reached, without a fault only, and whether unsynced bytes were at risk there.
+    `points`: what was reached without a fault, as in `Points`.
     """
 
     code: int
-    points: list[tuple[str, bool]]
+    points: list[tuple[str, str, str]]
     printed: str
 
     def faults(self) -> Iterator[tuple[Fault, int]]:
-        """All that can go wrong: each fault with the points, from 1, where it makes a difference."""
-        for at, (name, at_risk) in enumerate(self.points, 1):
-            yield "kill", at
-            if at_risk:
-                yield "power failure", at
+        """All that can go wrong: each fault with the points, from 1, where it makes a difference.
+
+        What goes on after a stop sees the disk and nothing else, so of the points that leave the same bytes one is
+        enough: `before fsync` is where `after write` was.
+        """
+        seen: set[str] = set()
+        for at, (name, stopped, without_power) in enumerate(self.points, 1):
+            faults: tuple[tuple[Fault, str], ...] = (("kill", stopped), ("power failure", without_power))
+            for fault, left in faults:
+                if left not in seen:
+                    seen.add(left)
+                    yield fault, at
             if name.removeprefix("before ") in REACHES_DISK:
                 yield "full disk", at
 
@@ -194,7 +221,7 @@ def run(job: Callable[[], object], folder: Path, fault: Fault = "none", at: int 
             import_module(name)
     _, status = os.waitpid(child, 0)
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    return Done(code, [(name, at_risk) for name, at_risk in points], printed.read_text(errors="replace"))
+    return Done(code, [tuple(point) for point in points], printed.read_text(errors="replace"))
 
 
 def _child(job: Callable[[], object], points: Points, writer: int, printed: Path) -> None:
@@ -224,10 +251,7 @@ def _child(job: Callable[[], object], points: Points, writer: int, printed: Path
         if points.fault == "none":
             with open(writer, "w", closefd=False) as pipe:
                 json.dump(
-                    [
-                        [*zip(points.names, points.at_risk, strict=True)],
-                        [name for name in sys.modules if "." in name or name.isidentifier()],
-                    ],
+                    [points.reached, [name for name in sys.modules if "." in name or name.isidentifier()]],
                     pipe,
                 )
         os._exit(code)

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import astuple, dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from resnet_tools.errors import ResnetToolsError
@@ -33,6 +33,7 @@ MEMORY_BYTES = (
     600 << 20
 )  # beyond what a child begins with: a small multiple of the largest input and of one decoded image
 TOGETHER = 500  # inputs of one child
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # a disk takes longer than most parsers
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,23 @@ class _TooLong(BaseException):
     pass
 
 
+@cache
+def seeds_of(target: Target) -> Sequence[bytes]:
+    """Its good files, made once: making them may take longer than a thousand inputs."""
+    return target.seeds()
+
+
 def input_bytes(target: Target, seeds: Sequence[bytes], seed: int, number: int) -> bytes:
     return mutated(seeds, random.Random(f"{seed} {number}"), target.mutations)
 
 
 def fuzz(target: Target, seed: int, first: int, count: int) -> list[Finding]:
     """Run inputs `first` to `first + count - 1`; what was found."""
-    seeds = target.seeds()
+    seeds = seeds_of(target)
     gc.collect()
     findings: list[Finding] = []
     end, at = first + count, first
-    with mmap.mmap(-1, 8) as shared, tempfile.TemporaryDirectory() as folder:
+    with mmap.mmap(-1, 8) as shared, tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
         while at < end:
             stop = min(end, at + TOGETHER)
             work = partial(_run_all, target, seeds, seed, at, stop, Path(folder), shared)
@@ -191,7 +198,7 @@ def branches_reached(target: Target, seed: int, count: int) -> dict[str, str]:
     """Of each file of the target: the branches that `count` inputs took, as `taken/all`."""
     import coverage
 
-    seeds = target.seeds()
+    seeds = seeds_of(target)
     package = Path(sys.modules["resnet_tools"].__file__ or "").parent
     files = {str(package / name): name for name in target.modules}
     measured = coverage.Coverage(branch=True, include=list(files), data_file=None, messages=False)

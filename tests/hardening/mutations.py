@@ -13,7 +13,9 @@ import random
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 1 << 20, (1 << 31) - 1, -(1 << 31))
@@ -188,12 +190,8 @@ def inside_a_zip(mutations: Sequence[Mutation]) -> Mutation:
     """One part of a zip archive after a mutation, packed again; what is no archive stays as it is."""
 
     def apply(data: bytes, chance: random.Random, seeds: Sequence[bytes]) -> bytes:
-        try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                parts = {name: archive.read(name) for name in archive.namelist()}
-        except Exception:  # not an archive any more
-            return data
-        if not parts:
+        parts = dict(_parts(data))
+        if not parts:  # not an archive any more
             return data
         name = chance.choice([name for name in parts if name.endswith(".pkl")] * 5 or list(parts))
         what = chance.random()
@@ -203,13 +201,32 @@ def inside_a_zip(mutations: Sequence[Mutation]) -> Mutation:
             parts[chance.choice(list(parts))] = parts[name]
         else:
             parts[name] = chance.choice(mutations)(parts[name], chance, [parts[name]])
-        packed = io.BytesIO()
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-            for key, content in parts.items():
-                archive.writestr(key, content)
-        return packed.getvalue()
+        return _packed(parts)
 
     return apply
+
+
+@lru_cache(maxsize=16)
+def _parts(data: bytes) -> tuple[tuple[str, bytes], ...]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return tuple((name, archive.read(name)) for name in archive.namelist())
+    except Exception:
+        return ()
+
+
+def _packed(parts: Mapping[str, bytes]) -> bytes:
+    """A zip archive that stores the parts as they are; zipfile takes as long for it as the parsers for reading it."""
+    body, directory = bytearray(), bytearray()
+    for name, content in parts.items():
+        key = name.encode()
+        sizes = zlib.crc32(content), len(content), len(content), len(key), 0
+        entry = struct.pack("<HHHHHLLLHH", 20, 0x800, 0, 0, 0, *sizes)  # version, names in UTF-8, stored, no time
+        directory += b"PK\1\2" + struct.pack("<H", 20) + entry + struct.pack("<HHHLL", 0, 0, 0, 0, len(body)) + key
+        body += b"PK\3\4" + entry + key + content
+    count = len(parts)
+    end = struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, count, count, len(directory), len(body), 0)
+    return bytes(body + directory + end)
 
 
 def after_a_length(mutation: Mutation) -> Mutation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hardening.breaks import BREAKS, ROOT, survives
+from tests.hardening.breaks import BREAKS, ROOT, failures
 
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.what)
@@ -20,4 +20,9 @@ def test_the_readme_lists_all_breaks():
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.what)
 def test_each_break_is_noticed(broken):
-    assert not survives(broken)
+    assert failures(broken)
+
+
+@pytest.mark.slow
+def test_the_same_tests_pass_where_nothing_is_broken():
+    assert failures(None, sorted({broken.test for broken in BREAKS})) == []

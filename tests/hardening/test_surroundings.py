@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
 import shutil
@@ -10,11 +12,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import resnet_tools.checkpoints.checkpoint as checkpoint_module
+import resnet_tools.evaluation.evaluate as evaluate_module
+import resnet_tools.torch7.weights as weights_module
+import resnet_tools.training.run as run_module
+from resnet_tools import load_checkpoint, save_model
+from resnet_tools.__main__ import run
+from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.convert import Target, convert
+from resnet_tools.cli import COMMANDS
+from resnet_tools.errors import ResnetToolsError
+from tests.hardening.jobs import make_data
+from tests.hardening.targets import TARGETS
 from tests.support.demo_images import PHOTOS
 
 CLASSIFY = ["classify", "demo", PHOTOS[0]]
@@ -63,6 +78,43 @@ def test_closed_streams_make_no_difference(tmp_path, closed):
     assert output.stat().st_size > 0
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+WITH_OUTPUT = {
+    "classify": "{data}/net.pt {data}/images/0.png --crop-size 32",
+    "extract-features": "{data}/net.pt {data}/images --crop-size 32 --quiet --output {out}/f.npy",
+    "train": "--data {data}/set --retrain {data}/net.pt --reset-classifier --n-epochs 1 --save {out}/run --quiet",
+    "evaluate": "{data}/net.pt --data {data}/set --crop-size 32 --quiet",
+    "plot": "{data}/history.csv --output {out}/plot.png",
+    "check-data": "{data}/set",
+    "convert": "{data}/net.pt {out}/net.safetensors",
+    "verify": "{data}/net.pt {data}/net.pt",
+    "inspect": "{data}/net.pt",
+    "models": "",
+    "download": "--help",
+}
+
+
+class FullDisk(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_output_that_cannot_be_written_is_one_line(command, data, tmp_path, monkeypatch):
+    messages = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    monkeypatch.setattr(sys, "stderr", messages)
+    (data / "history.csv").write_bytes(TARGETS["history"].seeds()[0])
+    code = run([command, *WITH_OUTPUT[command].format(data=data, out=tmp_path).split()])
+    assert code == 1
+    assert messages.getvalue().endswith("Error: the output: No space left on device\n")
+    assert messages.getvalue().count("Error: ") == (2 if "{data}/images " in WITH_OUTPUT[command] else 1)  # 3.png
+
+
 def test_few_descriptors_are_enough(tmp_path):
     limit = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))  # noqa: E731
     done = resnet("extract-features", "demo", *PHOTOS, "--output", tmp_path / "f.npy", preexec_fn=limit)
@@ -75,6 +127,45 @@ def test_too_little_memory_for_torch_is_one_line():
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
+
+
+TRAIN = "train --data {data}/set --retrain {data}/net.pt --reset-classifier --n-epochs 1 --batch-size 2 --quiet"
+TRAIN_SMALL = f"{TRAIN} --crop-size 32 --resize-size 36 --no-check --save {{out}}/run"
+WITHOUT_SHARED_MEMORY = "mount -t tmpfs -o size=4k none /dev/shm && exec "
+
+
+def test_training_needs_no_shared_memory(data, tmp_path):
+    """As in a container with /dev/shm of no size: a name space of its own, where the system lets us make one."""
+    own = ["unshare", "-m" if os.geteuid() == 0 else "-rm", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*own, f"{WITHOUT_SHARED_MEMORY} true"], check=False).returncode:
+        pytest.skip("no name spaces here")
+    words = TRAIN_SMALL.format(data=data, out=tmp_path)
+    command = f"{WITHOUT_SHARED_MEMORY} {sys.executable} -m resnet_tools {words} --workers 2"
+    done = subprocess.run([*own, command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "run" / "model_1.pt").exists()
+
+
+def read_only(path: object, *_: object) -> None:
+    raise PermissionError(errno.EACCES, "permission denied", path)
+
+
+def test_the_current_folder_may_be_read_only(tmp_path, monkeypatch, capsys):
+    """Not even root is stopped by the mode of a folder, so the system's answers are."""
+    monkeypatch.chdir(tmp_path)
+    plain = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: plain(path, mode) and not mode & os.W_OK)
+    monkeypatch.setattr(os, "mkdir", read_only)
+    assert run([*map(str, CLASSIFY)]) == 0
+    assert FIRST_LABEL in capsys.readouterr().out
+    for words, message in (
+        (["extract-features", "demo", str(PHOTOS[0])], "features.pt: cannot be written: permission denied"),
+        (["convert", "demo", "net.pt"], "net.pt: cannot be written: Permission denied"),
+        (["train", "--data", ".", "--retrain", "demo"], "--save checkpoints: permission denied"),
+    ):
+        assert run(words) == 1
+        assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @NOT_FOR_ROOT
@@ -110,8 +201,6 @@ def test_images_that_vanish_while_others_are_read_are_named(tmp_path):
 
 def test_a_model_that_is_overwritten_while_it_is_used_makes_no_difference(tmp_path):
     """In place, as cp does it: what is loaded is the process's own."""
-    from resnet_tools import load_checkpoint, save_model
-
     model, other = tmp_path / "net.pt", tmp_path / "other.pt"
     save_model(load_checkpoint(), model)
     checkpoint = load_checkpoint(model)
@@ -124,16 +213,80 @@ def test_a_model_that_is_overwritten_while_it_is_used_makes_no_difference(tmp_pa
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_clock_may_be_set_back(monkeypatch, tmp_path):
-    from click.testing import CliRunner
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 3)
 
-    from resnet_tools.cli import cli
 
-    clock = iter(range(10**6, 0, -1000))
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(bytes(100_000))
+
+
+def fill_with_zeros(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+
+
+CHANGES = [cut, grow, fill_with_zeros, Path.unlink]
+CHANGED = {  # a model, and the function that reads the weights whose places in the file are known by then
+    "net.pt": (checkpoint_module, "float_state"),
+    "net.safetensors": (checkpoint_module, "float_state"),
+    "net.t7": (weights_module, "copy_all"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_model_that_changes_while_it_is_read_is_a_net_or_an_error_and_no_crash(name, change, tmp_path, monkeypatch):
+    convert(DEMO_PATH, Target(tmp_path / name))
+    module, function = CHANGED[name]
+    plain = getattr(module, function)
+    changed: list[None] = []
+
+    def changing(*arguments: Any) -> Any:
+        changed.append(change(tmp_path / name))
+        return plain(*arguments)
+
+    monkeypatch.setattr(module, function, changing)
+    if change is cut or (change is Path.unlink and name != "net.t7"):  # which is open by then
+        with pytest.raises(ResnetToolsError, match=rf"{name}: "):
+            load_checkpoint(tmp_path / name)
+    else:
+        assert load_checkpoint(tmp_path / name).architecture.num_classes == 10
+    assert changed
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_images_that_change_while_others_are_read_are_named(command, change, data, tmp_path, monkeypatch, capsys):
+    shutil.copytree(data / "set", tmp_path / "set")
+    module, function = {"evaluate": (evaluate_module, "logits_of"), "train": (run_module, "set_lr")}[command]
+    plain, folder = getattr(module, function), "val" if command == "evaluate" else "train"
+    changed: list[None] = []
+
+    def changing(*arguments: Any, **options: Any) -> Any:
+        if not changed:
+            changed.extend(change(tmp_path / "set" / folder / name / "1.png") for name in "ab")
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(module, function, changing)
+    words = f"evaluate {data}/net.pt --data {{data}}/set --crop-size 32 --resize-size 36 --quiet --batch-size 1"
+    words = words if command == "evaluate" else f"{TRAIN_SMALL} --on-error skip --n-epochs 2"
+    words = words.replace("{data}/net.pt", f"{data}/net.pt").format(data=tmp_path, out=tmp_path)
+    assert run([*words.split(), "--workers", "0"]) == 0
+    errors = capsys.readouterr().err
+    assert changed
+    assert "Traceback" not in errors
+    if change is not grow:  # what stands behind an image is not part of it
+        assert f"{tmp_path}/set/{folder}/b/1.png" in errors
+
+
+@pytest.mark.parametrize("command", ["extract-features", "train"])
+def test_the_clock_may_be_set_back(command, data, monkeypatch, tmp_path):
+    clock = iter(range(10**6, 0, -100))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
-    command = ["extract-features", "demo", *PHOTOS, "--output", str(tmp_path / "f.npy"), "--batch-size", "2"]
-    done = CliRunner().invoke(cli, command, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    words = {"extract-features": f"extract-features demo {PHOTOS[0]} --output {{out}}/f.npy", "train": TRAIN_SMALL}
+    assert run([*words[command].format(data=data, out=tmp_path).split(), "--workers", "0"]) == 0
 
 
 def test_of_two_extractions_of_one_output_one_is_refused_and_the_other_right(tmp_path):

@@ -21,6 +21,7 @@ import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ def begin_report(folder: Path) -> None:
     """
     check_plotting()
     begin_folder(folder)
+
+
+@contextmanager
+def report_folder(folder: Path) -> Iterator[None]:
+    """`begin_report` for a report that the block writes; if it writes none, the folders that were made are removed."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    begin_report(folder)
+    try:
+        yield
+    finally:
+        for place in made:
+            with suppress(OSError):  # it is not empty
+                place.rmdir()
 
 
 def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> Path:
