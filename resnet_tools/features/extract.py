@@ -236,7 +236,7 @@ def provenance_of(
     """
     return {
         "model": os.fspath(model_path),
-        "model_sha256": _sha256_of(model_path),
+        "model_sha256": sha256_of(model_path),
         "architecture": None if net.architecture is None else net.architecture.to_dict(),
         **asdict(kind),
         "preprocessing": loading.preprocessing.to_dict(),
@@ -249,7 +249,8 @@ def provenance_of(
     }
 
 
-def _sha256_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
