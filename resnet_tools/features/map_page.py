@@ -76,12 +76,13 @@ def map_picture(projection: Projection, groups: Sequence[str], title: str, font_
     start[1] += MARGIN_PX * SMOOTH
     for (x, y), number in zip((places * side + start).tolist(), numbers, strict=True):
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), colors[number], "white", SMOOTH // 2)
+    marks = [(PICTURE_PX + 4, 2 * MARGIN_PX + number * LINE_PX) for number in range(len(listed))]
+    for (x, y), color in zip(marks, colors, strict=True):
+        draw.ellipse([SMOOTH * side for side in (x, y + 3, x + 12, y + 15)], color)
     picture = large.resize((width, height), Image.Resampling.LANCZOS)
     draw, font = ImageDraw.Draw(picture), ImageFont.truetype(font_file, FONT_PX)
     draw.text((MARGIN_PX, 12), fitting(drawable(title), "", font, width - 2 * MARGIN_PX), "#1a1a1a", font)
-    for number, (name, color) in enumerate(zip(listed, colors, strict=True)):
-        x, y = PICTURE_PX + 4, 2 * MARGIN_PX + number * LINE_PX
-        draw.ellipse((x, y + 3, x + 12, y + 15), color)
+    for number, (name, (x, y)) in enumerate(zip(listed, marks, strict=True)):
         text = fitting(drawable(name), f"  {counts[number]:,}", font, LEGEND_PX - 24)
         draw.text((x + 20, y), text, "#1a1a1a", font)
     return picture

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 Blocks = Iterable[tuple[int, Array]]  # the number of the first row, and the rows (n, D) float32
@@ -37,10 +37,11 @@ def unit_rows(rows: Array, device: torch.device) -> tuple[Tensor, Tensor]:
     numbers overflow.
     """
     found = torch.from_numpy(rows).to(device)
-    largest = found.abs().amax(1)
+    largest = torch.linalg.vector_norm(found, torch.inf, dim=1)
     usable = largest.isfinite() & (largest > 0)
-    scaled = found / torch.where(usable, largest, 1)[:, None]
-    return nn.functional.normalize(torch.where(usable[:, None], scaled, 0), dim=1), usable
+    units = found / torch.where(usable, largest, 1)[:, None]  # the only copy: allocating takes longer than computing
+    units[~usable] = 0
+    return units.div_(torch.linalg.vector_norm(units, dim=1, keepdim=True).clamp_min_(1)), usable
 
 
 def nearest(

@@ -19,7 +19,7 @@ import torch
 from resnet_tools.checkpoints.checkpoint import DEMO_PATH, model_path
 from resnet_tools.checkpoints.onnx_files import is_onnx
 from resnet_tools.checkpoints.runnable import Net, load_runnable, prepare_net
-from resnet_tools.compute.device import default_workers, set_tf32
+from resnet_tools.compute.device import default_workers, keep_freed_memory, set_tf32
 from resnet_tools.compute.inference import DTYPES, Loading, device_of, loaded_batches
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import FeatureError, ImageError, NotFiniteError
@@ -89,10 +89,12 @@ def query_net(
     return QueryNet(prepared, kind, loading)
 
 
-def exact_products(device: torch.device) -> None:
-    """Let a GPU compute products of float32 as such, also after a net with --precision tf32."""
+def prepare_products(device: torch.device) -> None:
+    """Make products fast on a CPU, and exact on a GPU, also after a net with --precision tf32."""
     if device.type == "cuda":
         set_tf32(False)
+    else:
+        keep_freed_memory()
 
 
 def _settings(features: FeatureRows) -> tuple[FeatureKind, Preprocessing]:

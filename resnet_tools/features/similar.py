@@ -18,7 +18,7 @@ from resnet_tools.compute.device import find_device
 from resnet_tools.errors import FeatureError, ImageError
 from resnet_tools.features.neighbours import Array, Groups, Report, nearest, nothing, unit_rows
 from resnet_tools.features.opened import FeatureRows, open_features
-from resnet_tools.features.query_net import QueryNet, exact_products, query_net
+from resnet_tools.features.query_net import QueryNet, prepare_products, query_net
 
 QUERY_BYTES = 1 << 28  # of the queries that are compared in one reading of the file, with their neighbours
 PAIR_BYTES = 40  # of a neighbour, until it is handed on
@@ -119,7 +119,7 @@ def similar_images(
         good = [row for _, row in part if isinstance(row, np.ndarray)]
         found: Iterator[list[Neighbour]] = iter(())
         if good:
-            exact_products(device)
+            prepare_products(device)
             units, _ = unit_rows(np.stack(good), device)
             found = _neighbours(features, *nearest(units, features.blocks(), top_k, report=report))
         for path, row in part:
@@ -131,7 +131,7 @@ def similar_rows(
 ) -> Iterator[Similar]:
     """Each row with its nearest other rows; one without a direction has none."""
     top_k = min(top_k, max(1, len(features) - 1))
-    exact_products(device)
+    prepare_products(device)
     for first, rows in _query_parts(features, _queries_at_once(features, top_k)):
         units, usable = unit_rows(rows, device)
         found = nearest(units, features.blocks(), top_k, own_row=first, report=report)
@@ -145,7 +145,7 @@ def duplicate_groups(
     """See `duplicates`."""
     if not 0 < threshold <= 1:
         raise FeatureError(f"the threshold is {threshold:g}; expected a cosine above 0 and at most 1, such as 0.98")
-    exact_products(device)
+    prepare_products(device)
     groups = Groups(len(features))
     for first_query, queries in _query_parts(features, _queries_at_once(features, 1)):
         units, _ = unit_rows(queries, device)
