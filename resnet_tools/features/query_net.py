@@ -40,11 +40,14 @@ class QueryNet:
     kind: FeatureKind
     loading: Loading
 
-    def rows(self, images: Sequence[str]) -> Iterator[tuple[str, Array | ImageError]]:
-        """The features (D,) float32 of each image, or why there are none."""
+    def rows(self, images: Sequence[Any]) -> Iterator[tuple[str, Array | ImageError]]:
+        """The name and features (D,) float32 of each image, which `preprocess` takes, or why there are none."""
+        position = -1
         for batch in loaded_batches(images, self.loading, device_of(self.model)):
             good = iter(()) if batch.images is None else iter(self._rows_of(batch.images))
-            for path, error in zip(batch.paths, batch.errors, strict=True):
+            for source, error in zip(batch.paths, batch.errors, strict=True):
+                position += 1
+                path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else f"image {position}"
                 row = error if error is not None else next(good)
                 if isinstance(row, np.ndarray) and not np.isfinite(row).all():
                     row = NotFiniteError(f"{path}: {NOT_FINITE}")

@@ -36,7 +36,10 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Similar:
-    """A query, by its path, and the most similar images, the nearest first. `row`: its own, if it is a row itself."""
+    """A query and the most similar images, the nearest first.
+
+    `path`: of the query, or `image k` for one that is no file. `row`: its number, if it is a row itself.
+    """
 
     path: str
     neighbours: list[Neighbour]
@@ -45,7 +48,7 @@ class Similar:
 
 def similar(
     features: Path,
-    images: Sequence[Path] | None = None,
+    images: Sequence[Any] | None = None,
     *,
     top_k: int = 5,
     model: Path | None = None,
@@ -56,8 +59,8 @@ def similar(
     """The `top_k` rows of a features file that are most similar to each image, by cosine, the nearest first.
 
     features: a file of any format that `resnet extract-features` writes, or `NAME.index.json` for shards.
-    images: paths of image files; the net, layer and preprocessing are those that the file records. None: each row of
-    the file is compared with all others, and no net is needed.
+    images: paths of image files, or images in any form that `preprocess` takes; the net, layer and preprocessing are
+    those that the file records. None: each row of the file is compared with all others, and no net is needed.
     model: the file of the net, if it is no longer where it was; its SHA-256 must be the recorded one.
     weights: which net of that file, as for the features. device: `auto`, `cpu`, `cuda`, `cuda:1`.
     progress: called with the numbers of rows that were compared.
@@ -75,7 +78,7 @@ def similar(
         opened, found_device, model=None if model is None else os.fsdecode(model), weights=weights, batch_size=None
     )
     found = []
-    for result in similar_images(opened, [os.fsdecode(image) for image in images], net, found_device, top_k, report):
+    for result in similar_images(opened, images, net, found_device, top_k, report):
         if isinstance(result, ImageError):
             raise result
         found.append(result)
@@ -100,7 +103,7 @@ def duplicates(
 
 def similar_images(
     features: FeatureRows,
-    images: Sequence[str],
+    images: Sequence[Any],
     net: QueryNet,
     device: torch.device,
     top_k: int,

@@ -243,6 +243,10 @@ def test_an_image_is_compared_as_the_rows_were_made(photos, tmp_path, capsys):
     assert len(found.neighbours) == 10
     assert (found.neighbours[0].path, found.row) == (str(IMAGES / "bag.png"), None)
     assert found.neighbours[0].similarity == pytest.approx(1, abs=2e-6)
+    with Image.open(IMAGES / "bag.png") as picture:
+        given = similar(photos, [np.asarray(picture.convert("RGB")), picture], top_k=20)
+    assert [one.path for one in given] == ["image 0", "image 1"]
+    assert given[1].neighbours[0].path == found.neighbours[0].path
     wide = tmp_path / "wide.pt"
     options = ["--layer", "layer2", "--pool", "none", "--crop-size", "64", "--resize-size", "80", "--ten-crop"]
     assert run(["extract-features", "demo", str(IMAGES), "--output", str(wide), "--quiet", *options]) == 0
