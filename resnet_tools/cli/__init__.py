@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "train",
     "evaluate": "evaluate",
     "plot": "plot",
+    "similar": "similar",
+    "map": "map",
     "check-data": "check_data",
     "convert": "convert",
     "verify": "verify",
