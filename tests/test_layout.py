@@ -34,6 +34,7 @@ ROOMS = [
 INSIDE = {
     "training": [
         "setup",
+        "classifier_only",
         "run",
         "events",
         "exchange",
@@ -49,6 +50,7 @@ INSIDE = {
         "shared_samples",
         "batches",
         "transforms",
+        "linear_classifier",
         "memory",
         "mixing",
         "average",
