@@ -35,6 +35,7 @@ INSIDE = {
     "training": [
         "setup",
         "pictures",
+        "classifier_only",
         "run",
         "events",
         "exchange",
@@ -52,6 +53,7 @@ INSIDE = {
         "views",
         "batches",
         "transforms",
+        "linear_classifier",
         "memory",
         "mixing",
         "average",
