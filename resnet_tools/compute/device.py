@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 
@@ -95,6 +97,25 @@ def configure(device: torch.device, cudnn: Cudnn, *, allow_tf32: bool) -> None:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def kept_settings() -> Iterator[None]:
+    """Whatever the block sets in torch for all of the process is as before when it ends: threads, cuDNN, TF32."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    threads, tf32 = torch.get_num_threads(), (cudnn.allow_tf32, products.allow_tf32)
+    algorithms = cudnn.benchmark, cudnn.deterministic
+    exact, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cudnn.allow_tf32, products.allow_tf32 = tf32
+        cudnn.benchmark, cudnn.deterministic = algorithms
+        torch.use_deterministic_algorithms(exact, warn_only=warns)
+        memory.fill_uninitialized_memory = filled
 
 
 def set_tf32(allowed: bool) -> None:

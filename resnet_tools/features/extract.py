@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,9 @@ class Extraction:
     resume: bool = True
     processes: Processes = ALONE
 
+    # Path -> why it has no features, of what the last call of `run` has computed or found unfinished.
+    reasons: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
     def run(
         self, paths: Sequence[str], output: Path, shard_size: int | None, progress: Callable[[int, list[str]], None]
     ) -> list[Path]:
@@ -53,6 +57,7 @@ class Extraction:
         Raises: FeatureError (nothing to write, disk full, another job's leftovers), ImageError with on_error=fail.
         """
         check_format(output, paths)
+        self.reasons.clear()
         try:
             return self._run(paths, output, shard_size, progress)
         except OSError as error:
@@ -60,6 +65,25 @@ class Extraction:
                 f"{error.filename or output}: {error.strerror or error}; finished rows are kept: fix this and give the "
                 "same command again to continue"
             ) from error
+
+    def in_memory(self, sources: Sequence[Any], progress: Callable[[int, list[str]], None]) -> Features:
+        """The features of images in any form that is loaded, which are called what `str` makes of them; maybe none.
+
+        Raises: ImageError with on_error=fail.
+        """
+        parts, kept, errors = [self._zeros(0)], [], []
+        skipping = replace(self, on_error="skip") if self.on_error == "fail" else self
+        for batch in loaded_batches(sources, self.loading, device_of(self.model)):
+            rows, reasons = skipping._rows(batch)
+            if reasons and self.on_error == "fail":
+                raise ImageError(next(iter(reasons.values())))
+            parts.append(rows)
+            names = list(map(str, batch.paths))
+            errors += [(names[position], reason) for position, reason in reasons.items()]
+            kept += [name for k, name in enumerate(names) if k not in reasons or self.on_error == "zero"]
+            progress(len(names), list(reasons.values()))
+        rows = np.ascontiguousarray(np.concatenate(parts))
+        return Features(rows, kept, errors, self.provenance, zlib.crc32(rows))
 
     def _run(
         self, paths: Sequence[str], output: Path, shard_size: int | None, progress: Callable[[int, list[str]], None]
@@ -186,6 +210,7 @@ class Extraction:
                     errors.append((path, reason))
                 if reason is None or self.on_error == "zero":
                     kept.append(path)
+        self.reasons.update(errors)
         if len(errors) == len(paths) and not may_be_empty:
             store.remove()
             raise FeatureError(

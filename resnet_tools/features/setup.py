@@ -20,19 +20,24 @@ from resnet_tools.data.image import MAX_FILE_BYTES
 from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, may_fold
 from resnet_tools.features.options import ExtractOptions
-from resnet_tools.reading import hashed
+from resnet_tools.reading import Digest, hashed
+
+NO_FILE = "a net in Python"
 
 
 def set_up_extraction(
     options: ExtractOptions,
-    model_file: Path,
+    model_file: Path | None,
     checkpoint: Runnable,
     loading: Loading,
     device: torch.device,
     precision: str,
     paths: Sequence[str],
 ) -> Extraction:
-    """The job, with the net made ready on its device. Raises: DeviceMemoryError; ImageError if stdin gives no image."""
+    """The job, with the net made ready on its device. model_file: None of a net that is in no file.
+
+    Raises: DeviceMemoryError; ImageError if stdin gives no image.
+    """
     kind = FeatureKind(options.layer, options.pool, options.l2_normalize, options.dtype)
     provenance = provenance_of(model_file, checkpoint.model, kind, loading, precision, device.type)
     if STDIN in paths:  # it may hold another image each time, and its name does not tell
@@ -42,15 +47,17 @@ def set_up_extraction(
 
 
 def provenance_of(
-    model_path: Path, net: Net, kind: FeatureKind, loading: Loading, precision: str, device: str
+    model_path: Path | None, net: Net, kind: FeatureKind, loading: Loading, precision: str, device: str
 ) -> dict[str, Any]:
     """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version.
 
+    model_path: None of a net that is in no file; the hash is then that of its weights.
     device: cpu or cuda, which round differently.
     """
+    digest = _of_weights(net) if model_path is None else hashed(model_path, hashlib.sha256())
     return {
-        "model": os.fspath(model_path),
-        "model_sha256": hashed(model_path, hashlib.sha256()).hexdigest(),
+        "model": NO_FILE if model_path is None else os.fspath(model_path),
+        "model_sha256": digest.hexdigest(),
         "architecture": None if net.architecture is None else net.architecture.to_dict(),
         **asdict(kind),
         "preprocessing": loading.preprocessing.to_dict(),
@@ -61,3 +68,12 @@ def provenance_of(
         "batch_size": loading.batch_size,
         "version": __version__,
     }
+
+
+def _of_weights(net: Net) -> Digest:
+    """The hash of the names and values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(name.encode() + b"\0")
+        digest.update(tensor.detach().cpu().float().contiguous().numpy())
+    return digest
