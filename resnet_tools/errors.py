@@ -50,6 +50,10 @@ class ImageError(ResnetToolsError):
     """An image cannot be decoded; the message names the file and the reason."""
 
 
+class LoadingError(ResnetToolsError):
+    """The threads or processes that load images failed: a library's error, or too little memory."""
+
+
 class NotFiniteError(ImageError):
     """A net's output for an image is NaN or infinite."""
 

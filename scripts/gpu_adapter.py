@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from resnet_tools.compute.cpus import default_workers, usable_cpus
+from resnet_tools.compute.cpus import usable_cpus, workers_for
 from resnet_tools.compute.device import configure, find_precision
 from resnet_tools.compute.inference import Loading, classify, logits_of, prepare
 from resnet_tools.data.samples import Samples
@@ -108,16 +108,16 @@ def classify_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: 
 
 
 def training_batches(
-    paths: Sequence[str], batch_size: int, workers: int, *, pin: bool, augmentation: str = "light"
+    paths: Sequence[str], batch_size: int, workers: int, device: torch.device, *, augmentation: str = "light"
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of JPEGs as a training loads them."""
     samples = Samples(list(paths), [k % 1000 for k in range(len(paths))], [str(k) for k in range(1000)])
     transform = training_transform(augmentation, "imagenet", IMAGENET)  # type: ignore[arg-type]
-    loader = BatchLoader(samples, transform, 0, workers=workers, pin=pin)
+    loader = BatchLoader(samples, transform, 0, workers=workers, device=device)
     for batch in loader.epoch(1, epoch_batches(len(paths), batch_size, 0, 1)):
         if batch.images is not None:
             yield batch.images, batch.targets
 
 
 def workers_here() -> int:
-    return default_workers(usable_cpus())
+    return workers_for(usable_cpus())

@@ -95,10 +95,9 @@ def training_rates(bench: Bench) -> Iterator[Row]:
 def jpeg_training_rate(bench: Bench, paths: list[str]) -> Iterator[Row]:
     """An epoch of JPEGs, decoded and augmented, with the share of the time that the step waits for a batch."""
     step, workers = our_training(bench), ours.workers_here()
-    pin = bench.device.type == "cuda"
-    for images, targets in [next(iter(ours.training_batches(paths[: bench.sizes.batch_size], 4, 1, pin=pin)))]:
+    for images, targets in [next(iter(ours.training_batches(paths[: bench.sizes.batch_size], 4, 1, bench.device)))]:
         step(images, targets)
-    waited = Waits(ours.training_batches(paths, bench.sizes.batch_size, workers, pin=pin))
+    waited = Waits(ours.training_batches(paths, bench.sizes.batch_size, workers, bench.device))
     start = time.perf_counter()
     for images, targets in waited:
         step(images, targets)
@@ -129,6 +128,36 @@ def inference_rates(bench: Bench, paths: list[str], folder: Path) -> Iterator[Ro
             yield bench.row(f"{name} of JPEGs, {precision}", time.perf_counter() - start, len(paths))
     if find_spec("timm") and find_spec("torchvision"):
         yield timm_features(bench, folder / "photos", len(paths), workers)
+
+
+def graph_rates(bench: Bench) -> Iterator[Row]:
+    """Small and ordinary batches of the bare net in half precision, called as usual and as a CUDA graph.
+
+    What a graph saves is the time to launch kernels; the rows show whether that is worth fixed shapes.
+    """
+    if bench.device.type != "cuda":
+        return
+    net = ours.inference_net(ours.new_net(bench.sizes.net), bench.device, "half")
+    for size in (1, 8, 64):
+        images = torch.randn(size, 3, 224, 224, device=bench.device, dtype=torch.float16)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            calls = {"eager": partial(net, images), "CUDA graph": _graph_of(net, images).replay}
+            for name, call in calls.items():
+                yield bench.row(f"bare net, batch {size}, half, {name}", bench.seconds(call), size)
+
+
+def _graph_of(net: nn.Module, images: Tensor) -> torch.cuda.CUDAGraph:
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # cuDNN chooses its algorithms before the capture
+        for _ in range(3):
+            net(images)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        net(images)
+    return graph
 
 
 def timm_features(bench: Bench, folder: Path, count: int, workers: int) -> Row:

@@ -153,6 +153,7 @@ def measure_rates(options: argparse.Namespace, report: dict[str, Any], started: 
             "training on synthetic data": lambda: gpu_rates.training_rates(bench),
             "training from JPEGs": lambda: gpu_rates.jpeg_training_rate(bench, paths),
             "inference": lambda: gpu_rates.inference_rates(bench, paths, Path(folder)),
+            "graphs": lambda: gpu_rates.graph_rates(bench),
         }
         paths = gpu_rates.jpegs(Path(folder), sizes)
         for name, kind in kinds.items():

@@ -30,7 +30,8 @@ from resnet_tools.text import OUTPUT_ERRORS, csv_cell, printable
 from resnet_tools.writing import written_whole
 
 if TYPE_CHECKING:
-    from resnet_tools.compute.inference import Prediction
+    from resnet_tools.checkpoints.runnable import Classifier
+    from resnet_tools.compute.inference import Loading, Prediction
     from resnet_tools.errors import ImageError
 
 Form = Literal["text", "json", "csv"]
@@ -64,6 +65,11 @@ HEADER = ["path", "rank", "index", "label", "probability"]
     "Without --json or --csv its extension selects the format: .json, .jsonl or .csv, otherwise text.",
 )
 @click.option(
+    "--explain",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write to this folder, for each image, a picture of where each label comes from, and a page with all of them.",
+)
+@click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File of class names: one per line, numbered lines, JSON, or another common form.",
@@ -77,23 +83,43 @@ def command(
     top_k: int,
     as_json: bool,
     as_csv: bool,
+    explain: Path | None,
     labels: Path | None,
     weights: str | None,
     inference: Inference,
 ) -> int:
     form = _form(output, as_json=as_json, as_csv=as_csv)
+    if explain is not None and inference.ten_crop:
+        raise click.UsageError("--explain shows the center crop; leave out --ten-crop")
     paths = _image_paths(model, sources, output, labels)
     with quick_imports():
         from resnet_tools.checkpoints.runnable import load_classifier
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import classify
     with warnings_as_lines():
         device = find_device(inference.device)
         classifier = load_classifier(model, device, inference.precision, weights=weights, labels=labels)
-    predictions = classify(paths, classifier.net, inference.loading(classifier.preprocessing), top_k=top_k)
+    predictions = _predictions(paths, classifier, inference.loading(classifier.preprocessing), top_k, explain)
     with _opened(output) as file:
         write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
-        return _write_all(predictions, len(paths), file, write, write_error)
+        code = _write_all(predictions, len(paths), file, write, write_error)
+    if explain is not None:
+        from resnet_tools.evaluation.explanations import PAGE_NAME
+
+        click.echo(f"Pictures of where the labels come from: {printable(str(explain / PAGE_NAME))}", err=True)
+    return code
+
+
+def _predictions(
+    paths: Sequence[str], classifier: Classifier, loading: Loading, top_k: int, explain: Path | None
+) -> Iterator[Prediction | tuple[str, ImageError]]:
+    """The best classes of each image, and with `explain` pictures of where they come from in that folder."""
+    if explain is None:
+        from resnet_tools.compute.inference import classify
+
+        return classify(paths, classifier.net, loading, top_k=top_k)
+    from resnet_tools.evaluation.explanations import explained
+
+    return explained(paths, classifier.net, loading, classifier.class_names, explain, top_k=top_k)
 
 
 def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:

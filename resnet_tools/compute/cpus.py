@@ -18,7 +18,7 @@ def usable_cpus(affinity: int | None = None, root: Path = Path("/")) -> int:
     return max(1, int(min([allowed, *_quotas(root)])))
 
 
-def default_workers(cpus: int, local_processes: int = 1) -> int:
+def workers_for(cpus: int, local_processes: int = 1) -> int:
     """Data-loading workers for each of the processes that share these cores."""
     return min(WORKERS_AT_MOST, max(1, cpus // max(1, local_processes)))
 

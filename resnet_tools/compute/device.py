@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from resnet_tools.compute.cpus import usable_cpus, workers_for
+from resnet_tools.compute.job import place_of
 from resnet_tools.errors import ResnetToolsError, TrainingError
 
 Precision = Literal["single", "tf32", "double", "half", "bf16"]
@@ -21,6 +23,7 @@ OUT_OF_MEMORY = (  # what torch and the libraries below it say
     "ALLOCATION_FAILED",
     "valid cuDNN algorithm",  # no algorithm whose workspace fits
 )
+CPU_WORKERS = 2
 CUBLAS_WORKSPACE = ":4096:8"  # with which cuBLAS gives equal sums; read when it is first used
 HALF_CAPABILITY = (7, 0)  # the first GPUs with tensor cores
 
@@ -97,6 +100,14 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def default_workers(device: torch.device) -> int:
+    """Data-loading workers of this process: a GPU is fed by all cores of its share; a CPU computes with them itself."""
+    if device.type != "cuda":
+        return CPU_WORKERS
+    place = place_of(os.environ)
+    return workers_for(usable_cpus(), place.local_count if place else 1)
 
 
 def keep_freed_memory() -> None:

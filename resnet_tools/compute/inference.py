@@ -6,9 +6,9 @@ Shapes: N images, H x W pixels, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
@@ -18,15 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resnet_tools.compute.device import is_out_of_memory, keep_freed_memory, set_tf32
+from resnet_tools.compute.loader_processes import AHEAD_BATCHES, MAX_THREADS, LoaderProcesses, free_shared_memory
 from resnet_tools.compute.processes import Processes
-from resnet_tools.data.loading import load_ahead
+from resnet_tools.compute.transfer import ahead_on_device
+from resnet_tools.data.loading import attempt, load_ahead
+from resnet_tools.data.samples import LazyImage
 from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
 from resnet_tools.errors import DeviceMemoryError, ImageError, NotFiniteError
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
 Average = Literal["outputs", "softmax"]
 DTYPES = {"single": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
-LOADED_AHEAD_BATCHES = 2
+LOADED_AHEAD_BATCHES = 2  # by threads
+TEN_CROPS = 10
+CPU = torch.device("cpu")
 NOT_FINITE = "the net gives NaN or infinite outputs for it; a weight may be NaN or too large for --precision half"
 SMALL_NET_PARAMETERS = 1_000_000  # below, images take longer to decode than to classify
 
@@ -42,12 +47,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Loading:
-    """How files are loaded into batches; `workers` is the number of decoding threads."""
+    """How files are loaded into batches.
+
+    workers: threads that load, or, if more than MAX_THREADS, processes; `processes` are used if there are some already.
+    """
 
     preprocessing: Preprocessing
     batch_size: int = 8
     ten_crop: bool = False
     workers: int = 2
+    processes: LoaderProcesses | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ def classify(
     An image that cannot be read, or whose logits are not finite, yields its path and the error instead; the others are
     not affected.
     """
-    for batch in loaded_batches(paths, loading):
+    for batch in loaded_batches(paths, loading, device_of(model)):
         logits = logits_of(model, batch.images) if batch.images is not None else torch.empty(0, 1)
         best = zip(logits.isfinite().all(1).tolist(), _best(logits, top_k), strict=True)
         for path, error in zip(batch.paths, batch.errors, strict=True):
@@ -138,19 +147,85 @@ def classify(
             yield Prediction(path, *classes) if is_finite else (path, NotFiniteError(f"{path}: {NOT_FINITE}"))
 
 
-def loaded_batches(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:
-    """The images of `sources`, paths or pixels, `loading.batch_size` at a time, decoded ahead in bounded memory."""
-    load = partial(ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing)
+def device_of(model: nn.Module) -> torch.device:
+    """Where the batches for a net are to be; other engines take them on the CPU."""
+    return model.conv1.weight.device if isinstance(model, ResNet) else CPU
+
+
+def loaded_batches(sources: Sequence[Any], loading: Loading, device: torch.device = CPU) -> Iterator[Batch]:
+    """The images of `sources`, paths or pixels, `loading.batch_size` at a time, decoded ahead in bounded memory.
+
+    device: where the batches are to be; on a GPU the next one is copied there while the current one is computed.
+    Raises: LoadingError if threads or processes fail.
+    """
+    if any(isinstance(source, LazyImage) for source in sources[:1]):  # it may hold a data set, too much to be sent
+        yield from ahead_on_device(_by_threads(sources, loading), device)
+    elif loading.processes is not None:
+        yield from ahead_on_device(_by_processes(sources, loading, loading.processes), device)
+    elif _pays_processes(len(sources), loading):
+        processes = LoaderProcesses(loading.workers, module=__name__)
+        try:
+            yield from ahead_on_device(_by_processes(sources, loading, processes), device)
+        finally:
+            processes.close()
+    else:
+        yield from ahead_on_device(_by_threads(sources, loading), device)
+
+
+def _pays_processes(count: int, loading: Loading) -> bool:
+    """Whether there are many workers, enough for them to do, and shared memory for what they load ahead."""
+    if loading.workers <= MAX_THREADS or count <= loading.workers * loading.batch_size:
+        return False
+    views = TEN_CROPS if loading.ten_crop else 1
+    image_bytes = views * loading.preprocessing.channels * loading.preprocessing.crop_px**2 * 4
+    return loading.workers * AHEAD_BATCHES * loading.batch_size * image_bytes < free_shared_memory() / 2
+
+
+def _by_threads(sources: Sequence[Any], loading: Loading) -> Iterator[Batch]:
     ahead = LOADED_AHEAD_BATCHES * loading.batch_size
-    items = load_ahead(sources, load, workers=loading.workers, ahead=ahead)
+    items = load_ahead(sources, _loader(loading), workers=loading.workers, ahead=ahead)
     while chunk := list(islice(items, loading.batch_size)):
-        images = [item for _, item in chunk if isinstance(item, Tensor)]
-        errors = [item if isinstance(item, ImageError) else None for _, item in chunk]
-        yield Batch([path for path, _ in chunk], errors, torch.stack(images) if images else None)
+        loaded = _collated([item for _, item in chunk])
+        yield Batch([source for source, _ in chunk], loaded.errors, loaded.images)
+
+
+def _by_processes(sources: Sequence[Any], loading: Loading, processes: LoaderProcesses) -> Iterator[Batch]:
+    size, load = loading.batch_size, _loader(loading)
+    chunks = [sources[k : k + size] for k in range(0, len(sources), size)]
+    results = processes.results([_BatchTask(load, chunk) for chunk in chunks])
+    for chunk, loaded in zip(chunks, results, strict=True):
+        yield Batch(list(chunk), loaded.errors, loaded.images)
+
+
+def _loader(loading: Loading) -> Callable[[Any], Tensor]:
+    return partial(ten_crops if loading.ten_crop else preprocess, preprocessing=loading.preprocessing)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What a `Batch` has besides its paths."""
+
+    errors: list[ImageError | None]
+    images: Tensor | None
+
+
+@dataclass(frozen=True)
+class _BatchTask:
+    load: Callable[[Any], Tensor]
+    sources: Sequence[Any]
+
+    def __call__(self, _: Any) -> _Loaded:
+        return _collated([attempt(self.load, source) for source in self.sources])
+
+
+def _collated(items: Sequence[Tensor | ImageError]) -> _Loaded:
+    images = [item for item in items if isinstance(item, Tensor)]
+    errors = [item if isinstance(item, ImageError) else None for item in items]
+    return _Loaded(errors, torch.stack(images) if images else None)
 
 
 def own_batches(
-    sources: Sequence[Any] | NDArray[Any], loading: Loading, processes: Processes
+    sources: Sequence[Any] | NDArray[Any], loading: Loading, processes: Processes, device: torch.device = CPU
 ) -> Iterator[tuple[int, Batch]]:
     """The batches of this process with the position of their first source.
 
@@ -161,7 +236,7 @@ def own_batches(
     starts = range(processes.rank * size, len(sources), processes.count * size)
     own = [source for start in starts for source in sources[start : start + size]]
     # Only the last batch of all may be short, and it is the last one here too, so the batches stay as they were cut.
-    yield from zip(starts, loaded_batches(own, loading), strict=True)
+    yield from zip(starts, loaded_batches(own, loading, device), strict=True)
 
 
 def _best(logits: Tensor, top_k: int) -> Iterator[tuple[list[int], list[float]]]:

@@ -226,9 +226,18 @@ def _decode_plain_jpeg(data: bytes) -> NDArray[np.uint8] | None:
     return pixels
 
 
-def _decode_with_pillow(image: ImageFile.ImageFile, data: bytes) -> Pixels:
+def pillow_pixels(image: Image.Image, *, exif: bool = False) -> Pixels:
+    """The pixels of a PIL image, which is changed by it. Raises: ImageError, and what decoding it raises."""
+    pixels = _decode_with_pillow(image, b"")
+    if exif:
+        pixels = _upright(pixels, _orientation(image))
+    return pixels if pixels.flags.c_contiguous else pixels.copy()
+
+
+def _decode_with_pillow(image: Image.Image, data: bytes) -> Pixels:
+    """data: the file of the image, for what Pillow leaves out of it."""
     image.load()
-    if image.format == "PNG" and data[12:16] == b"IHDR" and data[24] == 16 and data[25] in (2, 4, 6):
+    if data and image.format == "PNG" and data[12:16] == b"IHDR" and data[24] == 16 and data[25] in (2, 4, 6):
         return _decode_wide_png(image.size, data)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         gray = np.asarray(image).astype(np.uint16)
@@ -272,7 +281,7 @@ def _png_image_data(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _orientation(image: ImageFile.ImageFile) -> object:
+def _orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(EXIF_ORIENTATION)
     except Exception:  # EXIF data that cannot be read say nothing about the orientation

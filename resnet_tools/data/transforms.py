@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnet_tools.data.image import ImagePath, load_image
+from resnet_tools.data.given_images import given_pixels
 from resnet_tools.data.resample import merged, resample
 from resnet_tools.data.samples import LazyImage
-from resnet_tools.errors import ImageError
 
 MAX_SIDE_PX = 8192
 OPTIONAL_KEY = "exif_orientation"  # false where a file does not have it
@@ -70,6 +69,10 @@ class Preprocessing:
         if type(self.exif_orientation) is not bool:
             raise ValueError(f"exif_orientation is {self.exif_orientation!r}; expected true or false")
 
+    def __call__(self, image: Any) -> Tensor:
+        """The net's input for one image, as `preprocess`: what torchvision's data sets take as `transform`."""
+        return preprocess(image, self)
+
     @property
     def channels(self) -> int:
         """Of the net's input: 3, or 1 for gray."""
@@ -110,16 +113,14 @@ CIFAR10 = Preprocessing(32, 32, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), pixel
 CIFAR100 = Preprocessing(32, 32, (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), pixel_max=255.0)
 
 
-def preprocess(
-    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None
-) -> Tensor:
+def preprocess(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None) -> Tensor:
     """The net's input for one image: (C, crop_px, crop_px) float32.
 
-    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. `exif`: see `load_image`; as the
-    preprocessing says if None.
+    `image` is a path, a file's bytes, an open file, a PIL image, an array or a tensor: see `given_pixels`. `exif`: see
+    `load_image`; as the preprocessing says if None.
     Raises ImageError.
     """
-    pixels = pixels_of(image, preprocessing.exif_orientation if exif is None else exif)
+    pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -127,14 +128,12 @@ def preprocess(
     return normalised(pixels, (height, width), rows, columns, preprocessing)
 
 
-def ten_crops(
-    image: ImagePath | NDArray[Any], preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None
-) -> Tensor:
+def ten_crops(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None) -> Tensor:
     """The original's ten crops of one image, decoded and scaled once: (10, C, crop_px, crop_px) float32.
 
     Center, top left, top right, bottom left, bottom right; then the same crops of the mirrored image.
     """
-    pixels = pixels_of(image, preprocessing.exif_orientation if exif is None else exif)
+    pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     middle_y, middle_x = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -157,14 +156,16 @@ def ten_crops(
     return crops
 
 
-def pixels_of(image: ImagePath | NDArray[Any] | LazyImage, exif: bool = False) -> NDArray[Any]:
-    """The pixels of an image given as a path or as pixels, (H, W, 3): uint8, uint16 or float. Raises ImageError."""
-    found = image.load() if isinstance(image, LazyImage) else image
-    if not isinstance(found, np.ndarray):
-        return load_image(found, exif=exif)
-    if found.ndim != 3 or found.shape[2] != 3 or found.size == 0 or found.dtype.kind not in "uf":
-        raise ImageError(f"pixels are {found.dtype} {found.shape}; expected uint8, uint16 or float (H, W, 3)")
-    return found
+def pixels_of(image: Any, exif: bool = False) -> NDArray[Any]:
+    """As `given_pixels`, but pixels (H, W, 3) are taken as they are: scaled ones may be below black or above white."""
+    found = _loaded(image)
+    if isinstance(found, np.ndarray) and found.ndim == 3 and found.shape[2] == 3 and found.dtype.kind in "uf":
+        return found
+    return given_pixels(found, exif=exif)
+
+
+def _loaded(image: Any) -> Any:
+    return image.load() if isinstance(image, LazyImage) else image
 
 
 def normalised(

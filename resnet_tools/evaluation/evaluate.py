@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from resnet_tools.checkpoints.runnable import Net
-from resnet_tools.compute.inference import Average, Loading, logits_of, own_batches
+from resnet_tools.compute.inference import Average, Loading, device_of, logits_of, own_batches
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
@@ -90,7 +90,7 @@ def evaluate_batches(
     model.eval()
     batches = -(-len(samples) // loading.batch_size)
     so_far, clock = ErrorCounts(), time.monotonic()
-    for start, batch in own_batches(samples.images, loading, processes):
+    for start, batch in own_batches(samples.images, loading, processes, device_of(model)):
         data_seconds = time.monotonic() - clock
         errors = {k: str(error) for k, error in enumerate(batch.errors, start) if error is not None}
         if errors and on_error == "fail":

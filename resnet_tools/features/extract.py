@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from resnet_tools.checkpoints.runnable import Net
-from resnet_tools.compute.inference import Batch, Loading, loaded_batches
+from resnet_tools.compute.inference import Batch, Loading, device_of, loaded_batches
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.errors import FeatureError, ImageError, ResnetToolsError
 from resnet_tools.features.files import Features, check_format, file_sums, stored_dtype, write_features
@@ -137,7 +137,7 @@ class Extraction:
         progress(sum(len(paths[n * size : (n + 1) * size]) for n in mine if n in done), [])
         files = [path for number in waiting for path in paths[number * size : (number + 1) * size]]
         # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
-        for number, batch in zip(waiting, loaded_batches(files, self.loading), strict=True):
+        for number, batch in zip(waiting, loaded_batches(files, self.loading, device_of(self.model)), strict=True):
             rows, errors = self._rows(batch)
             store.add(number, rows, errors)
             progress(len(batch.paths), list(errors.values()))

@@ -109,7 +109,7 @@ class Run:
             self.data.transform,
             self.state.seed,
             workers=self.data.loading.workers,
-            pin=self.train_step.config.device.type == "cuda",
+            device=self.train_step.config.device,
         )
         self.saved_at = time.monotonic()
 
@@ -173,7 +173,8 @@ class Run:
             clock = time.monotonic()
 
     def _validate_epoch(self, epoch: int) -> Iterator[Event]:
-        state, model, val, loading = self.state, self.train_step.evaluated_model, self.data.val, self.data.loading
+        state, model, val = self.state, self.train_step.evaluated_model, self.data.val
+        loading = replace(self.data.loading, processes=self.loader.processes)
         broadcast_buffers(model, self.processes)
         done: list[tuple[int, ErrorCounts]] = []
         shared_batches = len(val) // (loading.batch_size * self.processes.count)  # that many batches every process has

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import torch
 
-from resnet_tools.compute.cpus import default_workers, usable_cpus
-from resnet_tools.compute.device import configure, find_precision
-from resnet_tools.compute.inference import Loading
-from resnet_tools.compute.job import place_of
+from resnet_tools.compute.device import configure, default_workers, find_precision
+from resnet_tools.compute.inference import TEN_CROPS, Loading
 from resnet_tools.compute.processes import Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import Preprocessing
@@ -23,6 +21,7 @@ from resnet_tools.locking import LOCK_NAME, locked_folder
 from resnet_tools.training.compute_config import ComputeConfig
 from resnet_tools.training.optimizer import freeze
 from resnet_tools.training.options import TrainOptions
+from resnet_tools.training.recipe import AugmentationName
 from resnet_tools.training.run import Run, RunData, SavePolicy
 from resnet_tools.training.run_files import LATEST, has_run
 from resnet_tools.training.saving import keep_best
@@ -30,8 +29,6 @@ from resnet_tools.training.start import Start
 from resnet_tools.training.step import TrainStep
 from resnet_tools.training.transforms import training_transform
 
-CPU_WORKERS = 2
-TEN_CROPS = 10
 KEPT_EPOCHS = 2
 LOG_EVERY = 10
 FEW_IMAGES = 16
@@ -73,21 +70,22 @@ def run_data(
     """
     form = "imagenet" if start.checkpoint.architecture.stem == "imagenet" else "cifar10"
     recipe, views = start.state.recipe, TEN_CROPS if options.ten_crop else 1
-    workers = _workers(config.device) if options.workers is None else options.workers
+    workers = default_workers(config.device) if options.workers is None else options.workers
     batch_size = max(1, recipe.batch_size // config.processes.count // views)
     return RunData(
         train,
         val,
-        training_transform(recipe.augmentation, form, preprocessing),
+        training_transform(
+            recipe.augmentation, form, preprocessing, as_bytes=_as_bytes(recipe.augmentation, config.device)
+        ),
         Loading(preprocessing, batch_size, options.ten_crop, workers=workers),
         skip_unreadable=options.on_error == "skip",
     )
 
 
-def _workers(device: torch.device) -> int:
-    """A GPU is fed by all cores of its share; a CPU computes with them itself."""
-    place = place_of(os.environ)
-    return default_workers(usable_cpus(), place.local_count if place else 1) if device.type == "cuda" else CPU_WORKERS
+def _as_bytes(augmentation: AugmentationName, device: torch.device) -> bool:
+    """On their way to a GPU, images of our own recipes are a quarter as large; the original's stay as they are."""
+    return device.type == "cuda" and augmentation in ("light", "trivial")
 
 
 def build_run(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from resnet_tools.compute.cpus import default_workers, usable_cpus
+from resnet_tools.compute.cpus import usable_cpus, workers_for
 
 
 def machine(root, files: dict[str, str]):
@@ -81,4 +81,4 @@ def test_the_mask_of_this_process_counts():
     ("cpus", "processes", "workers"), [(1, 1, 1), (8, 1, 8), (64, 1, 16), (64, 8, 8), (30, 4, 7), (2, 4, 1), (8, 0, 8)]
 )
 def test_processes_share_the_cores(cpus, processes, workers):
-    assert default_workers(cpus, processes) == workers
+    assert workers_for(cpus, processes) == workers

@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from resnet_tools.compute.device import configure, find_device, find_precision
+from resnet_tools.compute import device
+from resnet_tools.compute.device import configure, default_workers, find_device, find_precision
 from resnet_tools.errors import ResnetToolsError
 from tests.support.small_nets import CPU
 
@@ -55,3 +56,13 @@ def test_deterministic_runs_ask_torch_for_equal_results(monkeypatch):
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert torch.backends.cudnn.deterministic
     assert not torch.backends.cudnn.benchmark
+
+
+def test_a_gpu_is_fed_by_the_cores_of_its_process(monkeypatch):
+    monkeypatch.setattr(device, "usable_cpus", lambda: 24)
+    assert default_workers(torch.device("cuda", 0)) == 16
+    assert default_workers(torch.device("cpu")) == 2
+    job = {"WORLD_SIZE": "8", "RANK": "5", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in {**job, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert default_workers(torch.device("cuda", 1)) == 6

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from resnet_tools.__main__ import run
-from resnet_tools.compute.inference import memory_errors
+from resnet_tools.compute.inference import Batch, memory_errors
+from resnet_tools.compute.transfer import ahead_on_device
 from resnet_tools.data.transforms import preprocess, ten_crops
 from resnet_tools.errors import DeviceMemoryError
 from resnet_tools.nets.catalog import architecture
@@ -208,3 +209,14 @@ def test_two_gpus_give_one_run(tmp_path):
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" * Finished epoch # 1") == 1
+
+
+def test_batches_reach_the_device_whole_and_in_order():
+    """Each is copied while the one before is in use, in memory that is then used again."""
+    batches = [Batch([str(k)], [None], torch.full((8, 3, 64, 64), float(k))) for k in range(20)]
+    for k, batch in enumerate(ahead_on_device(iter(batches), DEVICE)):
+        torch.empty(8, 3, 64, 64, device=DEVICE).fill_(-1)
+        assert batch.images.device.type == DEVICE.type
+        assert batch.paths == [str(k)]
+        assert (batch.images == k).all()
+    assert k == 19

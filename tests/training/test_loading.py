@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from resnet_tools.compute.loader_processes import MAX_THREADS
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import CIFAR10
 from resnet_tools.errors import TrainingError
 from resnet_tools.training.batches import epoch_batches
-from resnet_tools.training.loading import MAX_THREADS, BatchLoader
+from resnet_tools.training.loading import BatchLoader
 from resnet_tools.training.shared_samples import shared
 from resnet_tools.training.transforms import training_transform
 from tests.support.small_nets import sample_set

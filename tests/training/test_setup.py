@@ -8,14 +8,15 @@ import torch
 from resnet_tools.training import setup
 
 
-def test_a_gpu_is_fed_by_the_cores_of_its_process(monkeypatch):
-    monkeypatch.setattr(setup, "usable_cpus", lambda: 24)
-    assert setup._workers(torch.device("cuda", 0)) == 16
-    assert setup._workers(torch.device("cpu")) == 2
-    job = {"WORLD_SIZE": "8", "RANK": "5", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-    for name, value in {**job, "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
-    assert setup._workers(torch.device("cuda", 1)) == 6
+def test_on_the_way_to_a_gpu_images_of_our_own_recipes_are_bytes():
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert [setup._as_bytes(name, gpu) for name in ("light", "trivial", "original", "none")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not any(setup._as_bytes(name, cpu) for name in ("light", "trivial", "original", "none"))
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("single", False), ("tf32", True), ("double", False), ("bf16", True)])

@@ -7,7 +7,7 @@ import torch
 
 from resnet_tools.data.transforms import CIFAR10
 from resnet_tools.training.batches import random_numbers
-from resnet_tools.training.transforms import augmentation, training_transform
+from resnet_tools.training.transforms import augmentation, normalised_batch, training_transform
 from tests.support.small_nets import sample_set
 
 
@@ -22,3 +22,20 @@ def test_every_augmentation_gives_normalised_crops(name, dataset):
     drawn = any(not torch.equal(views[0], view) for view in views[1:])
     assert drawn == (name != "none")
     assert augmentation(name, dataset).flip == (name != "none")
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("trivial", 0.0), ("light", 0.5 / 62.1), ("none", 0.5 / 62.1)])
+def test_bytes_are_normalised_to_the_same_numbers(name, rounding):
+    """`trivial` has bytes anyway, so nothing changes; the others are rounded to whole steps of 256."""
+    plain, as_bytes = (training_transform(name, "imagenet", CIFAR10, as_bytes=choice) for choice in (False, True))
+    images = [(image, random_numbers(0, 1, k)) for k, image in enumerate(sample_set().images)]
+    floats = torch.stack([plain(image, generator) for image, generator in images])
+    images = [(image, random_numbers(0, 1, k)) for k, image in enumerate(sample_set().images)]
+    pixels = torch.stack([as_bytes(image, generator) for image, generator in images])
+    assert pixels.dtype == torch.uint8
+    assert floats.dtype == torch.float32
+    found = normalised_batch(pixels, as_bytes)
+    inside = (pixels > 0) & (pixels < 255)  # bicubic scaling goes beyond black and white, where bytes end
+    assert inside.float().mean() > 0.5
+    assert float((found - floats)[inside].abs().max()) <= rounding + 1e-6
+    assert torch.equal(normalised_batch(floats, plain), floats)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from resnet_tools.data.transforms import Preprocessing
 
 BATCH_SIZE = click.IntRange(1, 65536)
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 64
+EXTRACTION_BATCH_SIZE = 32  # on a CPU: 1.1 times as fast as 8 where the net is small
 MAX_LIST_BYTES = 1 << 29
 SIDE_PX = click.IntRange(1, 8192)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,21 +47,25 @@ def model_argument(function: F) -> F:
 class Inference:
     """The values of `inference_options`."""
 
-    batch_size: int
+    batch_size: int | None
     device: str
     precision: str
     resize_size: int | None
     crop_size: int | None
     ten_crop: bool
     exif_orientation: bool | None
-    workers: int
+    workers: int | None
 
-    def loading(self, default: Preprocessing) -> Loading:
+    def loading(self, default: Preprocessing, cpu_batch_size: int = CPU_BATCH_SIZE) -> Loading:
         """How images are loaded for a net with that preprocessing. Raises: click.UsageError if the sizes do not fit."""
+        from resnet_tools.compute.device import default_workers, find_device
         from resnet_tools.compute.inference import Loading
 
         preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size, self.exif_orientation)
-        return Loading(preprocessing, self.batch_size, self.ten_crop, self.workers)
+        device = find_device(self.device)
+        batch_size = self.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else cpu_batch_size)
+        workers = default_workers(device) if self.workers is None else self.workers
+        return Loading(preprocessing, batch_size, self.ten_crop, workers)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,10 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
 
     options = (
         click.option(
-            "--batch-size", type=BATCH_SIZE, default=8, show_default=True, help="Number of images per forward pass."
+            "--batch-size",
+            type=BATCH_SIZE,
+            help=f"Number of images per forward pass.  [default: {GPU_BATCH_SIZE} on a GPU, else {CPU_BATCH_SIZE}, or "
+            f"{EXTRACTION_BATCH_SIZE} to extract features]",
         ),
         click.option(
             "--device",
@@ -163,9 +172,8 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--workers",
             type=click.IntRange(0, 256),
-            default=2,
-            show_default=True,
-            help="Number of image-loading threads.",
+            help="Image-loading threads, or, if more than 4, processes.  [default: 2; for a GPU, the cores that this "
+            "job may use divided by its processes on this machine, at most 16]",
         ),
     )
     for option in reversed(options):
