@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from resnet_tools.cli import cli
+from resnet_tools.cli.shared.options import UsageErrors
 from resnet_tools.errors import ResnetToolsError, Terminated
 from resnet_tools.text import OUTPUT_ERRORS, printable
 
@@ -41,6 +42,8 @@ def run(arguments: list[str]) -> int:
     """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 75 if another process of
     the job ended, 130 if interrupted, 143 if terminated."""
     try:
+        if "" in arguments:  # such as that of a variable of the shell that is not set
+            raise click.UsageError(f"argument {arguments.index('') + 1} ({_before_empty(arguments)}) is empty")
         with cli.make_context("resnet", arguments) as context:
             result = cli.invoke(context)
         code = result if isinstance(result, int) else 0
@@ -50,11 +53,13 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(file=shown)
-        click.echo(printable(shown.getvalue(), lines=True), err=True, nl=False)
+        message = error.format_message()
+        escaped = printable(message, lines=isinstance(error, UsageErrors))  # else a newline in it is a name's
+        click.echo(printable(shown.getvalue().replace(message, escaped), lines=True), err=True, nl=False)
         code = error.exit_code
     except ResnetToolsError as error:
-        # A message has several lines only where it lists files, whose names are printable by then.
-        click.echo(f"Error: {printable(str(error), lines=True)}", err=True)
+        messages = "\n".join(printable(str(message)) for message in error.args)
+        click.echo(f"Error: {messages}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
@@ -77,6 +82,12 @@ def run(arguments: list[str]) -> int:
         )
         code = 1
     return code
+
+
+def _before_empty(arguments: list[str]) -> str:
+    """Where the empty one stands."""
+    at = arguments.index("")
+    return f"behind {arguments[at - 1]}" if at else "the first"
 
 
 def _show_own_warnings_as_lines() -> None:

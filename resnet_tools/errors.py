@@ -8,9 +8,15 @@ from __future__ import annotations
 
 
 class ResnetToolsError(Exception):
-    """The base of all errors that bad input causes. `str(error)` is the whole message."""
+    """The base of all errors that bad input causes, made of one message, or of several where several things are wrong.
+
+    `str(error)` is the whole text, a message per line. A name in a message may hold newlines; only `args` tell.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class Terminated(BaseException):

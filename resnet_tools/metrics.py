@@ -47,16 +47,6 @@ class ErrorCounts:
         return self.loss_sum / self.images if self.images else float("nan")
 
 
-def error_counts(logits: Tensor, targets: Tensor, loss: float = 0.0) -> ErrorCounts:
-    """The counts of a batch: logits (N, K), or (N, 10, K) for ten crops, whose raw outputs are summed; targets (N,).
-
-    loss: the mean over the batch. Of equal logits, the class with the lower index ranks first.
-    """
-    if logits.ndim == 3:
-        logits = logits.sum(1)
-    return counts_of_ranks(ranks_of(logits, targets), logits.shape[1], loss)
-
-
 def counts_of_ranks(ranks: Tensor, num_classes: int, loss: float = 0.0) -> ErrorCounts:
     """The counts of images whose true class has the `ranks` (N,) among `num_classes`; loss: their mean."""
     top1_wrong, top5_wrong = wrong_of_ranks(ranks, num_classes).tolist()

@@ -24,6 +24,14 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes | None: ...
 
 
+class Digest(Protocol):
+    """A hash of `hashlib`."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+    def hexdigest(self) -> str: ...
+
+
 def read_bounded(path: str | os.PathLike[str], max_bytes: int, what: str = "file") -> bytes:
     """All bytes of a file or pipe, of which there are at most `max_bytes`; `what` names the kind of file in messages.
 
@@ -51,10 +59,18 @@ def read_stream(file: Readable, max_bytes: int, name: str, what: str = "file") -
     return b"".join(parts)
 
 
+def hashed(path: str | os.PathLike[str], digest: Digest) -> Digest:
+    """The digest with the bytes of a file in it. Raises: OSError."""
+    with open(path, "rb") as file:
+        while part := file.read(CHUNK):
+            digest.update(part)
+    return digest
+
+
 def read_stdin(max_bytes: int, what: str = "file") -> bytes:
     """All bytes of stdin. Raises: ResnetToolsError if it is closed, cannot be read, or holds too much."""
     if sys.stdin is None:
-        raise ResnetToolsError(f"-: stdin is closed; expected a {what} there")
+        raise ResnetToolsError(f"stdin is closed; the {what} is expected there")
     try:
         return read_stream(sys.stdin.buffer, max_bytes, "stdin", what)
     except (OSError, ValueError) as error:

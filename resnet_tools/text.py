@@ -41,6 +41,12 @@ def csv_cell(text: str) -> str:
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA_SIGNS) else text
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`, `50,000 images`, `3 classes`."""
+    plural = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural}"
+
+
 def write_lone_surrogates(error: UnicodeError) -> tuple[str | bytes, int]:
     """An error handler for output: the bytes that a surrogate stands for, or else its escape; never an exception."""
     if not isinstance(error, UnicodeEncodeError):

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_tools.metrics import ErrorCounts, error_counts, ranks_of
-from tests.support.golden import DATA
+from resnet_tools.metrics import ErrorCounts, ranks_of
+from tests.support.golden import DATA, error_counts
 
 SCORES = json.loads((DATA / "train" / "compute_score.json").read_text())
 

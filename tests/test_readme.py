@@ -89,7 +89,8 @@ def test_the_fine_tuning_ends_as_the_readme_shows(tmp_path):
     out = in_subprocess("-m", "resnet_tools", *training[1:], cwd=tmp_path)
     in_subprocess("-m", "resnet_tools", *plot[1:], cwd=tmp_path)
     assert (tmp_path / "fine-tuning.png").is_file()
-    error = float(out.splitlines()[-1].split()[3])
+    [best] = re.findall(r"^Best: .* validation error ([\d.]+) %", out, re.MULTILINE)
+    error = float(best)
     assert error < 10  # the README says about 4 %
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_tools.text import OUTPUT_ERRORS, csv_cell, printable
+from resnet_tools.text import OUTPUT_ERRORS, counted, csv_cell, printable
 
 ANY = st.text(st.characters(min_codepoint=0, max_codepoint=0x10FFFF))  # surrogates too
 
@@ -62,3 +62,17 @@ def test_lines_of_a_message_stay_lines():
 )
 def test_no_cell_is_a_formula(text, cell):
     assert csv_cell(text) == cell
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [
+        (0, "image", "0 images"),
+        (1, "image", "1 image"),
+        (50_000, "image", "50,000 images"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+    ],
+)
+def test_numbers_agree_with_their_nouns(number, noun, expected):
+    assert counted(number, noun) == expected

@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from resnet_tools.checkpoints.foreign import description_of
+from resnet_tools.checkpoints.heads import find_head, left_out
 from resnet_tools.checkpoints.lua_nets import check_doubles, net_of_tables
-from resnet_tools.checkpoints.net_weights import find_head, find_net, left_out
+from resnet_tools.checkpoints.net_weights import find_net
+from resnet_tools.checkpoints.placeholders import name_of
 from resnet_tools.checkpoints.run_folder import net_of_run
-from resnet_tools.checkpoints.stored import load_value, not_finite
+from resnet_tools.checkpoints.stored import check_numbers, load_value, not_finite
 from resnet_tools.checkpoints.tensor_files import (
     checked_state,
     float_state,
@@ -37,7 +39,7 @@ from resnet_tools.checkpoints.tensor_files import (
     torch_write,
     write_safetensors,
 )
-from resnet_tools.checkpoints.torch_files import read_torch
+from resnet_tools.checkpoints.torch_files import FROZEN, read_torch
 from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
@@ -45,7 +47,7 @@ from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import download_advice
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import architecture_of, load_resnet
-from resnet_tools.torch7.modules import classes_in, module_tree
+from resnet_tools.torch7.modules import classes_in, module_tree, other_classes_in
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
 from resnet_tools.torch7.weights import state_dict
@@ -96,7 +98,7 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
         checkpoint = _LOADERS[format_of(found)](found, weights)
     except ResnetToolsError as error:
         text = str(error)
-        advice = f". `resnet inspect {found}` shows the net" if isinstance(error, NOT_A_RESNET) else ""
+        advice = f". `resnet inspect {found}` shows what it holds" if isinstance(error, NOT_A_RESNET) else ""
         raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
     if checkpoint.class_names is None:
         checkpoint = replace(checkpoint, class_names=classes_beside(found, checkpoint.num_classes))
@@ -119,8 +121,6 @@ def model_path(path: str | os.PathLike[str]) -> Path:
     if not os.path.exists(name):
         if name == DEMO:
             return DEMO_PATH
-        if name.endswith(".onnx"):  # no model of ours, there or not: who reads it says more
-            return Path(name)
         address = re.match(r"[a-z0-9+]+:/", name)
         problem = "this is an address; download the file" if address else "cannot be read: No such file or directory"
         raise CheckpointError(f"{name}: {problem}. {download_advice(name)}")
@@ -144,7 +144,7 @@ def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: M
     Raises: CheckpointError for another extension, or if the file cannot be written.
     """
     target = Path(path)
-    if target.suffix not in (".pt", ".safetensors"):
+    if target.suffix.lower() not in (".pt", ".safetensors"):
         raise CheckpointError(f"{target}: the extension {target.suffix!r} names no format; it is .pt or .safetensors")
     try:
         with written_whole(target) as partial:
@@ -160,7 +160,7 @@ def write_model(checkpoint: Checkpoint, path: Path, extra: Mapping[str, Any] | N
     """
     state = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
     described = description(checkpoint)
-    if path.suffix == ".pt":
+    if path.suffix.lower() == ".pt":
         torch_write(dict(extra or {}) | described | {"state_dict": state}, path)
     else:
         write_safetensors(state, path, {FORMAT: json.dumps(described)})
@@ -183,6 +183,8 @@ def _load_t7(path: Path, weights: str | None) -> Checkpoint:
     check_doubles(state, bound)
     model = load_resnet(architecture, state)
     class_names = classes_in(value, architecture.num_classes)
+    others = other_classes_in(value, architecture.num_classes) if architecture.num_classes else None
+    notes = [*notes, others] if others else notes
     preprocessing = _at_crop(default_preprocessing(architecture), crop_px(tree, architecture))
     _warn(path, *notes)
     return Checkpoint(model, architecture, class_names, preprocessing, "t7")
@@ -203,6 +205,8 @@ def _load_pt(path: Path, weights: str | None) -> Checkpoint:
     if isinstance(content, Mapping) and "modelFile" in content:
         name = str(content["modelFile"])
         raise CheckpointError(f"it holds the state of a training and no net; the net is in {name!r:.80} beside it")
+    if file.torchscript and next(named_tensors(content), None) is None:
+        raise CheckpointError(FROZEN)
     notes = ["a TorchScript archive: its weights are read and its code is not run"] if file.torchscript else []
     return _foreign(path, content, "pth", weights, notes)
 
@@ -224,7 +228,7 @@ _LOADERS = {"t7": _load_t7, "pt": _load_pt, "safetensors": _load_safetensors}
 def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
     """A checkpoint of ours: the description is checked, then the weights against it."""
     if not isinstance(description, Mapping):
-        raise CheckpointError(f"the description is a {type(description).__name__}; expected a table")
+        raise CheckpointError(f"the description is {name_of(description)}; expected a table")
     if description.get("version") is True or description.get("version") != VERSION:
         found = description.get("version")
         raise CheckpointError(f"it has version {found!r:.40} of our format; this program reads version {VERSION}")
@@ -244,7 +248,9 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
 def _foreign(path: Path, content: Any, file_format: str, weights: str | None, notes: list[str]) -> Checkpoint:
     """The net in what another program saved."""
     named = list(named_tensors(content))
-    if not any(tensor.dtype.is_floating_point for _, tensor in named):
+    if not any(tensor.dtype.is_floating_point and not tensor.odd for _, tensor in named):
+        for keys, tensor in named:
+            check_numbers(".".join(keys), tensor)
         if (module := pickled_module(content)) is not None:
             raise CheckpointError(module)
         checked_state(content)
@@ -254,7 +260,7 @@ def _foreign(path: Path, content: Any, file_format: str, weights: str | None, no
     notes = [*notes, *found.notes, *head.notes, *left_out(found, head)]
     state = checked_state(found.body | head.classifier)
     architecture = architecture_of(state)
-    said = description_of(content, path, architecture.num_classes, default_preprocessing(architecture))
+    said = description_of(content, path, architecture, default_preprocessing(architecture))
     model = load_resnet(architecture, float_state(state))
     _warn(path, *notes, *said.notes)
     return Checkpoint(model, architecture, said.class_names, said.preprocessing, file_format, head.problem)

@@ -83,7 +83,7 @@ class Target:
 
     @property
     def ending(self) -> str:
-        return self.path.suffix
+        return self.path.suffix.lower()
 
     @property
     def library(self) -> Layout:
@@ -108,14 +108,15 @@ def convert(
     source: str | os.PathLike[str],
     target: Target,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Path | None = None,
     tolerance: float | None = None,
     force: bool = False,
     weights: str | None = None,
 ) -> Converted:
     """Write the net of `source` as `target`, read it back, and keep it only if it computes the same.
 
-    classes: names for a checkpoint that has none, or others. tolerance: of the largest logit; each format has its own.
+    class_names: for a checkpoint that has none, or others; or the file that lists them. tolerance: of the largest
+    logit; each format has its own.
     force: an existing file may be replaced. weights: which net of the source, as `load_checkpoint` takes it.
     Raises: ResnetToolsError if that cannot be done; the source, and an earlier file, are untouched then.
     """
@@ -195,9 +196,11 @@ _OPTIONS: tuple[tuple[Callable[[Target], bool], tuple[str, ...], str], ...] = (
 )
 
 
-def _named(checkpoint: Checkpoint, class_names: Sequence[str] | None) -> Checkpoint:
+def _named(checkpoint: Checkpoint, class_names: Sequence[str] | Path | None) -> Checkpoint:
     if class_names is None:
         return checkpoint
+    if isinstance(class_names, Path):
+        class_names = read_labels(class_names, checkpoint.architecture.num_classes)
     if len(class_names) != checkpoint.architecture.num_classes:
         raise ExportError(
             f"{len(class_names)} class names are given; the net has {checkpoint.architecture.num_classes}"
@@ -231,7 +234,7 @@ def _keeps_extra(target: Target) -> bool:
 def _names_file(checkpoint: Checkpoint, path: Path, force: bool) -> Path | None:
     """Where to write class names that the format cannot hold; None if there is nothing to write."""
     beside = names_beside(path)
-    if checkpoint.class_names is None or path.suffix not in NAMES_BESIDE:
+    if checkpoint.class_names is None or path.suffix.lower() not in NAMES_BESIDE:
         return None
     for name in checkpoint.class_names:
         if name.splitlines() != [name] or not name.strip() or name.encode(errors="ignore").decode() != name:

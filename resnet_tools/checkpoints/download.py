@@ -72,7 +72,9 @@ def target_of(source: Source, output: Path | None) -> Path:
     if output is not None and not output.is_dir():
         return output
     if not source.file:
-        raise DownloadError(f"{source.address}: its end is no name for a file; give one with --output")
+        raise DownloadError(
+            f"{source.address}: the address does not end with the name of a file; give one with --output"
+        )
     return Path(source.file) if output is None else output / source.file
 
 
@@ -103,11 +105,11 @@ def download(source: Source, target: Path, report: Report, *, force: bool = Fals
 def _already_there(source: Source, target: Path) -> Downloaded:
     advice = "--force replaces it, --output gives another name"
     if source.published is None:
-        raise DownloadError(f"{target}: is there already; {advice}")
+        raise DownloadError(f"{target}: already exists; {advice}")
     try:
         return Downloaded(target, _recognised(target, source), was_there=True)
     except ResnetToolsError as error:
-        raise DownloadError(f"{target}: is there already and is not what was asked for ({error}); {advice}") from error
+        raise DownloadError(f"{target}: already exists and is not what was asked for ({error}); {advice}") from error
 
 
 def _fetch(source: Source, folder: Path, target: Path, report: Report) -> Architecture:

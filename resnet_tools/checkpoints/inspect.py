@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from resnet_tools.checkpoints.onnx_files import is_onnx, onnx_type, read_graph
 from resnet_tools.checkpoints.runnable import load_runnable
 from resnet_tools.checkpoints.stored import StoredTensor
 from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
+from resnet_tools.checkpoints.torch_files import read_torch
+from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.catalog import architecture_name, describe
@@ -35,6 +37,7 @@ from resnet_tools.torch7.t7 import read_t7
 
 MAX_LISTED = 40  # keys of a table that is not a net
 MAX_CLASSES = 10
+TRAINING = ("epoch", "val_top1_error", "best_epoch", "best_top1_error")
 KINDS = {"pt": "PyTorch file", "safetensors": "safetensors file"}
 
 
@@ -52,7 +55,8 @@ class TensorSummary:
 class Report:
     """What `resnet inspect` shows. `problem` says why there is no architecture; `text` is the tree, or the keys.
 
-    `zero_biases` are left out, although the original counts them as parameters.
+    `zero_biases` are left out, although the original counts them as parameters. `training`: what a `model_E.pt` says of
+    its own: the recipe, the epoch, and errors in percent, as far as they are there.
     """
 
     path: str
@@ -65,6 +69,8 @@ class Report:
     zero_biases: int = 0
     problem: str | None = None
     class_names: list[str] | None = None
+    preprocessing: Preprocessing | None = None
+    training: dict[str, Any] | None = None
     modules: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,14 +99,36 @@ def inspect_file(path: str | os.PathLike[str], weights: str | None = None) -> Re
 
 def _inspect_state(path: Path, kind: str, weights: str | None) -> Report:
     tensors = tensors_in(path)
-    text = "\n".join(f"{printable(key)}  {_size(t.shape)}  {t.dtype}" for key, t in tensors.items())
+    text = "\n".join(f"{printable(key)}  {_size(t.shape)}  {t.kind}" for key, t in tensors.items())
     report = Report(os.fspath(path), kind, path.stat().st_size, _summaries_of_state(tensors), text)
     try:
         checkpoint = load_checkpoint(path, weights=weights)
     except ResnetToolsError as error:
         return replace(report, problem=str(error))
     net = checkpoint.architecture
-    return replace(report, architecture=net, parameters=net.parameters, class_names=checkpoint.class_names)
+    return replace(
+        report,
+        architecture=net,
+        parameters=net.parameters,
+        class_names=checkpoint.class_names,
+        preprocessing=checkpoint.preprocessing,
+        training=_training(path) if checkpoint.format == "pt" else None,
+    )
+
+
+def _training(path: Path) -> dict[str, Any] | None:
+    """Plain values only: whatever else a file has in these places is left out."""
+    content = read_torch(path).content
+    found = {name: content[name] for name in TRAINING if type(content.get(name)) in (int, float)}
+    recipe = content.get("recipe")
+    if not isinstance(recipe, Mapping) or not isinstance(recipe.get("name"), str):
+        return None
+    plain = {name: value for name, value in recipe.items() if isinstance(name, str) and _is_plain(value)}
+    return {"recipe": plain, **{name: value for name, value in found.items() if math.isfinite(value)}}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _inspect_onnx(path: Path) -> Report:
@@ -127,8 +155,8 @@ def _inspect_onnx(path: Path) -> Report:
 
 def _summaries_of_state(tensors: Mapping[str, StoredTensor]) -> list[TensorSummary]:
     summaries = []
-    for name, count in Counter(str(t.dtype) for t in tensors.values()).most_common():
-        own = [t for t in tensors.values() if str(t.dtype) == name]
+    for name, count in Counter(t.kind for t in tensors.values()).most_common():
+        own = [t for t in tensors.values() if t.kind == name]
         storages = {id(t.storage): t.storage.nbytes for t in own}
         summaries.append(TensorSummary(name, count, sum(t.elements for t in own), sum(storages.values())))
     return summaries
@@ -227,6 +255,7 @@ def report_text(report: Report) -> str:
         lines.append(f"Parameters: {report.parameters:,}{dropped}")
     elif report.problem is not None:
         lines.append(f"Architecture: not recognised: {printable(report.problem)}")
+    lines += _training_lines(report)
     if report.class_names is not None:
         names = [printable(name) for name in report.class_names[:MAX_CLASSES]]
         lines.append(f"Classes: {', '.join(names)}{', ...' if len(report.class_names) > MAX_CLASSES else ''}")
@@ -234,3 +263,25 @@ def report_text(report: Report) -> str:
         stored = f"{summary.stored_bytes:,} bytes stored"
         lines.append(f"Tensors: {summary.count:,} {summary.type}, {summary.elements:,} elements, {stored}")
     return "\n".join([*lines, "", report.text])
+
+
+def _training_lines(report: Report) -> list[str]:
+    lines, training, loading = [], report.training, report.preprocessing
+    if training is not None:
+        parts = [f"recipe {printable(training['recipe']['name'])}"]
+        parts += [f"after epoch {training['epoch']}"] if "epoch" in training else []
+        parts += [f"validation error {training['val_top1_error']:.2f} %"] if "val_top1_error" in training else []
+        if "best_epoch" in training and "best_top1_error" in training:
+            parts.append(f"the best so far {training['best_top1_error']:.2f} % (epoch {training['best_epoch']})")
+        lines.append(f"Training: {', '.join(parts)}")
+    if loading is not None:
+        turned = "turned as their EXIF data says" if loading.exif_orientation else "as stored"
+        lines.append(
+            f"Preprocessing: images {turned}, shorter side scaled to {loading.resize_px} pixels, crop of "
+            f"{loading.crop_px} x {loading.crop_px}, mean {_numbers(loading.mean)}, std {_numbers(loading.std)}"
+        )
+    return lines
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)

@@ -30,7 +30,7 @@ def net_of_tables(value: Any, wanted: str | None = None) -> tuple[Any, list[str]
 
 
 def _nets(value: Any) -> dict[str, LuaObject]:
-    """The nets in nested tables by the keys that lead to them, the outer ones first."""
+    """The nets in nested tables and objects by the keys that lead to them, the outer ones first."""
     found: dict[str, LuaObject] = {}
     waiting: deque[tuple[str, Any]] = deque([("", value)])
     seen: set[int] = set()
@@ -41,8 +41,10 @@ def _nets(value: Any) -> dict[str, LuaObject]:
         seen.add(id(item))
         if isinstance(item, LuaObject) and isinstance(item.get("modules"), LuaTable):
             found[name] = item
-        elif isinstance(item, LuaTable):
-            waiting.extend((f"{name}.{_key(key)}".lstrip("."), inner) for key, inner in item.items())
+            continue
+        table = item.fields if isinstance(item, LuaObject) else item  # an object such as a trainer has it in a field
+        if isinstance(table, LuaTable):
+            waiting.extend((f"{name}.{_key(key)}".lstrip("."), inner) for key, inner in table.items())
     return found
 
 

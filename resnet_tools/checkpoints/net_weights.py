@@ -3,7 +3,7 @@
 No trainer is known by name. Wherever a key ends with `layer1.0.conv1.weight`, what stands before it is where a net
 lies: tables around it (`state_dict`), and a prefix (`module.`, `model.backbone.`). A net is the tensors below that
 place, and its classifier the one nn.Linear there or beside it that takes as many numbers as the net has features.
-`nn.Sequential(*resnet.children())` names the same modules 0, 1, 4 ... 7 and 9.
+`nn.Sequential(*resnet.children())` names the same modules 0, 1, 4 ... 7 and 9, and transformers has names of its own.
 
 `Found.notes` reports what was chosen, stripped or left out.
 """
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from resnet_tools.checkpoints.stored import StoredTensor
+from resnet_tools.checkpoints.stored import StoredTensor, check_numbers
 from resnet_tools.errors import CheckpointError
 
 Named = Sequence[tuple[tuple[str, ...], StoredTensor]]
@@ -24,12 +24,16 @@ MARK = "layer1.0.conv1.weight"
 SEQUENTIAL_MARK = "4.0.conv1.weight"
 SHORTCUT = re.compile(r"^(layer\d+\.\d+\.)(shortcut|skip|projection)\.(?=\d+\.)")
 SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4", "9": "fc"}
+INSIDE = re.compile(r"(?:^|\.)(?:conv1|bn1|layer\d+|fc)\.")
+WRAPPER = re.compile(r"\.(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
+TRANSFORMERS = re.compile(
+    r"(?:embedder\.embedder|encoder\.stages\.(\d{1,4})\.layers\.(\d{1,4})\.(?:layer\.(\d)|shortcut))"
+    r"\.(convolution|normalization)\."
+)
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|momentum|target|k|last|avg|averaged?|swa|shadow|old|prev)([._]|$)")
 BEST = re.compile(r"(^|[._])best([._]|$)")
 OPTIMIZERS = re.compile(r"(^|\.)(optim\w*|scaler|\w*scheduler)\.")
-HEADS = ("fc", "head", "classifier", "last_linear", "linear", "logits")  # of several, the first of these is taken
 SHOWN = 4
-SMALL = 4096  # numbers of a buffer, such as the weights of classes in a loss
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Head:
-    """The classifier as `fc.weight` and `fc.bias`, empty if there is none; `problem`: why what is there is none."""
-
-    classifier: dict[str, StoredTensor] = field(default_factory=dict)
-    used: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
 class Found:
     """The weights of one net under our names, and the tensors beside them by whole names."""
 
@@ -80,16 +74,19 @@ def find_net(named: Named, wanted: str | None = None) -> Found:
     wanted: where it lies, as messages and `places` name it, or a part of that: `state_dict_ema`, `encoder_q`.
     Raises: CheckpointError if there is no net, or none there.
     """
+    named, renamed = _under_our_names(named)
     tensors = {".".join(keys): tensor for keys, tensor in named}
     places = _places(named)
     if not places:
         raise CheckpointError(_no_net(tensors))
     place, notes = choose(places, wanted)
+    notes += renamed
     other_places = [other for other in places if other != place and not place.start.startswith(other.start)]
     elsewhere = tuple(other.start for other in other_places)
     inside, others = {}, {}
     for name, tensor in tensors.items():
-        if name.startswith(elsewhere) or OPTIMIZERS.search(name):
+        counter = name.endswith("num_batches_tracked") and tensor.shape != ()  # as NumPy may have made it
+        if name.startswith(elsewhere) or OPTIMIZERS.search(name) or counter:
             continue
         key = _unnumbered(name.removeprefix(place.start)) if place.sequential else name.removeprefix(place.start)
         if name.startswith(place.start) and BODY.match(key):
@@ -101,6 +98,8 @@ def find_net(named: Named, wanted: str | None = None) -> Found:
     if place.prefix not in ("", "module."):
         notes.append(f"the prefix {place.prefix!r} is stripped from its keys")
     _check_kind(inside)
+    for name, tensor in inside.items():
+        check_numbers(name, tensor)
     return Found(place, inside, others, notes)
 
 
@@ -120,66 +119,29 @@ def choose(places: Sequence[Place], wanted: str | None) -> tuple[Place, list[str
     return place, [f"the weights at {place.shown} are used; --weights chooses others: {rest}"]
 
 
-def find_head(found: Found, features: int) -> Head:
-    """The classifier behind a net that gives so many features.
-
-    Raises: CheckpointError if its nn.Linear takes another number.
-    """
-    linears = {
-        name.removesuffix(".weight"): tensor
-        for name, tensor in found.others.items()
-        if name.endswith("weight") and len(tensor.shape) == 2
-    }
-    groups = _groups(found)
-    single = [group for group, layers in groups.items() if _is_one_linear(found, layers, features)]
-    between = [layer for layers in groups.values() for layer in layers if _normalises(found, layer, features)]
-    if single and not between:
-        group = min(single, key=_head_rank)
-        [layer] = groups[group]
-        outputs = linears[layer].shape[0]
-        behind = [other for other, t in linears.items() if other != layer and t.shape[1] == outputs != features]
-        if not behind:
-            return _head(found, layer)
-        between = [layer, *behind]
-    heads = [layers for layers in groups.values() if any(_takes(linears, layer, features) for layer in layers)]
-    if heads or between:
-        several = dict.fromkeys([*between, *(layer for layers in heads for layer in layers)])
-        problem = f"its head has several layers: {_listed(several)}"
-        return Head(problem=problem, notes=(f"{problem}; only what stands before it is read",))
-    own = f"{found.place.start}fc"
-    if own in linears:
-        raise CheckpointError(
-            f"{own}.weight has the shape {linears[own].shape}; expected {features} inputs, the net's features"
-        )
-    return Head()
+def _under_our_names(named: Named) -> tuple[Named, list[str]]:
+    """The same tensors under torchvision's names, and what is told of those that had others."""
+    notes, found = dict[str, None](), []
+    for keys, tensor in named:
+        key, inside = keys[-1], INSIDE.search(keys[-1])
+        if TRANSFORMERS.search(key):
+            notes["its parameters have the names of transformers' ResNet"] = None
+            key = TRANSFORMERS.sub(_name_of_transformers, key)
+        elif inside and (wrapper := WRAPPER.search(key, inside.end() - 1)):
+            notes[f"{wrapper[1]!r} is taken out of its keys"] = None
+            key = key[: inside.end() - 1] + WRAPPER.sub(".", key[inside.end() - 1 :])
+        found.append(((*keys[:-1], key), tensor))
+    return found, list(notes)
 
 
-def _head(found: Found, layer: str) -> Head:
-    used = {f"fc.{part}": f"{layer}.{part}" for part in ("weight", "bias") if f"{layer}.{part}" in found.others}
-    classifier = {ours: found.others[name] for ours, name in used.items()}
-    notes = () if layer == f"{found.place.start}fc" else (f"{layer} is its classifier",)
-    return Head(classifier, frozenset(used.values()), notes)
-
-
-def left_out(found: Found, head: Head) -> list[str]:
-    """What is told of the tensors that are neither net nor classifier.
-
-    Raises: CheckpointError if the net itself has weights that ours has no place for.
-    """
-    rest = {name: t for name, t in found.others.items() if name not in head.used and not name.endswith("_tracked")}
-    own = [
-        name
-        for name, tensor in rest.items()
-        if name.startswith(found.place.start) and len(tensor.shape) > 2 and tensor.elements > SMALL
-    ]
-    if own:
-        raise CheckpointError(unknown_parameter(own[0].removeprefix(found.place.start)))
-    rest = {name: tensor for name, tensor in rest.items() if name.startswith(found.place.table)}
-    if head.problem or not rest:
-        return []
-    dense = any(len(tensor.shape) == 4 and tensor.elements > SMALL for tensor in rest.values())
-    warning = "; the last stages of nets for segmentation are often dilated, which weights do not show" * dense
-    return [f"left out: {_listed(rest)}{warning}"]
+def _name_of_transformers(found: re.Match[str]) -> str:
+    """`encoder.stages.0.layers.1.layer.2.normalization` is `layer1.1.bn3`."""
+    stage, block, conv, part = found.groups()
+    layer = "conv" if part == "convolution" else "bn"
+    if stage is None:
+        return f"{layer}1."
+    start = f"layer{int(stage) + 1}.{block}."
+    return start + (f"{layer}{int(conv) + 1}." if conv is not None else f"downsample.{int(layer == 'bn')}.")
 
 
 VARIANTS = (  # parts of the keys of nets that are residual nets of another kind
@@ -246,43 +208,7 @@ def _unnumbered(key: str) -> str:
     return f"{SEQUENTIAL.get(first, first)}.{rest}"
 
 
-def _groups(found: Found) -> dict[str, list[str]]:
-    """The layers of each module beside the body, in the order of the file: `fc` -> [`fc.0`, `fc.3`]."""
-    groups: dict[str, list[str]] = {}
-    for name in found.others:
-        layer, start = name.rpartition(".")[0], found.place.start
-        while not name.startswith(start):
-            start = start[: start.rstrip(".").rfind(".") + 1]
-        group = start + name.removeprefix(start).partition(".")[0]
-        if layer and layer not in groups.setdefault(group, []):
-            groups[group].append(layer)
-    return groups
-
-
-def _is_one_linear(found: Found, layers: Sequence[str], features: int) -> bool:
-    if len(layers) != 1:
-        return False
-    parts = {name.rpartition(".")[2]: t for name, t in found.others.items() if name.rpartition(".")[0] == layers[0]}
-    weight = parts.get("weight")
-    return set(parts) <= {"weight", "bias"} and weight is not None and weight.shape[1:] == (features,)
-
-
-def _normalises(found: Found, layer: str, features: int) -> bool:
-    """A batch norm over the features, between net and classifier."""
-    mean = found.others.get(f"{layer}.running_mean")
-    return mean is not None and mean.shape == (features,)
-
-
-def _takes(linears: Mapping[str, StoredTensor], layer: str, features: int) -> bool:
-    return layer in linears and linears[layer].shape[1] == features
-
-
-def _head_rank(group: str) -> int:
-    name = group.rpartition(".")[2]
-    return HEADS.index(name) if name in HEADS else len(HEADS)
-
-
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(f"{name:.80}" for name in names[:SHOWN]) + (
         f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
@@ -291,7 +217,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _no_net(tensors: Mapping[str, StoredTensor]) -> str:
     """The nearest key that is there is named, and none is called missing that stands there under a prefix."""
-    keys = f"; its keys are {_listed(tensors)}" if tensors else ""
+    keys = f"; its keys are {listed(tensors)}" if tensors else ""
     stems = [name for name in tensors if f".{name}".endswith(".conv1.weight")]
     missing = MARK if stems else "conv1.weight"
     return f"it is no residual net: the key {missing} is missing, with any prefix{keys}"

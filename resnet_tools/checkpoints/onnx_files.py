@@ -35,14 +35,13 @@ FEATURES, LOGITS = "flatten", "fc"  # what the same two are called in a net of o
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether the file is told to be one by its ending or its first bytes."""
-    if path.suffix.lower() == ENDING:
-        return True
+    """Whether the file is one by its first bytes, or by its ending if they are those of no other kind of file."""
     try:
         with path.open("rb") as file:
-            return content_kind(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size) == "onnx"
+            kind = content_kind(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
     except OSError:
         return False
+    return kind == "onnx" or (kind is None and path.suffix.lower() == ENDING)
 
 
 class OnnxNet(nn.Module):

@@ -4,15 +4,20 @@ A pickle is a program for a small stack machine that may call any function. Here
 lists, tuples, strings, bytes and numbers. What a call means is left to the caller's `build`; a class or function that
 `build` does not know becomes an `Unknown`: inert, with whatever the pickle put into it.
 
+`data/pickled` is another machine on purpose. It follows the few instructions of one kind of file and refuses all else
+at its byte; here, whatever a trainer pickles beside its weights must be passed over.
+
 Source: Python's `pickletools`, which also splits the bytes into instructions.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from typing import Any
 
+from resnet_tools.checkpoints.placeholders import Name, Unknown, Unordered, name_of
 from resnet_tools.errors import CheckpointError
 
 MAX_INSTRUCTIONS = 20_000_000  # a net of 1202 layers with its optimizer takes 200,000
@@ -22,31 +27,6 @@ MAX_DIGITS_BYTES = 512  # of a whole number
 
 Build = Callable[[str, tuple[Any, ...]], Any]
 Persistent = Callable[[Any], Any]
-
-
-class Name:
-    """A class or function that the pickle names, as `module.name`; it is never looked up."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class Unknown:
-    """An object of a class that is not known: its name, the arguments of its making, and what was put into it."""
-
-    __slots__ = ("arguments", "class_name", "items", "state", "table")
-
-    def __init__(self, class_name: str, arguments: tuple[Any, ...] = ()) -> None:
-        self.class_name = class_name
-        self.arguments = arguments
-        self.state: Any = None
-        self.table: dict[Any, Any] | None = None
-        self.items: list[Any] | None = None
-
-    def __repr__(self) -> str:
-        return f"<{self.class_name}>"
 
 
 def read_pickle(stream: Any, build: Build, persistent: Persistent) -> Any:
@@ -67,8 +47,18 @@ def read_pickle(stream: Any, build: Build, persistent: Persistent) -> Any:
     except CheckpointError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError) as error:
-        reason = str(error) or type(error).__name__
-        raise CheckpointError(f"not a whole PyTorch file (its pickle is damaged: {reason:.200})") from error
+        reason = "it ends too early" if _is_cut(error) else str(error) or type(error).__name__
+        raise CheckpointError(
+            f"not a whole PyTorch file (its pickle is damaged: {reason:.200}); is the download complete?"
+        ) from error
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether pickletools found the end of the file inside an instruction."""
+    return (
+        isinstance(error, ValueError)
+        and re.search(r"not enough data|only \d+ remain|exhausted", str(error)) is not None
+    )
 
 
 class _Machine:
@@ -145,7 +135,8 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            return Unknown(name_of(function), arguments if isinstance(arguments, tuple) else ())
+            called = function.class_name if isinstance(function, Unknown) else name_of(function)
+            return Unknown(called, arguments if isinstance(arguments, tuple) else ())
         if function.name in _RECONSTRUCTORS and arguments and isinstance(arguments[0], Name):
             function, arguments = arguments[0], ()
         made = self.build(function.name, arguments)
@@ -169,7 +160,7 @@ class _Machine:
             target.items = target.items or []
             target = target.items
         if not isinstance(target, list):
-            raise TypeError(f"items for a {type(target).__name__}")
+            raise TypeError(f"items for {name_of(target)}")
         target.extend(items)
 
     def set_item(self, _: Any) -> None:
@@ -185,7 +176,7 @@ class _Machine:
             target.table = target.table or {}
             target = target.table
         if not isinstance(target, dict) or len(items) % 2:
-            raise TypeError(f"keys and values for a {type(target).__name__}")
+            raise TypeError(f"keys and values for {name_of(target)}")
         for at in range(0, len(items), 2):
             target[_key(items[at])] = items[at + 1]
 
@@ -193,21 +184,6 @@ class _Machine:
         items = self.popped()
         self.stack.append({})
         self.update(self.stack[-1], items)
-
-
-def name_of(value: Any) -> str:
-    """What a message calls a value: the class that the file names, or its type."""
-    if isinstance(value, Name):
-        return value.name
-    return value.class_name if isinstance(value, Unknown) else type(value).__name__
-
-
-def tables_of(value: Any) -> Iterator[dict[Any, Any]]:
-    """The tables that a value is or that an unknown object has: its items and its attributes."""
-    if isinstance(value, dict):
-        yield value
-    elif isinstance(value, Unknown):
-        yield from (part for part in (value.table, value.state) if isinstance(part, dict))
 
 
 def _plain(value: Any) -> Any:
@@ -224,7 +200,7 @@ def _key(value: Any) -> Any:
         return Unknown("a number as a key")
     if value is None or isinstance(value, (str, bytes, int, float, Name, Unknown)):
         return value
-    return Unknown(f"a {type(value).__name__} as a key")
+    return Unknown(f"{name_of(value)} as a key")
 
 
 _IGNORED = {"PROTO", "FRAME", "STOP"}
@@ -243,7 +219,7 @@ _MADE: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": list,
+    "EMPTY_SET": Unordered,
 }
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine.mark,
@@ -253,7 +229,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MEMOIZE": lambda machine, _: machine.memo.update({len(machine.memo): machine.stack[-1]}),
     "TUPLE": lambda machine, _: _push_all(machine, tuple),
     "LIST": lambda machine, _: _push_all(machine, list),
-    "FROZENSET": lambda machine, _: _push_all(machine, list),
+    "FROZENSET": lambda machine, _: _push_all(machine, Unordered),
     "TUPLE1": lambda machine, _: machine.tuple_of(1),
     "TUPLE2": lambda machine, _: machine.tuple_of(2),
     "TUPLE3": lambda machine, _: machine.tuple_of(3),

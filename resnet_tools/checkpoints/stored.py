@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,31 +17,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnet_tools.checkpoints.pickles import Name, Unknown, name_of
+from resnet_tools.checkpoints.placeholders import Name, Unknown, name_of
 from resnet_tools.errors import CheckpointError
 
 MAX_DIMENSIONS = 16
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """`nbytes` bytes from `start` in a file, or in `content`."""
+    """`nbytes` bytes from `start` in a file, or in `content`; `crc` is their CRC-32, or 0 if it is not known."""
 
     path: Path
     start: int
     nbytes: int
     content: bytes | None = field(default=None, repr=False)
+    crc: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A dense tensor in a storage; `offset` and `stride` count elements."""
+    """A dense tensor in a storage; `offset` and `stride` count elements.
+
+    `odd`: of a tensor that is stored in another way, what it is and what to do; it has a shape and no numbers.
+    """
 
     storage: Storage
     dtype: torch.dtype
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    odd: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What a list of tensors calls it: its dtype, or `quantized tensor (qint8)`."""
+        return self.odd.partition(";")[0].removeprefix("a ") if self.odd else str(self.dtype)
 
     @property
     def elements(self) -> int:
@@ -68,6 +80,11 @@ def stored_tensor(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any,
             f"{storage.nbytes}; is the download complete?"
         )
     return StoredTensor(storage, dtype, offset, tuple(shape), tuple(stride))
+
+
+def odd_tensor(path: Path, odd: str, shape: tuple[int, ...] = ()) -> StoredTensor:
+    """A tensor that is known by name and shape only."""
+    return StoredTensor(Storage(path, 0, 0), torch.float32, 0, shape, (), odd)
 
 
 def load_tensors(stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
@@ -108,6 +125,8 @@ class _Loader:
             file.close()
 
     def tensor(self, stored: StoredTensor) -> Tensor:
+        if stored.odd:
+            raise CheckpointError(f"it holds {stored.odd}")
         if stored.elements == 0:
             return torch.empty(stored.shape, dtype=stored.dtype)
         size = stored.dtype.itemsize
@@ -137,6 +156,11 @@ class _Loader:
             rest = rest[count:]
         if len(rest):
             raise CheckpointError(f"the file ends {len(rest)} bytes before the end of a tensor; is it complete?")
+        if storage.crc and zlib.crc32(found.numpy()) != storage.crc:  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"damaged: the {storage.nbytes:,} bytes from byte {storage.start:,} on are not those that were saved "
+                "(their checksum differs); get the file again"
+            )
         return found
 
     def value(self, value: Any, done: dict[int, Any]) -> Any:
@@ -145,7 +169,7 @@ class _Loader:
             return self.tensor(value)
         if isinstance(value, (Unknown, Name, Storage)):
             raise CheckpointError(
-                f"it holds a {name_of(value)}, which is not loaded, as it could run code; expected plain values"
+                f"it holds {name_of(value)}, which is not loaded, as it could run code; expected plain values"
             )
         if not isinstance(value, (dict, list, tuple)):
             return value
@@ -161,6 +185,24 @@ class _Loader:
         return done[id(value)]
 
 
+def check_numbers(name: str, tensor: StoredTensor) -> None:
+    """Raises: CheckpointError if a tensor is none of floating-point numbers that are all stored."""
+    if tensor.odd:
+        raise CheckpointError(f"{name} is {tensor.odd}")
+    if tensor.nbytes > tensor.storage.nbytes:
+        held = tensor.storage.nbytes // tensor.dtype.itemsize
+        raise CheckpointError(
+            f"{name} has {tensor.elements} elements and its storage {held}; save a copy of it (clone())"
+        )
+    usual = tensor.dtype in FLOATS or name.endswith("num_batches_tracked")
+    if not usual and tensor.dtype.is_floating_point:
+        raise CheckpointError(
+            f"{name} holds {tensor.dtype}, whose scale is not known; convert it to float32 and save it again"
+        )
+    if not usual:
+        raise CheckpointError(f"{name} holds {tensor.dtype}; expected floating-point weights, such as float32")
+
+
 def row_major(storage: Storage, dtype: torch.dtype, shape: tuple[int, ...]) -> StoredTensor:
     """A tensor that lies in row-major order at the begin of its storage. Raises: CheckpointError as `stored_tensor`."""
     stride, steps = 1, []
@@ -174,7 +216,7 @@ def as_float32(name: str, tensor: Tensor) -> Tensor:
     """Raises: CheckpointError if a number is finite and too large for float32."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = tensor.float()
+        found = tensor.float().contiguous()  # the same bits come from it, however it lay in the file
     if tensor.dtype == torch.float64 and bool((found.isinf() & tensor.isfinite()).any()):
         largest = float(tensor[tensor.isfinite()].abs().max())
         raise CheckpointError(f"{name} holds {largest:g}, which is beyond float32, in which nets compute")

@@ -18,22 +18,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_tools.checkpoints.pickles import Unknown, name_of, tables_of
-from resnet_tools.checkpoints.stored import Storage, StoredTensor, as_float32, load_tensors, load_value, row_major
+from resnet_tools.checkpoints.placeholders import Unknown, name_of, tables_of
+from resnet_tools.checkpoints.stored import (
+    Storage,
+    StoredTensor,
+    as_float32,
+    check_numbers,
+    load_tensors,
+    load_value,
+    odd_tensor,
+    row_major,
+)
 from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.torch_values import array_of
 from resnet_tools.errors import CheckpointError
-from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
+from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind, describe_content, looks_like_t7
 from resnet_tools.writing import written_whole
 
 MAX_VISITED = 1_000_000  # values in nested tables
+SHORTEST = 4  # bytes of a file that can be told
+READ_HERE = ".t7, .pt, .pth, .safetensors and .onnx"
+MAX_LIST = 64  # items of a list that may be tables
 MAX_NESTING = 12  # of tables around the tensors; modules of a TorchScript archive are tables too
 
 
 def format_of(path: Path) -> str:
-    """Which loader reads the file: pt (also for state dicts of PyTorch), safetensors, or t7 for all else.
+    """Which loader reads the file: pt (also for state dicts of PyTorch), safetensors or t7.
 
-    Raises: CheckpointError if it is no regular file or cannot be read.
+    Raises: CheckpointError if it is no regular file, cannot be read, or is of another kind, which is named.
     """
     if re.match(r"[a-z0-9+]+:/", str(path)):
         raise CheckpointError(f"{path}: this is an address; download the file and give its path")
@@ -42,10 +54,23 @@ def format_of(path: Path) -> str:
             raise CheckpointError(f"{path}: a pipe or device; expected a file")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-        kind = content_kind(head, path.stat().st_size)
+        size = path.stat().st_size
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return {"zip": "pt", "pickle": "pt", "safetensors": "safetensors"}.get(kind or "", "t7")
+    kind = content_kind(head, size)
+    if kind in _FORMATS:
+        return _FORMATS[kind]
+    if kind is None and looks_like_t7(head):
+        return "t7"
+    raise CheckpointError(f"{path}: {_what_instead(kind, head, size, path.suffix.lower())}")
+
+
+def _what_instead(kind: str | None, head: bytes, size: int, ending: str) -> str:
+    """What is said of content that is none of ours. It decides; the name says only what a part of a file is part of."""
+    if 0 < size < SHORTEST or (kind is None and ending in _WHOLE):
+        what = _WHOLE.get(ending, "file of a model")
+        return f"not a whole {what} ({size:,} {'byte' if size == 1 else 'bytes'}); is the download complete?"
+    return describe_content(head, size) or f"its content is of no kind that is read here, which are {READ_HERE}"
 
 
 def tensors_in(path: Path) -> dict[str, StoredTensor]:
@@ -65,29 +90,42 @@ def named_tensors(content: Any) -> Iterator[tuple[tuple[str, ...], StoredTensor]
 
     Tables under keys that are no strings, such as the state of an optimizer, are left out.
     """
-    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
+    waiting: deque[tuple[tuple[str, ...], Any, tuple[int, ...]]] = deque([((), content, ())])
     visited = 0
     while waiting:
-        keys, value = waiting.popleft()
-        for table in tables_of(value) if len(keys) <= MAX_NESTING and not is_module(value) else ():
+        keys, value, around = waiting.popleft()
+        for table in _tables_in(value) if len(keys) <= MAX_NESTING and not is_module(value) else ():
             visited += len(table)
             if visited > MAX_VISITED:  # a few bytes can name one table a million times
                 raise CheckpointError(f"its tables hold more than {MAX_VISITED:,} values")
+            inside = (*around, id(value))
             for key, inner in table.items():
                 found = array_of(Path(), inner) if isinstance(inner, Unknown) else inner
                 if isinstance(key, str) and isinstance(found, StoredTensor):
                     yield (*keys, key), found
-                elif isinstance(key, str) and isinstance(found, (dict, Unknown)):
-                    waiting.append(((*keys, key), found))
+                elif (
+                    isinstance(key, str) and isinstance(found, (dict, Unknown, list, tuple)) and id(found) not in inside
+                ):
+                    waiting.append(((*keys, key), found, inside))
+
+
+def _tables_in(value: Any) -> Iterator[dict[Any, Any]]:
+    """The tables that a value is or has; a short list has its items under their numbers, but for tensors."""
+    if not isinstance(value, (list, tuple)):
+        yield from tables_of(value)
+    elif len(value) <= MAX_LIST:
+        yield {str(at): item for at, item in enumerate(value) if not isinstance(item, StoredTensor) or item.odd}
 
 
 def pickled_module(content: Any) -> str | None:
     """The message that a file without tables of tensors deserves that holds objects, above all a whole model."""
-    waiting, visited = deque([content]), 0
+    waiting, seen = deque([content]), set[int]()
     first = None
-    while waiting and visited < MAX_VISITED:
+    while waiting:
         value = waiting.popleft()
-        visited += 1
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
         if isinstance(value, Unknown) and first is None and not value.class_name.startswith("torch._utils."):
             first = value.class_name
         if is_module(value):
@@ -173,7 +211,8 @@ def _of_header(path: Path, data: int, entry: dict[str, Any]) -> StoredTensor:
     begin, end = entry["data_offsets"]
     dtype = _SAFETENSORS.get(entry["dtype"])
     if dtype is None:
-        raise CheckpointError(f"it holds numbers of type {entry['dtype']!r:.20}; expected floating-point weights")
+        odd = f"a tensor of the type {entry['dtype']!r:.20}; convert it to float32 and save it again"
+        return odd_tensor(path, odd, tuple(entry["shape"]))
     return row_major(Storage(path, data + begin, end - begin), dtype, tuple(entry["shape"]))
 
 
@@ -204,22 +243,26 @@ def float_state(state: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
 def checked_state(content: Any) -> dict[str, StoredTensor]:
     """Weights by name. Raises: CheckpointError for anything else, or for a tensor larger than its data."""
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"it holds a {name_of(content)}; expected a state dict of parameter names and tensors")
+        found = "an empty table" if content == {} else name_of(content)
+        raise CheckpointError(f"it holds {found}; expected a state dict of parameter names and tensors")
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, StoredTensor):
             raise CheckpointError(
-                f"it holds {key!r:.80}: {name_of(tensor)}; expected parameter names and dense tensors"
+                f"under the key {key!r:.80} it holds {name_of(tensor)}; expected parameter names and tensors"
             )
-        if tensor.nbytes > tensor.storage.nbytes:
-            raise CheckpointError(f"{key} claims {tensor.elements} elements, more than its data holds")
-        if not tensor.dtype.is_floating_point and not key.endswith("num_batches_tracked"):
-            raise CheckpointError(f"{key} holds {tensor.dtype}; expected floating-point weights")
+        check_numbers(key, tensor)
     stored = {id(t.storage): t.storage.nbytes for t in content.values()}
     if sum(t.nbytes for t in content.values()) > sum(stored.values()):
         raise CheckpointError("its tensors overlap in the file; expected each weight stored once")
     return dict(content)
 
 
+_FORMATS: dict[str | None, str] = {"zip": "pt", "pickle": "pt", "safetensors": "safetensors"}
+_WHOLE = {
+    ".t7": "Lua Torch file",
+    ".safetensors": "safetensors file",
+    **dict.fromkeys((".pt", ".pth", ".ckpt"), "PyTorch file"),
+}
 _SAFETENSORS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -230,5 +273,11 @@ _SAFETENSORS = {
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "C64": torch.complex64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
     "BOOL": torch.bool,
 }

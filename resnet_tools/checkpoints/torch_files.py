@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from resnet_tools.checkpoints.pickles import Unknown, name_of, read_pickle
+from resnet_tools.checkpoints.pickles import read_pickle
+from resnet_tools.checkpoints.placeholders import Unknown, name_of
 from resnet_tools.checkpoints.stored import Storage
 from resnet_tools.checkpoints.torch_values import Values
 from resnet_tools.errors import CheckpointError
@@ -36,10 +37,16 @@ _ARCHIVES = (  # of zip archives that are none of PyTorch: the end of a name in 
     ("saved_model.pb", "a TensorFlow model"),
     ("models/model.json", "a program of torch.export"),
     ("serialized_exported_program.json", "a program of torch.export"),
-    (".safetensors", "a zip archive with a .safetensors file: unpack it and give that"),
-    (".pth", "a zip archive with a .pth file: unpack it and give that"),
-    (".pt", "a zip archive with a .pt file: unpack it and give that"),
-    (".t7", "a zip archive with a .t7 file: unpack it and give that"),
+    (".safetensors", "a zip archive with a .safetensors file in it"),
+    (".pth", "a zip archive with a .pth file in it"),
+    (".pt", "a zip archive with a .pt file in it"),
+    (".t7", "a zip archive with a .t7 file in it"),
+)
+
+
+FROZEN = (
+    "a TorchScript archive without parameters: torch.jit.freeze has made them constants of its code, which is not run; "
+    "save it before it is frozen"
 )
 
 
@@ -90,7 +97,7 @@ def _read_zip(path: Path, file: BinaryIO) -> TorchFile:
         if entry is None or elements * dtype.itemsize > entry.file_size:
             held = "no such record" if entry is None else f"{entry.file_size} bytes"
             raise CheckpointError(f"the storage {key:.20} has {elements} elements; the file has {held} for it")
-        return Storage(path, _start_of(entry, file, size), entry.file_size)
+        return Storage(path, _start_of(entry, file, size), entry.file_size, crc=entry.CRC)
 
     values = Values(path, storage)
     script = f"{root}constants.pkl" in entries or any(name.startswith(f"{root}code/") for name in entries)
@@ -111,7 +118,8 @@ def _known_archive(names: list[str]) -> str | None:
 def _what_archive(names: list[str]) -> str:
     what = _known_archive(names)
     if what is not None:
-        return f"this is {what}, not a checkpoint"
+        advice = ": unpack it and give that file" if what.startswith("a zip archive") else ""
+        return f"this is {what}, not a checkpoint{advice}"
     held = ", ".join(f"{name:.40}" for name in names[:SHOWN]) or "nothing"
     return f"this is a zip archive that holds {held}{', ...' if len(names) > SHOWN else ''}, not a PyTorch file"
 
@@ -133,9 +141,9 @@ def _read_legacy(path: Path, file: BinaryIO, size: int, content: bytes | None = 
     plain = Values(path, _no_storage, None if content is not None else _storage_in_bytes)
     first = read_pickle(stream, plain.build, plain.persistent)
     if type(first) is not int or first != MAGIC:
-        if isinstance(first, (dict, Unknown)):
+        if isinstance(first, (dict, Unknown, list, tuple)):
             return first
-        raise CheckpointError(f"not a whole PyTorch file (a pickle of a {name_of(first)})")
+        raise CheckpointError(f"not a whole PyTorch file (a pickle of {name_of(first)})")
     if read_pickle(stream, plain.build, plain.persistent) != PROTOCOL:
         raise CheckpointError(f"not a whole PyTorch file (a version other than {PROTOCOL} of the old format)")
     system = read_pickle(stream, plain.build, plain.persistent)

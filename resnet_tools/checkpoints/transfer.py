@@ -99,7 +99,7 @@ def checked_address(address: str) -> SplitResult:
     if parts.username is not None:
         raise DownloadError(f"{parts.hostname}: names and passwords in an address are not sent; leave them out")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_this_machine(parts.hostname)):
-        raise DownloadError(f"{address}: only https is spoken, so that nobody on the way can change the file")
+        raise DownloadError(f"{address}: only https is supported, so that nobody on the way can change the file")
     return parts
 
 
@@ -184,7 +184,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
             checked_address(newurl)
         except DownloadError as error:
             fp.close()
-            raise NotServedError(f"{req.full_url}: the server sends us to {error}") from error
+            raise NotServedError(f"{req.full_url}: the server redirects to {error}") from error
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -209,7 +209,9 @@ def _request(address: str, headers: dict[str, str]) -> HTTPResponse:
     encoding = answer.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
         answer.close()
-        raise DownloadError(f"{address}: the server sends the file packed ({encoding:.20}), which was not asked for")
+        raise DownloadError(
+            f"{address}: the server sends the file compressed ({encoding:.20}), which was not asked for"
+        )
     return answer
 
 
@@ -226,8 +228,8 @@ def _check_size(address: str, total: int | None, start: int, folder: Path) -> No
     free = shutil.disk_usage(folder).free
     if total is not None and total - start > free - SPARE_BYTES:
         raise DownloadError(
-            f"{address}: {total - start:,} bytes are to come, and the disk of {folder.parent} has {free:,} left; make "
-            "room, or give another place with --output"
+            f"{address}: {total - start:,} bytes are still to come, and the disk of {folder.parent} has {free:,} left; "
+            "make room, or give another place with --output"
         )
 
 
@@ -255,11 +257,11 @@ def _copy(answer: HTTPResponse, file: IO[bytes], folder: Path, version: Known, r
 def _check_room(version: Known, done: int, folder: Path) -> None:
     """Raises: DownloadError if more came than was said; or, where nothing was said, more than there is room for."""
     if not version.total and (done > MAX_BYTES or shutil.disk_usage(folder).free < SPARE_BYTES):
-        raise DownloadError(f"{version.address}: there is no room for what comes, {done:,} bytes so far")
+        raise DownloadError(f"{version.address}: the disk has no room for the rest; {done:,} bytes have come so far")
     if version.total and done > version.total:
         raise DownloadError(
             f"{version.address}: the server sends more than the {version.total:,} bytes of the file; the same command "
-            "begins anew"
+            "starts again from the beginning"
         )
 
 

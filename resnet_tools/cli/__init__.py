@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "train",
     "evaluate": "evaluate",
     "plot": "plot",
+    "similar": "similar",
+    "map": "map",
     "check-data": "check_data",
     "convert": "convert",
     "verify": "verify",
@@ -62,7 +64,7 @@ class LazyGroup(click.Group):
             raise
         if "LOCAL_RANK" not in os.environ:  # the processes of a job would all say it
             for note in notes:
-                click.echo(f"Note: {note}", err=True)
+                click.echo(f"Note: {printable(note)}", err=True)
         return name, command, arguments
 
 

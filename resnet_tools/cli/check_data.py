@@ -27,7 +27,9 @@ def command(folder: str, as_json: bool, quiet: bool, workers: int) -> int:
     image is in train/ twice; an image is very small or has an EXIF rotation; images lie in no class folder.
     """
     with quick_imports():
-        from resnet_tools.data.checking import check_samples, find_splits, findings_text
+        from resnet_tools.data.checking import check_samples
+        from resnet_tools.data.findings import findings_text
+        from resnet_tools.data.parts import find_splits
     train, val, missing = find_splits(folder)
     with progress_bar(len(train) + len(val), "check", quiet=quiet) as progress:
         findings = check_samples(train, val, workers=workers, progress=progress, found=missing)

@@ -70,7 +70,7 @@ HEADER = ["path", "rank", "index", "label", "probability"]
 )
 @click.option(
     "--labels",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File of class names: one per line, numbered lines, JSON, or another common form.",
 )
 @weights_option
@@ -78,54 +78,59 @@ HEADER = ["path", "rank", "index", "label", "probability"]
 def command(
     model: str,
     sources: Images,
+    output: Path | None,
     top_k: int,
     as_json: bool,
     as_csv: bool,
-    output: Path | None,
     explain: Path | None,
-    labels: str | None,
+    labels: Path | None,
     weights: str | None,
     inference: Inference,
 ) -> int:
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other")
+    form = _form(output, as_json=as_json, as_csv=as_csv)
     if explain is not None and inference.ten_crop:
         raise click.UsageError("--explain shows the center crop; leave out --ten-crop")
+    paths = _image_paths(model, sources, output, labels)
+    with quick_imports():
+        from resnet_tools.checkpoints.runnable import load_classifier
+        from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.inference import classify
+
+        if explain is not None:
+            from resnet_tools.evaluation.explanations import PAGE_NAME, explained
+    with warnings_as_lines():
+        device = find_device(inference.device)
+        classifier = load_classifier(model, device, inference.precision, weights=weights, labels=labels)
+    loading = inference.loading(classifier.preprocessing)
+    if explain is None:
+        predictions = classify(paths, classifier.net, loading, top_k=top_k)
+    else:
+        predictions = explained(paths, classifier.net, loading, classifier.class_names, explain, top_k=top_k)
+    with _opened(output) as file:
+        write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
+        code = _write_all(predictions, len(paths), file, write, write_error)
+    if explain is not None:
+        click.echo(f"Pictures of where the labels come from: {printable(str(explain / PAGE_NAME))}", err=True)
+    return code
+
+
+def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    if as_json or as_csv:
+        return "json" if as_json else "csv"
+    return ENDINGS.get(output.suffix.lower() if output else "", "text")
+
+
+def _image_paths(model: str, sources: Images, output: Path | None, labels: Path | None) -> list[str]:
+    """The paths of all images. Raises: click.UsageError if there are none, not all, or one is the output."""
     arguments = sources.arguments()
     if not arguments:
         raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
     if output is not None:
         refuse_inputs(output, [model, labels, *sources.lists, *paths])
-    with quick_imports():
-        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net, require_classifier
-        from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import classify
-        from resnet_tools.data.labels import output_names, read_labels
-    with warnings_as_lines():
-        given_names = None if labels is None else read_labels(labels)
-        found_device = find_device(inference.device)
-        checkpoint = load_runnable(model, weights=weights)
-    require_classifier(checkpoint, model)
-    names = output_names(given_names or checkpoint.class_names, checkpoint.num_classes)
-    with warnings_as_lines():
-        net = prepare_net(checkpoint.model, found_device, inference.precision)
-    loading = inference.loading(checkpoint.preprocessing)
-    form: Form = (
-        "json" if as_json else "csv" if as_csv else ENDINGS.get(output.suffix.lower() if output else "", "text")
-    )
-    with _opened(output) as file:
-        write, write_error = WRITERS[form](names, file, with_errors=output is not None)
-        if explain is None:
-            predictions = classify(paths, net, loading, top_k=top_k)
-        else:
-            from resnet_tools.evaluation.explanations import PAGE_NAME, explained
-
-            predictions = explained(paths, net, loading, names, explain, top_k=top_k)
-        code = _write_all(predictions, len(paths), file, write, write_error)
-    if explain is not None:
-        click.echo(f"Pictures of where the labels come from: {printable(str(explain / PAGE_NAME))}", err=True)
-    return code
+    return paths
 
 
 @contextmanager
@@ -151,7 +156,7 @@ def _write_all(
     """Write results as they arrive and report failures on stderr; 1 if there were any, else 0."""
     quiet = count < 2 or not sys.stderr.isatty() or (file is sys.stdout and sys.stdout.isatty())
     unreadable = not_finite = 0
-    with click.progressbar(length=count, label="classify", file=sys.stderr, hidden=quiet) as bar:
+    with click.progressbar(length=count, label="classify", file=sys.stderr, hidden=quiet, show_pos=True) as bar:
         for prediction in predictions:
             if isinstance(prediction, tuple):
                 path, error = prediction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,7 @@ from resnet_tools.cli.shared.option_groups import FiniteRange
 from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.running import terminable
 from resnet_tools.cli.shared.weights import weights_option
+from resnet_tools.text import printable
 
 
 @click.command(
@@ -25,7 +27,6 @@ from resnet_tools.cli.shared.weights import weights_option
 )
 @click.option(
     "--nn",
-    "nn_classes",
     is_flag=True,
     help="Write nn.* modules, which run without a GPU, to a .t7 instead of cudnn.* modules.",
 )
@@ -36,13 +37,14 @@ from resnet_tools.cli.shared.weights import weights_option
     show_default=True,
     help="Data type of the weights. A .t7 is always float32; .onnx does not support bfloat16.",
 )
-@click.option("--fold-batch-norm", is_flag=True, help="Fold batch norms into the preceding convolutions (.onnx only).")
+@click.option(
+    "--fold-batch-norm", "fold", is_flag=True, help="Fold batch norms into the preceding convolutions (.onnx only)."
+)
 @click.option("--strip", is_flag=True, help="Drop the training state, such as recipe and epoch, from a .pt.")
 @click.option(
     "--classes",
-    "class_names",
-    type=click.Path(exists=True, dir_okay=False),
-    help="File with the class names, one per line.",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of class names: one per line, numbered lines, JSON, or another common form.",
 )
 @click.option(
     "--tolerance",
@@ -51,19 +53,7 @@ from resnet_tools.cli.shared.weights import weights_option
 )
 @weights_option
 @click.option("--force", is_flag=True, help="Overwrite OUT if it exists.")
-def command(
-    source: str,
-    target: Path,
-    layout: str | None,
-    nn_classes: bool,
-    dtype: str,
-    fold_batch_norm: bool,
-    strip: bool,
-    class_names: str | None,
-    tolerance: float | None,
-    force: bool,
-    weights: str | None,
-) -> None:
+def command(source: str, target: Path, nn: bool, classes: Path | None, **values: Any) -> None:
     """Write the net in IN to OUT. The extension of OUT selects the format: .pt .safetensors .pth .onnx .t7
 
     IN is a .t7, .pt, .safetensors or torchvision .pth file, recognised by its content, or `demo`, the small net that
@@ -71,19 +61,11 @@ def command(
     """
     with quick_imports():
         from resnet_tools.checkpoints.convert import Target, convert
-        from resnet_tools.data.labels import read_labels
-    wanted = Target(
-        target,
-        layout=layout,  # type: ignore[arg-type]
-        package="nn" if nn_classes else "cudnn",
-        dtype=dtype,
-        fold=fold_batch_norm,
-        strip=strip,
-    )
-    names = None if class_names is None else read_labels(class_names)
+    form = {field: values.pop(field) for field in ("layout", "dtype", "fold", "strip")}
+    wanted = Target(target, package="nn" if nn else "cudnn", **form)
     with warnings_as_lines(), terminable("Stopped. Nothing was written."):
-        done = convert(source, wanted, class_names=names, tolerance=tolerance, force=force, weights=weights)
+        done = convert(source, wanted, class_names=classes, **values)  # tolerance, force and weights
     for note in done.notes:
-        click.echo(f"Note: {note}", err=True)
-    click.echo(f"wrote {target} ({target.stat().st_size:,} bytes)")
-    click.echo(f"{done.comparison}; tolerance {done.tolerance:g}")
+        click.echo(f"Note: {printable(note)}", err=True)
+    click.echo(f"wrote {printable(str(target))} ({target.stat().st_size:,} bytes)")
+    click.echo(f"{printable(str(done.comparison))}; tolerance {done.tolerance:g}")

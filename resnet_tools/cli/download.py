@@ -42,7 +42,7 @@ def command(name: str, output: Path | None, force: bool, quiet: bool) -> None:
     target = target_of(source, output)
     with terminable(STOPPED), _bar(target.name, quiet=quiet) as report:
         done = download(source, target, report, force=force)
-    what = "is there already" if done.was_there else f"saved from {source.address}"
+    what = "already exists" if done.was_there else f"saved from {source.address}"
     click.echo(printable(f"{target}: {what} ({done.path.stat().st_size:,} bytes)"))
     click.echo(describe(done.architecture))
 

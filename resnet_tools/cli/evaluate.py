@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from resnet_tools.cli.shared.options import (
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
-from resnet_tools.evaluation.options import EvaluateOptions, Format
+from resnet_tools.evaluation.options import PAGE, EvaluateOptions, Format
+from resnet_tools.text import printable
 
 if TYPE_CHECKING:
     from resnet_tools.checkpoints.runnable import Net, Runnable
@@ -57,7 +58,9 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--labels", type=A_FILE, help="File with the class of each image.")
 @click.option("--synsets", type=A_FILE, help="File with all WordNet ids: line N holds that of ILSVRC2012_ID N.")
 @click.option(
-    "--class-names", type=A_FILE, help="File with the net's class names, one per line, as the folders are named."
+    "--class-names",
+    type=A_FILE,
+    help="File with the net's class names, in any form that classify's --labels takes; as the folders are named.",
 )
 @click.option(
     "--average",
@@ -106,34 +109,15 @@ def _summaries(
     """The summary of each model in turn, after its report has been written."""
     from resnet_tools.evaluation.report.files import report_folder
 
-    samples_of = _samples_of(options)
-    for model, folder in zip(options.models, options.report_folders, strict=True):
-        report = folder if processes.rank == 0 else None
-        with report_folder(report) if report is not None else nullcontext():
-            facts = _evaluate(model, report, options, inference, samples_of, ready, processes)
-        yield facts
-
-
-def _samples_of(options: EvaluateOptions) -> Callable[[Runnable, str], Samples]:
-    """A function net -> samples with their targets: the same label may be another output in another net."""
-    from resnet_tools.data.labelled import Outputs, labelled_samples
-    from resnet_tools.data.labels import read_labels
-    from resnet_tools.data.splits import stored_split
-
-    names = None if options.class_names is None else read_labels(options.class_names)
-
-    def samples_of(checkpoint: Runnable, model: str) -> Samples:
-        outputs = Outputs(checkpoint.num_classes, names or checkpoint.class_names)
-        return labelled_samples(
-            options.data,
-            outputs,
-            split=options.split,
-            labels=options.labels,
-            synsets=options.synsets,
-            stored=stored_split(options.data, Path(model)),
-        )
-
-    return samples_of
+    folders = options.report_folders if processes.rank == 0 else [None] * len(options.models)
+    with ExitStack() as stack:
+        for folder in folders:
+            if folder is not None:
+                stack.enter_context(report_folder(folder))
+        for model, folder in zip(options.models, folders, strict=True):
+            yield _evaluate(model, folder, options, inference, ready, processes)
+            if folder is not None:
+                click.echo(f"saved the report to {printable(str(folder / PAGE))}", err=True)
 
 
 def _evaluate(
@@ -141,7 +125,6 @@ def _evaluate(
     report: Path | None,
     options: EvaluateOptions,
     inference: Inference,
-    samples_of: Callable[[Runnable, str], Samples],
     ready: Callable[[Net], Net],
     processes: Processes,
 ) -> dict[str, Any]:
@@ -153,7 +136,7 @@ def _evaluate(
 
     checkpoint = load_runnable(model, weights=options.weights)
     require_classifier(checkpoint, model)
-    samples, loading = samples_of(checkpoint, model), inference.loading(checkpoint.preprocessing)
+    samples, loading = _samples(options, checkpoint, model), inference.loading(checkpoint.preprocessing)
     own_images = -(-len(samples) // processes.count)
     with progress_bar(own_images, "evaluate", quiet=options.quiet or processes.rank > 0) as progress:
         evaluation = evaluate(
@@ -165,17 +148,29 @@ def _evaluate(
             processes=processes,
             progress=progress,
         )
-    conditions = {
-        "model": model,
-        "data": str(options.data),
-        "split": options.split,
-        "labels": options.labels and str(options.labels),
-        "precision": inference.precision,
-    }
+    conditions = options.conditions(model, inference.precision)
     facts = summary(evaluation, checkpoint.architecture, loading, conditions)
     if report is not None:
         write_report(report, evaluation, facts)
     return facts
+
+
+def _samples(options: EvaluateOptions, checkpoint: Runnable, model: str) -> Samples:
+    """The images with their targets for this net: the same label may be another output in another net."""
+    from resnet_tools.data.labelled import Outputs, labelled_samples
+    from resnet_tools.data.labels import read_labels
+    from resnet_tools.data.splits import stored_split
+
+    file, count = options.class_names, checkpoint.num_classes
+    names = checkpoint.class_names if file is None else read_labels(file, count)
+    return labelled_samples(
+        options.data,
+        Outputs(count, names),
+        split=options.split,
+        labels=options.labels,
+        synsets=options.synsets,
+        stored=stored_split(options.data, Path(model)),
+    )
 
 
 def _print_all(summaries: Iterable[dict[str, Any]], form: Format, *, first: bool) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,7 @@ from resnet_tools.cli.shared.options import (
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
+from resnet_tools.features.options import ExtractOptions
 from resnet_tools.text import printable
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ STOPPED = "Stopped. Finished rows are kept; give the same command again to conti
 )
 @click.option(
     "--output",
-    type=click.Path(dir_okay=False),
+    type=click.Path(dir_okay=False, path_type=Path),
     default="features.pt",
     show_default=True,
     help="Output file; its extension selects the format: .pt .npy .npz .safetensors .parquet .csv .h5 .t7",
@@ -98,82 +99,72 @@ STOPPED = "Stopped. Finished rows are kept; give the same command again to conti
 @n_gpu_option
 @weights_option
 @inference_options
-def command(
-    model: str,
-    sources: Images,
-    folders: tuple[str, ...],
-    output: str,
-    shard_size: int | None,
-    layer: str,
-    list_layers: bool,
-    pool: str,
-    l2_normalize: bool,
-    dtype: str,
-    on_error: str,
-    resume: bool,
-    quiet: bool,
-    n_gpu: int,
-    weights: str | None,
-    inference: Inference,
-) -> int:
+def command(sources: Images, folders: tuple[str, ...], n_gpu: int, inference: Inference, **values: Any) -> int:
+    options = ExtractOptions(**values)
     images, batch_size = _batch_form(sources.images, inference.batch_size)
-    inference = replace(inference, batch_size=batch_size)
-    arguments = replace(sources, images=images).arguments(folders)
-    if not arguments and not list_layers:
-        raise click.UsageError("no images: give files, folders, --dir or --from-file")
-    paths = check_files(model, arguments, allow_urls=sources.allow_urls)
-    if not list_layers and (code := in_processes(n_gpu, inference.device)) is not None:
+    sources, inference = replace(sources, images=images), replace(inference, batch_size=batch_size)
+    paths = _image_paths(options, sources, folders)
+    if not options.list_layers and (code := in_processes(n_gpu, inference.device)) is not None:
         return code
-    with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import model_path
-        from resnet_tools.checkpoints.runnable import load_runnable, prepare_net
-        from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.processes import own_device
-        from resnet_tools.data.fetched import stdin_bytes
-        from resnet_tools.data.image import MAX_FILE_BYTES
-        from resnet_tools.features.extract import Extraction, provenance_of
-        from resnet_tools.features.files import BESIDE
-        from resnet_tools.features.layers import FeatureKind, layer_shapes, may_fold
-    found_device = find_device(own_device(inference.device))
     with warnings_as_lines():
-        model_file = model_path(model)
-        ending = os.path.splitext(output)[1]  # of a million images, only those that may be the output are looked at
-        for beside in BESIDE.get(ending.lower(), ()):
-            refuse_inputs(output.removesuffix(ending) + beside, sources.lists)
-        refuse_inputs(output, [model_file, *sources.lists, *(path for path in paths if path.endswith(ending))])
-        checkpoint = load_runnable(model_file, weights=weights)
-    loading = inference.loading(checkpoint.preprocessing, EXTRACTION_BATCH_SIZE)
-    layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
-    if list_layers:
-        click.echo("\n".join(f"{name}\t{'x'.join(map(str, shape))}" for name, shape in layers.items()))
-        return 0
-    if layer not in layers:
-        raise click.UsageError(f"--layer {layer!r} is not in this net; --list-layers shows those that are")
-    kind = FeatureKind(layer, pool, l2_normalize, dtype)  # type: ignore[arg-type]
-    provenance = provenance_of(model_file, checkpoint.model, kind, loading, inference.precision, found_device.type)
-    if "-" in paths:  # stdin may hold another image each time
-        provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
-    with warnings_as_lines():
-        net = prepare_net(checkpoint.model, found_device, inference.precision, fold=may_fold(layer))
-    job = Extraction(net, kind, loading, provenance, on_error, resume)  # type: ignore[arg-type]
-    _extract(job, paths, Path(output), shard_size, quiet)
+        job = _job(options, sources, inference, paths)
+    if job is not None:
+        _extract(job, paths, options)
     return 0
 
 
-def _extract(job: Extraction, paths: list[str], output: Path, shard_size: int | None, quiet: bool) -> None:
+def _image_paths(options: ExtractOptions, sources: Images, folders: tuple[str, ...]) -> list[str]:
+    """The paths of all images. Raises: click.UsageError if there are none, or not all that were named."""
+    arguments = sources.arguments(folders)
+    if not arguments and not options.list_layers:
+        raise click.UsageError("no images: give files, folders, --dir or --from-file")
+    return check_files(options.model, arguments, allow_urls=sources.allow_urls)
+
+
+def _job(options: ExtractOptions, sources: Images, inference: Inference, paths: list[str]) -> Extraction | None:
+    """The job; None if only the layers were asked for, which are printed."""
+    with quick_imports():
+        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.runnable import load_runnable
+        from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.processes import own_device
+        from resnet_tools.features.layers import layer_shapes
+        from resnet_tools.features.setup import set_up_extraction
+    device = find_device(own_device(inference.device))
+    model_file = model_path(options.model)
+    _refuse_inputs(options.output, [model_file, *sources.lists], paths)
+    checkpoint = load_runnable(model_file, weights=options.weights)
+    loading = inference.loading(checkpoint.preprocessing, EXTRACTION_BATCH_SIZE)
+    layers = layer_shapes(checkpoint.model, loading.preprocessing.crop_px)
+    if options.list_layers:
+        click.echo("\n".join(f"{printable(name)}\t{'x'.join(map(str, shape))}" for name, shape in layers.items()))
+        return None
+    if options.layer not in layers:
+        raise click.UsageError(f"--layer {options.layer!r} is not in this net; --list-layers shows those that are")
+    return set_up_extraction(options, model_file, checkpoint, loading, device, inference.precision, paths)
+
+
+def _refuse_inputs(output: Path, files: Sequence[str | Path], paths: Sequence[str]) -> None:
+    """Raises: click.UsageError if the output, or a file beside it, is one that is read."""
+    from resnet_tools.features.files import BESIDE
+
+    ending = output.suffix
+    for beside in BESIDE.get(ending.lower(), ()):
+        refuse_inputs(output.with_suffix(beside), files)
+    # Of a million images, only those that may be the output are looked at.
+    refuse_inputs(output, [*files, *(path for path in paths if path.endswith(ending))])
+
+
+def _extract(job: Extraction, paths: list[str], options: ExtractOptions) -> None:
     from resnet_tools.compute.processes import joined_processes
     from resnet_tools.features.extract import NOT_FINITE
 
-    with (
-        joined_processes() as processes,
-        terminable(STOPPED),
-        progress_bar(
-            -(-len(paths) // processes.count), "extract", quiet=quiet or processes.rank > 0, not_finite=NOT_FINITE
-        ) as progress,
-    ):
-        written = replace(job, processes=processes).run(paths, output, shard_size, progress)
+    with joined_processes() as processes, terminable(STOPPED):
+        quiet, own_images = options.quiet or processes.rank > 0, -(-len(paths) // processes.count)
+        with progress_bar(own_images, "extract", quiet=quiet, not_finite=NOT_FINITE) as progress:
+            written = replace(job, processes=processes).run(paths, options.output, options.shard_size, progress)
     if processes.rank == 0:
-        click.echo(printable(f"saved features to {written[-1]}"))
+        click.echo(f"saved features to {printable(str(written[-1]))}")
 
 
 def _batch_form(images: tuple[str, ...], batch_size: int | None) -> tuple[tuple[str, ...], int | None]:

@@ -31,6 +31,39 @@ RETIRED = {
     "sharegradinput": FREES_MEMORY,
     "optnet": FREES_MEMORY,
 }
+# What other programs call options that we have under a name of other letters.
+OTHER_NAMES = {
+    "learningrate": "--lr",
+    "epochs": "--n-epochs",
+    "maxepochs": "--n-epochs",
+    "numepochs": "--n-epochs",
+    "bs": "--batch-size",
+    "wd": "--weight-decay",
+    "seed": "--manual-seed",
+    "numclasses": "--n-classes",
+    "valsplit": "--val-fraction",
+    "validationsplit": "--val-fraction",
+    "pretrained": "--retrain",
+    "checkpoint": "--retrain",
+    "initcheckpoint": "--retrain",
+    "finetune": "--retrain",
+    "imgsize": "--crop-size",
+    "imgsz": "--crop-size",
+    "imagesize": "--crop-size",
+    "inputsize": "--crop-size",
+    "outputdir": "--save",
+    "output": "--save",
+    "outdir": "--save",
+    "saveto": "--save",
+    "optimizerstate": "--optim-state",
+    "gpus": "--n-gpu",
+    "numgpus": "--n-gpu",
+    "gpu": "--device",
+    "numworkers": "--workers",
+    "jobs": "--workers",
+    "patience": "--early-stop",
+    "amp": "--precision",
+}
 RETIRED_NAMES = ("-gen", "-backend", "-shareGradInput", "-optnet")
 
 
@@ -73,6 +106,8 @@ def gnu_arguments(arguments: Sequence[str], known: Spellings) -> tuple[list[str]
             translated += _translated(word, rest, known)
         elif _letters(name) in known.retired:
             notes += _retired(word, rest, known)
+        elif (meant := OTHER_NAMES.get(_letters(name))) in known.exact:
+            raise click.UsageError(f"No such option {name!r}. Did you mean {meant!r}?")
         elif word.startswith("--"):
             translated.append(word)  # click knows what it is like
         else:

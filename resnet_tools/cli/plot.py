@@ -16,7 +16,8 @@ ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
 @click.command(
     epilog="Example: resnet plot checkpoints old-training.log --output curves.svg",
     short_help="Plot the error and loss of training runs by epoch.",
-    help="""Plot validation error, training error and training loss by epoch, with all RUNs in the same charts.
+    help="""Plot the errors and losses of one RUN by epoch, with its best epoch marked, as in the run's training.png. Of
+    several RUNs, plot validation error, training error and training loss in the same charts.
 
     RUN is the folder of a training run, a history.csv, or a log of the original program, plain or gzip-compressed.
     Errors are in percent; dashed lines are top-5 errors.""",
@@ -27,15 +28,18 @@ ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
     type=click.Path(dir_okay=False, path_type=Path),
     default="training.png",
     show_default=True,
-    help="File to write; its extension, .png or .svg, selects the format.",
+    help="File to write; its extension, .png, .svg or .pdf, selects the format.",
 )
 def command(runs: tuple[Path, ...], output: Path) -> int:
-    from resnet_tools.history.plotting import check_plotting, plot_histories
+    from resnet_tools.history.plotting import check_plotting, draw_training, plot_histories
     from resnet_tools.history.training_log import read_run
 
     check_plotting(output)
     histories = [read_run(run) for run in runs]
-    plot_histories(dict(zip(_names(runs), histories, strict=True)), output)
+    if len(runs) == 1:
+        draw_training(histories[0], output)
+    else:
+        plot_histories(dict(zip(_names(runs), histories, strict=True)), output)
     click.echo(f"saved charts to {printable(str(output))}")
     return 0
 

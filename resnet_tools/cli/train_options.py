@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from resnet_tools.cli.shared.option_groups import FiniteRange, group
-from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, device_name
-from resnet_tools.training.options import NOT_WITH_RESUME, TrainOptions
+from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, check_models, device_name
+from resnet_tools.compute.job import was_restarted
+from resnet_tools.errors import TrainingError
+from resnet_tools.training.arguments import ARGUMENTS, Plain, given_anew, stored_arguments
+from resnet_tools.training.board import require_tensorboard
+from resnet_tools.training.options import NOT_WITH_RESUME, RESUMED, TrainOptions
 from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -127,7 +133,12 @@ RUN: tuple[Decorator, ...] = (
         "--log-every", type=COUNT,
         help="Number of batches per printed line.  [default: 10, or 1 with --recipe original]",
     ),
-    run("--tensorboard", is_flag=True, help="Also write the figures for TensorBoard."),
+    run(
+        "--report/--no-report", default=None,
+        help="Leave pictures of the training and the report page of the best net.  [default: yes, but not with "
+        "--recipe original]",
+    ),
+    run("--tensorboard/--no-tensorboard", default=False, help="Also write the figures for TensorBoard."),
     run("--quiet", is_flag=True, help="Show no progress bar."),
 )  # fmt: skip
 SPEED: tuple[Decorator, ...] = (
@@ -157,8 +168,11 @@ SPEED: tuple[Decorator, ...] = (
         "warning. Other GPUs or another number of them round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
-    speed("--checkpoint-activations", is_flag=True, help="Recompute activations: less memory, a third more time."),
-    speed("--sync-bn", is_flag=True, help="Compute batch norm statistics over all GPUs."),
+    speed(
+        "--checkpoint-activations/--no-checkpoint-activations", default=False,
+        help="Recompute activations: less memory, a third more time.",
+    ),
+    speed("--sync-bn/--no-sync-bn", default=False, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
 OF_A_NEW_NET = ("arch", "stem", "in_channels", "net_type", "depth", "shortcut_type")
@@ -171,8 +185,47 @@ def train_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def read_options(values: Mapping[str, Any]) -> tuple[TrainOptions, list[str]]:
+    """The options; those that were not given are what a run to resume has stored. And what was given in their place.
+
+    Raises: click.UsageError, TrainingError if what is stored is damaged or leads nowhere.
+    """
+    options = TrainOptions(**values)
+    if was_restarted(os.environ):
+        options = options.continued()
+    if not options.resume:
+        return options, []
+    context = click.get_current_context()
+    given = {name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    folder = Path(options.resume)
+    stored = stored_arguments(folder, (*RESUMED, "dataset"))
+    code = str(stored.pop("dataset", ""))
+    if ":" in code and not given & {"data", "dataset"}:
+        raise click.UsageError(
+            f"the run in {folder} was trained on --dataset {code}, which is a program: give the option again if you "
+            "want to run it"
+        )
+    parameters = {parameter.name: parameter for parameter in context.command.params}
+    taken = {name: _converted(parameters[name], stored[name], folder) for name in stored if name not in given}
+    if taken.get("data") and not os.path.exists(taken["data"]):
+        raise TrainingError(f"the images of the run in {folder} were in {taken['data']}, which is gone; give --data")
+    anew = {name: getattr(options, name) for name in RESUMED if name in given} if stored else {}
+    return replace(options, **taken), given_anew(stored, anew)
+
+
+def _converted(parameter: click.Parameter, value: Plain, folder: Path) -> Any:
+    """What is stored goes through the checks of what is typed. Raises: TrainingError."""
+    try:
+        return parameter.type.convert(str(value), parameter, None)
+    except click.BadParameter as error:
+        path = folder / ARGUMENTS
+        raise TrainingError(
+            f"{path}: {parameter.name}: {error.message} Give --{parameter.name} anew, or remove {path}"
+        ) from None
+
+
 def check_options(options: TrainOptions) -> None:
-    """Raises: click.UsageError if options contradict each other or would destroy a run."""
+    """Raises: click.UsageError if options contradict each other, name what is not there or would destroy a run."""
     if not options.data and ":" not in (options.dataset or ""):
         raise click.UsageError("Missing option '--data'.")
     if options.resume:
@@ -188,6 +241,10 @@ def check_options(options: TrainOptions) -> None:
     new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
     if options.retrain and new_net:
         raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
+    if options.retrain:
+        check_models([options.retrain])
+    if options.tensorboard and not options.test_only:
+        require_tensorboard()
     if options.compile and options.checkpoint_activations:
         raise click.UsageError("--compile cannot compile what --checkpoint-activations does; leave one of them out")
     own = [name for name in new_net if name not in ("arch", "in_channels")]

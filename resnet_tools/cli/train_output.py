@@ -8,37 +8,42 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from resnet_tools.cli.shared.running import progress_bar
+from resnet_tools.cli.train_clock import RunClock
+from resnet_tools.cli.train_lines import batch_line, duration, epoch_line, shorter_line
+from resnet_tools.text import printable
 
 if TYPE_CHECKING:
     from resnet_tools.compute.processes import Processes
     from resnet_tools.data.samples import Samples
     from resnet_tools.evaluation.evaluate import EvaluatedBatch
-    from resnet_tools.training.events import BatchTrained, Event
+    from resnet_tools.training.compute_config import ComputeConfig
+    from resnet_tools.training.events import Event
     from resnet_tools.training.options import TrainOptions
-    from resnet_tools.training.saving import RunState
+    from resnet_tools.training.run_state import RunState
+    from resnet_tools.training.start import Start
 
 SIGHUP = getattr(signal, "SIGHUP", None)  # which Windows has not
 STOP_SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None]
 SAME_REQUEST_SECONDS = 1  # a launcher and its process group may both pass on the same signal
 
 
-def print_lines(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
+    """Names in them may come from files, so they are made printable."""
     for line in lines:
-        click.echo(line)
+        click.echo(printable(line), err=err)
 
 
 def list_skipped(skipped: Mapping[str, str]) -> None:
     if skipped:
         click.echo(f"{len(skipped)} images could not be read and were left out:", err=True)
     for reason in skipped.values():
-        click.echo(f"  {reason}", err=True)
+        click.echo(f"  {printable(reason)}", err=True)
 
 
 def print_stop(number: int, state: RunState, folder: Path, *, first: bool) -> None:
@@ -46,7 +51,10 @@ def print_stop(number: int, state: RunState, folder: Path, *, first: bool) -> No
         epoch, batches = state.epoch, state.batches_done
         where = f"in epoch {epoch + 1}, after batch {batches}" if batches else f"after epoch {epoch}"
         name = signal.Signals(number).name
-        click.echo(f"Stopped by {name} {where}; everything is saved. --resume {folder} continues the run.", err=True)
+        click.echo(
+            f"Stopped by {name} {where}; everything is saved. --resume {printable(str(folder))} continues the run.",
+            err=True,
+        )
 
 
 @contextmanager
@@ -99,13 +107,16 @@ def print_test(batches: Iterable[EvaluatedBatch], val: Samples, processes: Proce
     return skipped
 
 
-def event_printer(options: TrainOptions, *, first: bool) -> Callable[[Event], None]:
+def event_printer(
+    options: TrainOptions, start: Start, config: ComputeConfig, clock: RunClock
+) -> Callable[[Event], None]:
     """A function that shows what happens in a run: lines on stdout, a progress bar on stderr, TensorBoard's files.
 
     On a terminal, the bar takes the place of the lines on single batches. Only the first process shows anything.
     """
-    if not first:
+    if config.processes.rank > 0:
         return lambda event: None
+    original, num_classes = start.state.recipe.name == "original", start.checkpoint.num_classes
     write_figures = None
     if options.tensorboard:
         from resnet_tools.training.board import tensorboard_writer
@@ -117,12 +128,16 @@ def event_printer(options: TrainOptions, *, first: bool) -> Callable[[Event], No
     from resnet_tools.training.events import EpochFinished
 
     def show(event: Event) -> None:
-        for text in _lines(event):
+        clock(event)
+        for text in _original_lines(event) if original else _own_lines(event, num_classes, clock):
             if not bar_only or not _is_batch(event):
                 _print_line(("\r\033[K" if bar_only else "") + text)
-        if bar and (found := _progress(event)):
+        if isinstance(event, EpochFinished) and clock.epochs_validated == 1 and config.device.type == "cpu":
+            print_lines(_advice(options, start, clock), err=True)
+        if bar and not (bar_only and isinstance(event, EpochFinished)) and (found := _progress(event, clock)):
             label, done, total, note = found
-            click.echo(f"\r\033[K{label}  {done}/{total}  {note}", err=True, nl=done == total and not bar_only)
+            end = done == total and not bar_only
+            click.echo(f"\r\033[K{label}  {done}/{total}  {note}", err=True, nl=end)
         if write_figures and isinstance(event, EpochFinished):
             write_figures(event.figures)
 
@@ -142,7 +157,36 @@ def _is_batch(event: Event) -> bool:
     return isinstance(event, (BatchLogged, BatchValidated))
 
 
-def _lines(event: Event) -> list[str]:
+def _own_lines(event: Event, num_classes: int, clock: RunClock) -> list[str]:
+    """What there is to say when this happens, outside of the original's recipe."""
+    from resnet_tools.training import events
+
+    if isinstance(event, events.BatchLogged):
+        return [batch_line(event)] if event.batch < event.batches else []  # what the epoch's own line follows
+    if isinstance(event, events.EpochFinished):
+        seconds, left = clock.last - clock.epoch_begun, clock.left_seconds
+        return [
+            epoch_line(
+                event.figures,
+                event.val,
+                epochs=clock.epochs,
+                best=event.best,
+                num_classes=num_classes,
+                seconds=seconds,
+                left=left,
+            )
+        ]
+    return []
+
+
+def _advice(options: TrainOptions, start: Start, clock: RunClock) -> list[str]:
+    """What would make a long run on a CPU shorter."""
+    stages, frozen = len(start.checkpoint.architecture.stages), start.state.recipe.freeze
+    text = shorter_line(*clock.whole_seconds, fine_tuning=bool(options.retrain), stages=stages, frozen=frozen)
+    return [text] if text else []
+
+
+def _original_lines(event: Event) -> list[str]:
     """The lines that the original prints when this happens."""
     from resnet_tools.history import lines
     from resnet_tools.training import events
@@ -169,22 +213,21 @@ def _test_line(epoch: int, batch: EvaluatedBatch) -> str:
     return lines.test_line(epoch, batch.number, batch.batches, *times, batch.counts, batch.so_far)
 
 
-def _progress(event: Event) -> tuple[str, int, int, str] | None:
-    """Label, done, total and a note for the progress bar."""
+def _progress(event: Event, clock: RunClock) -> tuple[str, int, int, str] | None:
+    """Label, done, total and a note for the progress bar; the time that is left is that of the run."""
     from resnet_tools.training import events
 
+    left = f"{duration(clock.left_seconds)} left"
     if isinstance(event, events.BatchTrained):
-        return f"epoch {event.epoch}/{event.epochs}", event.batch, event.batches, _training_note(event)
+        speed = f"{event.batch * event.batch_size / max(event.epoch_seconds, 1e-9):.0f} images/s"
+        loss = f"loss {event.counts.loss:.4f}  " if event.counts.images else ""  # none has been read yet
+        note = f"{loss}{speed}  {left}"
+        return f"epoch {event.epoch}/{event.epochs}", event.batch, event.batches, note
     if isinstance(event, events.BatchValidated):
         counts = event.evaluated.so_far
-        return f"validation {event.epoch}", counts.images, event.images, f"top-1 error {counts.top1_error:.3f}"
+        note = f"error {counts.top1_error:.2f} %  {left}"
+        return f"validation {event.epoch}", counts.images, event.images, note
     if isinstance(event, events.EpochFinished):
         images, error = event.val.images, event.val.top1_error
-        return f"validation {event.figures.epoch}", images, images, f"top-1 error {error:.3f}"
+        return f"validation {event.figures.epoch}", images, images, f"error {error:.2f} %"
     return None
-
-
-def _training_note(event: BatchTrained) -> str:
-    left = timedelta(seconds=round(event.epoch_seconds / event.batch * (event.batches - event.batch)))
-    images_per_second = event.batch * event.batch_size / max(event.epoch_seconds, 1e-9)
-    return f"loss {event.counts.loss:.4f}  {images_per_second:.0f} images/s  {left} left"

@@ -7,6 +7,7 @@ import click
 from resnet_tools.cli.shared.option_groups import FiniteRange
 from resnet_tools.cli.shared.options import check_files, check_models, quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.weights import weights_option
+from resnet_tools.text import printable
 
 
 @click.command(
@@ -44,5 +45,5 @@ def command(first: str, second: str, images: tuple[str, ...], tolerance: float |
         both = model_path(first), model_path(second)
         comparison = compare_files(*both, paths, weights=weights)
     allowed = tolerance_for(*both) if tolerance is None else tolerance
-    click.echo(f"{comparison}; tolerance {allowed:g}")
+    click.echo(f"{printable(str(comparison))}; tolerance {allowed:g}")
     return 0 if comparison.within(allowed) else 1

@@ -46,6 +46,14 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
+def device_text(device: torch.device) -> str:
+    """What people call it: `CPU, 2 threads`, or the name of the GPU."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    threads = torch.get_num_threads()
+    return "Apple GPU" if device.type == "mps" else f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+
+
 def gpu_count() -> int:
     """How many CUDA GPUs this process sees."""
     return torch.cuda.device_count()

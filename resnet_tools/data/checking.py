@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,123 +16,21 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tools.data.files import images_in
-from resnet_tools.data.findings import DataFindings, findings_text
+from resnet_tools.data.findings import DataFindings, counted
 from resnet_tools.data.folder import (
-    SPLITS,
-    FolderContent,
-    class_folders,
-    find_layout,
-    find_part,
     listed,
-    read_class_folders,
 )
 from resnet_tools.data.image import image_head, load_image
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.samples import LazyImage, Samples, Source
-from resnet_tools.data.splits import VAL_FRACTION, Splitting, file_digest, split_samples
-from resnet_tools.errors import DataError, ImageError
-
-__all__ = ["DataFindings", "check_samples", "find_splits", "findings_text"]
+from resnet_tools.data.splits import file_digest
+from resnet_tools.errors import ImageError
 
 Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
 
 MAX_IMBALANCE = 10
-FEW_IMAGES = 10
 SMALL_PX = 32
 MAX_COMPARED = 20_000  # files that the quick check reads
-
-
-def find_splits(path: str) -> tuple[Samples, Samples, DataFindings]:
-    """The samples of a folder, as far as they are there, and all that is wrong with their folders.
-
-    A folder without val/ is split as `resnet train` splits it. Classes that only val/ has come after the others.
-    """
-    found = DataFindings([], {})
-    contents = _contents(path, found)
-    is_to_split = set(contents) == {"train"} and not found.errors
-    found.class_names = list(
-        dict.fromkeys(
-            name for content in contents.values() for name in (*content.samples.class_names, *content.unknown)
-        )
-    )
-    train, val = (_all_samples(contents.get(split), found.class_names) for split in SPLITS)
-    for content in contents.values():
-        found.errors += content.errors
-        found.warnings += content.warnings
-        found.left_out += content.left_out
-    if is_to_split:
-        train, val = _divided(train, path, found)
-    _check_sizes(Counter([*train.targets, *val.targets]), found)
-    return train, val, found
-
-
-def _check_sizes(images: Counter[int], found: DataFindings) -> None:
-    """Warn of a single class, and of classes with few images; `images`: class -> how many in train and val."""
-    if len(found.class_names) == 1:
-        found.warnings.append(
-            f"there is one class only: {found.class_names[0]}; a net that knows no other gives it to every image"
-        )
-    few = [f"{name} ({images[k]})" for k, name in enumerate(found.class_names) if 0 < images[k] < FEW_IMAGES]
-    if few:
-        found.warnings.append(f"classes of fewer than {FEW_IMAGES} images: {listed(few)}; a net learns little of them")
-
-
-def _contents(path: str, found: DataFindings) -> dict[str, FolderContent]:
-    """What is in train/ and in val/, as far as they are there; all in `train` if it is to be split."""
-    contents: dict[str, FolderContent] = {}
-    try:
-        layout = find_layout(path)
-        folders = {"train": layout.train, "val": layout.val}
-    except DataError as error:
-        found.errors.append(str(error))
-        folders = {split: find_part(path, split) for split in SPLITS} if os.path.isdir(path) else {}
-    class_names: list[str] = []
-    for split, folder in folders.items():
-        if folder is None:
-            continue
-        try:
-            class_names = class_names or class_folders(folder)
-            contents[split] = read_class_folders(folder, class_names, split)
-            _note_strays(folder, found)
-        except (DataError, OSError) as error:
-            found.errors.append(str(error))
-    return contents
-
-
-def _note_strays(folder: str, found: DataFindings) -> None:
-    strays = images_in(folder)
-    if strays:
-        found.notes.append(f"{len(strays)} images are in no class folder and are left out: {listed(strays)}")
-
-
-def _all_samples(content: FolderContent | None, class_names: Sequence[str]) -> Samples:
-    """The images of a folder, those of unknown classes too."""
-    if content is None:
-        return Samples([], [], class_names)
-    images, targets = list(content.samples.images), list(content.samples.targets)
-    for name, paths in content.unknown.items():
-        images += paths
-        targets += [class_names.index(name)] * len(paths)
-    return Samples(images, targets, class_names)
-
-
-def _divided(train: Samples, path: str, found: DataFindings) -> tuple[Samples, Samples]:
-    try:
-        train, val, _ = split_samples(train, path, Splitting())
-    except DataError as error:
-        found.errors.append(str(error))
-        return train, Samples([], [], train.class_names)
-    without = sorted(set(range(len(train.class_names))) - set(val.targets))
-    if without:
-        names = [train.class_names[target] for target in without]
-        found.warnings.append(
-            f"{path}: of {len(train.class_names)} classes, without a validation image: {listed(names)}"
-        )
-    found.notes.append(
-        f"there are no validation images: `resnet train` takes {len(val)} of these (--val-fraction {VAL_FRACTION:g})"
-    )
-    return train, val
 
 
 def check_samples(
@@ -158,9 +55,11 @@ def check_samples(
     if found:
         for name in ("errors", "warnings", "notes", "left_out"):
             getattr(findings, name).extend(getattr(found, name))
+    _check_single(train, findings)
     _check_balance(findings)
     look = partial(_look, decode=decode)
     chosen = _same_sizes(train, val, findings) if not decode else (range(len(train)), range(len(val)))
+    # All of train comes first, as each image of val is searched for in it; digests, not pixels, stay in memory.
     seen: dict[bytes, int] = {}
     seen_in_val: dict[bytes, int] = {}
     for position, image in _looked(train, chosen[0], look, workers, findings, progress):
@@ -181,6 +80,22 @@ def check_samples(
     return findings
 
 
+def _check_single(train: Samples, found: DataFindings) -> None:
+    if len(found.class_names) == 1:
+        found.warnings.append(
+            f"there is one class only: {found.class_names[0]}; a net that knows no other gives it to every image"
+            f"{_deeper(train)}"
+        )
+
+
+def _deeper(train: Samples) -> str:
+    """Advice if all images of the single class lie in more than one folder, which may be the classes."""
+    folders = {os.path.dirname(image) for image in train.images if isinstance(image, str)}
+    if len(folders) < 2:
+        return ""
+    return f". If the folders in {os.path.commonpath(folders)} are the classes, give that as the folder"
+
+
 def _check_balance(findings: DataFindings) -> None:
     pairs = [(count, name) for name, count in zip(findings.class_names, findings.counts["train"], strict=True) if count]
     if pairs and max(pairs)[0] > MAX_IMBALANCE * min(pairs)[0]:
@@ -192,22 +107,21 @@ def _check_balance(findings: DataFindings) -> None:
 
 
 def _summarise(findings: DataFindings) -> None:
-    for pairs, found, what in (
-        (findings.shared, findings.warnings, "val/ are also in train/: the validation error will be too low"),
-        (findings.repeated, findings.notes, "train/ occur more than once"),
+    for pairs, found, part, one, many in (
+        (findings.shared, findings.warnings, "val/", "is also in train/", "are also in train/"),
+        (findings.repeated, findings.notes, "train/", "occurs more than once", "occur more than once"),
     ):
         if pairs:
-            found.append(f"{len(pairs)} images of {what}: {listed([f'{one} = {other}' for one, other in pairs])}")
+            said = counted(pairs, f" of {part}", one, many)
+            effect = ": the validation error will be too low" if part == "val/" else ""
+            found.append(f"{said}{effect}: {listed([f'{first} = {second}' for first, second in pairs])}")
     if findings.small:
-        findings.notes.append(
-            f"{len(findings.small)} images have a side below {SMALL_PX} pixels and are enlarged: "
-            f"{listed(findings.small)}"
-        )
+        said = counted(findings.small, "", "has a side", "have a side")
+        enlarged = "is enlarged" if len(findings.small) == 1 else "are enlarged"
+        findings.notes.append(f"{said} below {SMALL_PX} pixels and {enlarged}: {listed(findings.small)}")
     if findings.rotated:
-        findings.notes.append(
-            f"{len(findings.rotated)} images have an EXIF rotation, which --exif-orientation applies: "
-            f"{listed(findings.rotated)}"
-        )
+        said = counted(findings.rotated, "", "has", "have")
+        findings.notes.append(f"{said} an EXIF rotation, which --exif-orientation applies: {listed(findings.rotated)}")
 
 
 @dataclass(frozen=True)
@@ -264,6 +178,8 @@ def _same_sizes(train: Samples, val: Samples, findings: DataFindings) -> tuple[S
     if isinstance(train.images[0], LazyImage):  # to compare them all would be to load them all
         return range(0), range(0)
     train_sizes, val_sizes = _sizes(train, findings), _sizes(val, findings)
+    # Equal files have equal sizes, which the folder tells without reading. If too many are left, every second image of
+    # val is tried, then every fourth: copies come by the hundred, and a part of them shows that they are there.
     step = 1
     while True:
         in_val = np.arange(0, len(val_sizes), step)

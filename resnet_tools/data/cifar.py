@@ -83,6 +83,13 @@ def read_cifar(name: str, path: str) -> tuple[Samples, Samples]:
     raise DataError(f"{path}: {expected(name)}")
 
 
+def holds_cifar(name: str, path: str) -> bool:
+    """Whether the files of a data set are at PATH, as far as their names say."""
+    places = [place for form in FORMS[name] for place in (form.folder, form.archive)]
+    itself = os.path.basename(os.path.normpath(path)) in places and os.path.exists(path)
+    return itself or any(os.path.exists(os.path.join(path, place)) for place in places)
+
+
 def expected(name: str) -> str:
     """What was expected, and where to get it."""
     forms = " or ".join(f"{form.folder}/ or {form.archive}" for form in FORMS[name])

@@ -21,7 +21,11 @@ MAX_LITERAL_CHARACTERS = 1 << 21  # Python's own parser takes a hundred times th
 MAX_DEPTH = 50  # of brackets
 PAIR_KEYS = ("name", "label", "class_name", "class")
 NUMBER_KEYS = ("id", "index", "class_id", "class_index", "label_id")
-LIST_KEYS = ("class_names", "label_names", "labels", "names", "classes", "id2label", "idx_to_class", "class_to_idx")
+LIST_KEYS = (
+    *("class_names", "label_names", "labels", "names", "classes", "categories"),
+    *("id2label", "label2id", "idx_to_class", "class_to_idx"),
+)
+SEARCH_DEPTH = 3  # of dicts, for one of these keys
 WORDNET = re.compile(r"(n\d{8})[\s,:;]+(\S.*)")
 
 
@@ -95,42 +99,102 @@ def _literal(content: str) -> Literal | None:
     return Literal(value, keys) if strings == written else None  # Python joins strings that lack a comma between them
 
 
-def names_of(value: Any) -> tuple[list[str], str]:
-    for _ in range(2):  # as in a config.json
-        if isinstance(value, dict):
-            inner = [value[key] for key in LIST_KEYS if isinstance(value.get(key), (list, dict))]
-            value = inner[0] if inner else value
+def names_of(value: Any, where: Callable[[int], str] | None = None) -> tuple[list[str], str]:
+    """The names, and what form they were found in. `where`: how errors call an entry of a list."""
+    for _ in range(2):  # as the `names` of the `dataset` of a file
+        value = _under_key(value)
+    if _is_record(value):
+        value = [value]
     if isinstance(value, (list, tuple)):
-        return _from_list(list(value))
+        return _from_list(list(value), where or (lambda k: f"entry {k + 1} of the list"))
     if not isinstance(value, dict):
         raise ValueError(f"holds a {type(value).__name__}; expected a list or a dict of class names")
     if not value:
         raise ValueError("holds no class names")
-    numbers = [_number(key) for key in value]
+    return _from_dict(value)
+
+
+def _under_key(value: Any) -> Any:
+    """What is under the first key for class names, in the outermost of the dicts in the value; else the value."""
+    level = [value]
+    for _ in range(SEARCH_DEPTH):
+        level = [item for item in level if isinstance(item, dict)]
+        inner = [item[key] for item in level for key in LIST_KEYS if isinstance(item.get(key), (list, dict))]
+        if inner:
+            return inner[0]
+        level = [item for outer in level for item in outer.values()]
+    return value
+
+
+def _is_record(value: Any) -> bool:
+    """Whether a dict is one class with its name, not names with numbers."""
+    return isinstance(value, dict) and any(
+        isinstance(value.get(key), str) and number_of(value[key]) is None for key in PAIR_KEYS
+    )
+
+
+def _from_dict(value: dict[Any, Any]) -> tuple[list[str], str]:
+    numbers = [number_of(key) for key in value]
     if None not in numbers:
         entries = [(n, _entry_name(item, f"the entry of {n}")) for n, item in zip(numbers, value.values(), strict=True)]
         return ordered(entries, "a dict of number -> name", lambda k: f"key {list(value)[k]!r}")
     for key, item in value.items():
-        if not isinstance(key, str) or _number(item) is None:
+        if not isinstance(key, str) or number_of(item) is None:
             raise ValueError(
                 f"the entry {key!r:.60} has the value {item!r:.60}; expected a dict of numbers and names, or a list"
             )
-    entries = [(_number(item), name) for name, item in value.items()]
+    entries = [(number_of(item), name) for name, item in value.items()]
     return ordered(entries, "a dict of name -> number", lambda k: f"the number of {list(value)[k]!r:.60}")
 
 
-def _from_list(items: list[Any]) -> tuple[list[str], str]:
+def _from_list(items: list[Any], where: Callable[[int], str]) -> tuple[list[str], str]:
     if not items:
         raise ValueError("holds no class names")
-    where = [f"entry {number} of the list" for number in range(1, len(items) + 1)]
-    names = [_entry_name(item, place) for item, place in zip(items, where, strict=True)]
-    numbers = [
-        next((_number(item[key]) for key in NUMBER_KEYS if key in item), None) if isinstance(item, dict) else None
-        for item in items
+    pairs = [_numbered_pair(item) for item in items]
+    names = [
+        _entry_name(item if pair is None else pair[1], where(k))
+        for k, (item, pair) in enumerate(zip(items, pairs, strict=True))
     ]
-    if None not in numbers:
-        return ordered(list(zip(numbers, names, strict=True)), "a list of numbered entries", lambda k: where[k])
-    return names, "a list"
+    numbers = [None if pair is None else pair[0] for pair in pairs]
+    if numbers.count(None) == len(numbers):
+        return names, "a list"
+    if None in numbers:
+        raise ValueError(f"{where(numbers.index(None))} has no number; expected one, as others have")
+    entries = list(zip(numbers, names, strict=True))
+    if all(isinstance(item, dict) for item in items):
+        return _by_id(entries, where)
+    return ordered(entries, "a list of numbered entries", where)
+
+
+def _numbered_pair(item: Any) -> tuple[int, Any] | None:
+    """Number and name of `{"id": 0, "name": "cat"}`, `[0, "cat"]`, `["cat", 0]`, `{"0": "cat"}` or `{"cat": 0}`."""
+    if isinstance(item, dict):
+        number = next((number_of(item[key]) for key in NUMBER_KEYS if key in item), None)
+        if number is not None or len(item) != 1 or _is_record(item):
+            return None if number is None else (number, item)
+        item = next(iter(item.items()))
+    if isinstance(item, (list, tuple)) and len(item) == 2:
+        for value, name in (item, (item[1], item[0])):
+            number = number_of(value)
+            if number is not None and number_of(name) is None:
+                return number, name
+    return None
+
+
+def _by_id(entries: Sequence[tuple[Any, str]], where: Callable[[int], str]) -> tuple[list[str], str]:
+    """The names in the order of their ids. Ids of a data set may have gaps, as COCO's have; warns of these."""
+    numbers = sorted(number for number, _ in entries)
+    start = 0 if 0 in numbers else 1
+    expected = list(range(start, start + len(numbers)))
+    if numbers == expected or numbers[0] < 0 or len(set(numbers)) < len(numbers):
+        return ordered(entries, "a list of numbered entries", where)
+    missing = next(n for n in expected if n not in set(numbers))
+    warnings.warn(
+        f"the ids are {numbers[0]} to {numbers[-1]} with gaps (none is {missing}); the {len(numbers)} names are taken "
+        "as the outputs in the order of the ids",
+        stacklevel=2,
+    )
+    return [name for _, name in sorted(entries, key=lambda entry: entry[0])], "a list of numbered entries"
 
 
 def _entry_name(item: Any, where: str) -> str:
@@ -144,8 +208,11 @@ def _entry_name(item: Any, where: str) -> str:
     return item
 
 
-def _number(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII):
+def number_of(value: Any) -> int | None:
+    """A whole number, also in text; None if the value is none."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d{1,18}(\.0+)?", value, re.ASCII):
+        return int(value.partition(".")[0])
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -158,12 +225,18 @@ def ordered(entries: Sequence[tuple[Any, str]], form: str, where: Callable[[int]
     for position, number in enumerate(numbers):
         if number in seen:
             raise ValueError(f"{where(position)} has the number {number} a second time; {where(seen[number])} has it")
+        if number < 0:
+            raise ValueError(
+                f"{where(position)} has the number {number}; expected numbers from 0 or from 1 without gaps"
+            )
         if not start <= number < start + len(numbers):
             missing = next(n for n in range(start, start + len(numbers)) if n not in numbers)
             raise ValueError(
                 f"{where(position)} has the number {number}, and none has {missing}; expected {len(numbers)} numbers "
                 "from 0 or from 1 without gaps"
             )
+        if not entries[position][1].strip():
+            raise ValueError(f"{where(position)} has the number {number} and no name")
         seen[number] = position
     names = [entries[seen[number]][1] for number in range(start, start + len(numbers))]
     return names, f"{form}, numbered from {start}"

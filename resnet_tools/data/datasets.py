@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tools.data.cifar import FORMS, checked_batch, joined_samples, read_cifar
+from resnet_tools.data.cifar import FORMS, checked_batch, holds_cifar, joined_samples, read_cifar
 from resnet_tools.data.custom import is_custom, read_custom
 from resnet_tools.data.folder import (
     checked_samples,
@@ -28,7 +28,8 @@ from resnet_tools.data.folder import (
     read_class_folders,
 )
 from resnet_tools.data.image import image_head
-from resnet_tools.data.label_files import is_number, labelled_files
+from resnet_tools.data.label_files import labelled_files
+from resnet_tools.data.label_rows import is_number
 from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import SplitRow, Splitting, split_samples
@@ -51,8 +52,18 @@ def read_dataset(name: str, path: str) -> tuple[Samples, Samples]:
         return find_folder(path, "train", class_names), find_folder(path, "val", class_names)
     if name not in FORMS:
         raise DataError(f"unknown data set {name!r}; expected one of {', '.join(DATASETS)}")
-    cache = path if path.endswith(".t7") else os.path.join(path, f"{name}.t7")
+    cache = path if path.lower().endswith(".t7") else os.path.join(path, f"{name}.t7")
     return _read_cache(name, cache) if os.path.isfile(cache) else read_cifar(name, path)
+
+
+def packed_dataset(path: str) -> str | None:
+    """The name of the data set whose files, not class folders, are at PATH; None if there are none."""
+    if os.path.isfile(path) and path.lower().endswith(".t7"):
+        return "cifar10"
+    for name in FORMS:
+        if os.path.isfile(os.path.join(path, f"{name}.t7")) or holds_cifar(name, path):
+            return name
+    return None
 
 
 def dataset_kind(name: str) -> str:
@@ -159,7 +170,10 @@ def _part(table: Any, split: str, path: str) -> tuple[NDArray[Any], list[int]]:
     part = table.get(split) if isinstance(table, LuaTable) else None
     data, labels = (part.get(key) if isinstance(part, LuaTable) else None for key in ("data", "labels"))
     if not isinstance(data, np.ndarray) or not isinstance(labels, np.ndarray):
-        raise DataError(f"{path}: expected a table of train and val, each of data and labels, as the original wrote")
+        raise DataError(
+            f"{path}: {split} holds no data and labels; expected a table of train and val, each of data and labels, as "
+            "the original wrote"
+        )
     data = np.asarray(data)
     gray = data.ndim == 4 and data.shape[1] == 1
     if data.dtype != np.uint8 or data.ndim != 4 or data.shape[1] not in (1, 3) or data.size == 0:
@@ -167,6 +181,8 @@ def _part(table: Any, split: str, path: str) -> tuple[NDArray[Any], list[int]]:
     numbers = np.asarray(labels, np.float64).ravel()
     if not np.array_equal(numbers, numbers.round()) or not (np.abs(numbers) < 1e6).all():
         raise DataError(f"{path}: {split}: expected whole numbers as labels, found {numbers[:5].tolist()}, ...")
+    if len(numbers) != len(data):
+        raise DataError(f"{path}: {split}: has {len(data)} images and {len(numbers)} labels; expected one for each")
     return np.repeat(data, 3, 1) if gray else data, numbers.astype(np.int64).tolist()
 
 

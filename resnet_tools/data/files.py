@@ -38,11 +38,11 @@ def image_files(
         try:
             paths += _files_of(argument, skipped, allow_urls)
         except ImageError as error:
-            problems.append(printable(str(error)))
+            problems.append(str(error))
         except OSError as error:  # a folder that may not be read
-            problems.append(printable(f"{error.filename}: {error.strerror}"))
+            problems.append(f"{error.filename}: {error.strerror}")
     if problems:
-        raise ImageError("\n".join(problems))
+        raise ImageError(*problems)
     return paths
 
 
@@ -64,7 +64,7 @@ def _files_of(argument: str, skipped: Counter[str], allow_urls: bool) -> list[st
         if not found:
             raise ImageError(f"{argument}: no file matches")
     else:
-        raise ImageError(f"{argument}: no such file or folder")
+        raise ImageError(f"{argument or repr(argument)}: no such file or folder")
     return sorted(found, key=os.fsencode)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -44,3 +45,8 @@ def findings_text(findings: DataFindings) -> str:
     ]
     lines.append("\t".join(["all", *(str(sum(numbers)) for numbers in findings.counts.values())]))
     return "\n".join(lines)
+
+
+def counted(found: Sequence[object], which: str, one: str, many: str) -> str:
+    """`1 image ONE`, or `N images MANY`, with WHICH behind the noun."""
+    return f"1 image{which} {one}" if len(found) == 1 else f"{len(found)} images{which} {many}"

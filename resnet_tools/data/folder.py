@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from resnet_tools.data.files import NO_IMAGES, images_below, skipped_text, subfolders
+from resnet_tools.data.files import NO_IMAGES, images_below, images_in, skipped_text, subfolders
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
 from resnet_tools.text import printable
@@ -26,6 +26,8 @@ from resnet_tools.text import printable
 SPLITS = ("train", "val")
 LAYOUT = "expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE"
 OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation", "test", "testing")}
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+MAX_SHOWN = 300  # characters of a name
 SHOWN = 5  # names in a message
 
 
@@ -71,6 +73,13 @@ def find_layout(path: str, *, may_split: bool = True, must_split: bool = False) 
     is_flat = os.path.isdir(path) and _names(path) and not any(_other_part(path, split) for split in SPLITS)
     holds_val = val is not None and _names(val)
     return Layout(path if is_flat and not holds_val else _split_folder(path, "train"), None)
+
+
+def find_any_part(path: str, split: str) -> str | None:
+    """The path of PATH/train or PATH/val, also under another usual name, such as valid/; None if there is none."""
+    part = find_part(path, split)
+    other = _other_part(path, split) if part is None and os.path.isdir(path) else None
+    return part if other is None else os.path.join(path, other)
 
 
 def find_part(path: str, split: str) -> str | None:
@@ -121,7 +130,7 @@ def class_folders(folder: str) -> list[str]:
 def checked_samples(content: FolderContent) -> Samples:
     """The images of a folder that has no errors; warns of the rest. Raises: DataError with all errors."""
     if content.errors:
-        raise DataError("\n".join(content.errors))
+        raise DataError(*content.errors)
     for warning in content.warnings:
         warnings.warn(warning, stacklevel=3)
     return content.samples
@@ -172,7 +181,12 @@ def _split_folder(path: str, split: str) -> str:
     if folder is not None:
         return folder
     if not os.path.isdir(path):
-        found = "it is a file" if os.path.exists(path) else "there is nothing of this name"
+        is_archive = path.lower().endswith(ARCHIVES)
+        found = (
+            f"it is a file{' (unpack it first)' * is_archive}"
+            if os.path.exists(path)
+            else "there is nothing of this name"
+        )
         raise DataError(f"{path}: expected the folder of a data set, but {found}; {LAYOUT}")
     other = _other_part(path, split)
     if other is not None:
@@ -190,7 +204,9 @@ def _content(folder: str) -> str:
     if names:
         return f"Found the folders {listed(names)}"
     files = sum(not name.startswith(".") for name in os.listdir(folder))
-    return f"Found {files} files and no folders" if files else "Found nothing in it"
+    images = len(images_in(folder))
+    lists = "; if a file lists the classes of these images, `resnet train` takes --train-list FILE" if images else ""
+    return f"Found {files} files and no folders{lists}" if files else "Found nothing in it"
 
 
 def _unknown_text(folder: str, unknown: Sequence[str], class_names: Sequence[str]) -> str:
@@ -211,4 +227,7 @@ def _names(folder: str) -> list[str]:
 def listed(names: Sequence[str]) -> str:
     """The first of the names, as a message can show them, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(printable, names[:SHOWN])) + more
+    return (
+        ", ".join(printable(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...") for name in names[:SHOWN])
+        + more
+    )

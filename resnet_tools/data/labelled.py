@@ -17,7 +17,8 @@ from pathlib import Path
 
 from resnet_tools.data.files import images_below, skipped_text, subfolders
 from resnet_tools.data.folder import SPLITS, find_part, listed
-from resnet_tools.data.label_files import WORDNET_ID, is_number, labelled_files, read_synsets
+from resnet_tools.data.label_files import labelled_files, read_synsets
+from resnet_tools.data.label_rows import WORDNET_ID, is_number
 from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import read_split
@@ -32,6 +33,7 @@ class Outputs:
 
     count: int
     names: Sequence[str] | None = None
+    source: Path | None = None  # the file of the names
 
 
 def labelled_samples(
@@ -125,7 +127,7 @@ def _numbered(
 ) -> tuple[dict[str, int], list[str]]:
     """The output of each class that was found, and the names of all outputs."""
     # From the surest evidence to the weakest: names, WordNet ids, numbers; only then the byte order of folders.
-    names = output_names(outputs.names, outputs.count)
+    names = output_names(outputs.names, outputs.count, outputs.source)
     by_name = _by_name(names, found)
     if len(by_name) == len(found):
         _warn_of_missing(names, set(by_name.values()), where)

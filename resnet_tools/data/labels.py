@@ -24,16 +24,17 @@ MAX_LIST_BYTES = 1 << 24
 OWN_ENDING = ".classes.txt"  # of what `convert` writes beside a .t7: one name per line, even if they end in numbers
 
 
-def output_names(class_names: Sequence[str] | None, n: int) -> list[str]:
+def output_names(class_names: Sequence[str] | None, n: int, source: str | os.PathLike[str] | None = None) -> list[str]:
     """The names of a net's `n` outputs in order: the given ones, ImageNet's for 1000 outputs, otherwise numbers.
 
     Numbers count from 1, as Lua does: "class 1", "class 2", ...
 
-    Raises ResnetToolsError when names are given and there are not `n` of them.
+    Raises ResnetToolsError when names are given, in the file `source`, and there are not `n` of them.
     """
     if class_names:
         if len(class_names) != n:
-            raise ResnetToolsError(f"the net has {n} classes, but {len(class_names)} class names are given")
+            where = "" if source is None else f"{os.fspath(source)}: "
+            raise ResnetToolsError(f"{where}the net has {n} classes, but {len(class_names)} class names are given")
         return list(class_names)
     if n == len(imagenet_labels()):
         return list(imagenet_labels())
@@ -59,14 +60,28 @@ def cifar_labels(name: str) -> tuple[str, ...]:
     return tuple(read_lines(Path(__file__).with_name(f"{name}_labels.txt")))
 
 
-def read_labels(path: str | os.PathLike[str]) -> list[str]:
+def read_labels(path: str | os.PathLike[str], num_classes: int | None = None) -> list[str]:
     """The class names in a file, the first output's first, in any form that `class_lists` reads.
 
     The plain form is one name per line, and NAME.classes.txt always has it. Warns of any other, with the file's name.
-    Raises ResnetToolsError when the file cannot be read, is not text, is empty, or has an entry that does not fit.
+    num_classes: how many names are expected, the outputs of the net.
+    Raises ResnetToolsError when the file cannot be read, is not text, is empty, has an entry that does not fit, or
+    another number of names.
     """
-    if os.fspath(path).endswith(OWN_ENDING):
-        return read_lines(path)
+    names, remarks = (read_lines(path), []) if os.fspath(path).endswith(OWN_ENDING) else _listed(path)
+    if num_classes is not None and len(names) != num_classes:
+        raise ResnetToolsError(
+            "; ".join(
+                [f"{os.fspath(path)}: the net has {num_classes} classes, but {len(names)} names are here", *remarks]
+            )
+        )
+    for remark in remarks:
+        warnings.warn(f"{os.fspath(path)}: {remark}", stacklevel=2)
+    return names
+
+
+def _listed(path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+    """The names, and what there is to say of how they were read. Raises: ResnetToolsError."""
     text = read_text(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -74,10 +89,7 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
             names, form = listed_names(text)
         except ValueError as error:
             raise ResnetToolsError(f"{os.fspath(path)}: {error}") from error
-    remarks = [str(warning.message) for warning in caught] + ([f"read as {form}"] if form else [])
-    for remark in remarks:
-        warnings.warn(f"{os.fspath(path)}: {remark}", stacklevel=2)
-    return names
+    return names, [str(warning.message) for warning in caught] + ([f"read as {form}"] if form else [])
 
 
 def read_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -92,17 +104,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a file in UTF-8 or UTF-16, without its byte order mark. Raises ResnetToolsError."""
     data = read_bounded(path, MAX_LIST_BYTES, "list of class names")
     try:
-        text = data.decode(_encoding_of(data))
+        text = data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
         raise ResnetToolsError(
-            f"{os.fspath(path)}: not a UTF-8 text file of class names, nor one in UTF-16 ({error})"
+            f"{os.fspath(path)}: not a UTF-8 text file, nor one in UTF-16 ({error}); save it as UTF-8"
         ) from error
     if "\0" in text:
         raise ResnetToolsError(f"{os.fspath(path)}: not a text file; it holds null bytes")
     return text
 
 
-def _encoding_of(data: bytes) -> str:
+def encoding_of(data: bytes) -> str:
+    """The encoding of a text: by its byte order mark, else by its zero bytes, else UTF-8."""
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -176,8 +176,10 @@ def _bicubic_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _Indi
     if target == 1 or source == 1:  # to one pixel Torch7 takes the last; from one it leaves the last output unset
         return _copied(np.full_like(outputs, source - 1))
     left, x = _aligned(source, target, outputs)
+    # x is a float32 as in Torch7, but the powers are not: the weights are rounded once, in `_taps`, and sum to 1.
     squared = x * x
     weights = np.stack([np.ones_like(x), x, squared, squared * x], axis=1) @ _CATMULL_ROM
+    # At an edge the neighbour outside is on the line through the two next to it, so its weight goes to these.
     for at_edge, outside, edge, inside in ((left == 0, 0, 1, 2), (left + 2 == source, 3, 2, 1)):
         if at_edge.any():
             beyond = np.where(at_edge, weights[:, outside], 0)

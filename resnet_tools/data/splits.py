@@ -15,20 +15,18 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from resnet_tools.data.folder import listed
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ResnetToolsError
-from resnet_tools.reading import read_bounded
+from resnet_tools.reading import hashed, read_bounded
 from resnet_tools.writing import written_whole
 
 SPLIT_FILE = "split.csv"
 COLUMNS = ["path", "class", "split"]
 VAL_FRACTION = 0.2
 MAX_FILE_BYTES = 1 << 30
-CHUNK = 1 << 20
 LAST_BYTES = 4096  # of compressed pixels, which differ even where the head of a file does not
 
 
@@ -127,12 +125,8 @@ def _last_bytes(path: str) -> bytes:
 
 
 def file_digest(path: str) -> bytes:
-    """A hash of the bytes of a file. Raises: OSError."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        for part in iter(partial(file.read, CHUNK), b""):
-            digest.update(part)
-    return digest.digest()
+    """A short hash of the bytes of a file. Raises: OSError."""
+    return hashed(path, hashlib.blake2b(digest_size=16)).digest()
 
 
 def _attempted(function: Callable[[str], Hashable], path: str) -> Hashable:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -29,22 +29,36 @@ from resnet_tools.compute.inference import Average, Loading, device_of, logits_o
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
-from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
+from resnet_tools.metrics import TOP_K, ErrorCounts, counts_of_ranks, ranks_of
+from resnet_tools.text import counted
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 UNREAD = -1
 OnError = Literal["skip", "fail"]
+
+
+class BatchOptions(TypedDict, total=False):
+    """The options of `evaluate_batches`."""
+
+    average: Average
+    on_error: OnError
+    processes: Processes
+    autocast: Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class ImageScores:
     """A net's results for N images, as plain values that processes can exchange.
 
-    `ranks`: how many classes rank before the truth. `predictions`: the best class, `probabilities`: its probability.
+    `ranks`: how many classes rank before the truth. `best`: the min(5, K) best classes of each image, the best first;
+    `probabilities`: theirs.
     """
 
     ranks: list[int]
-    predictions: list[int]
-    probabilities: list[float]
+    best: list[list[int]]
+    probabilities: list[list[float]]
     losses: list[float]
 
 
@@ -78,7 +92,7 @@ def evaluate_batches(
     loading: Loading,
     *,
     average: Average = "outputs",
-    on_error: OnError = "fail",
+    on_error: OnError = "skip",
     processes: Processes = ALONE,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Iterator[EvaluatedBatch]:
@@ -121,8 +135,9 @@ def evaluate_batches(
 
 def _scores(logits: Tensor, targets: Tensor) -> ImageScores:
     """Of n images: logits (n, K), targets (n,)."""
-    best = logits.argmax(1)  # the first of equal ones, as `ranks_of` orders them
-    probabilities = logits.softmax(1).gather(1, best[:, None])[:, 0]
+    # Stable, as `ranks_of` orders equal ones; `topk` orders them by chance.
+    best = logits.sort(stable=True, dim=1, descending=True).indices[:, :TOP_K]
+    probabilities = logits.softmax(1).gather(1, best)
     losses = cross_entropy(logits, targets, reduction="none")
     return ImageScores(
         ranks_of(logits, targets).tolist(), best.tolist(), probabilities.double().tolist(), losses.double().tolist()
@@ -145,16 +160,16 @@ def total_counts(batches: Sequence[tuple[int, ErrorCounts]], processes: Processe
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A net's results for N samples: arrays (N,) in their order, with UNREAD for images that could not be read.
+    """A net's results for N samples: arrays in their order, with UNREAD for images that could not be read.
 
-    The arrays are as in `ImageScores`. `errors`: position -> why the image could not be read. `average`: what was
-    averaged over ten crops.
+    `ranks` and `losses` (N,), `best` and `best_probabilities` (N, min(5, K)) are as in `ImageScores`. `errors`:
+    position -> why the image could not be read. `average`: what was averaged over ten crops.
     """
 
     samples: Samples
     ranks: NDArray[np.int64]
-    predictions: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    best: NDArray[np.int64]
+    best_probabilities: NDArray[np.float64]
     losses: NDArray[np.float64]
     errors: dict[int, str]
     average: Average = "outputs"
@@ -166,16 +181,29 @@ class Evaluation:
         loss = math.fsum(self.losses[read]) / max(1, read.sum())
         return counts_of_ranks(torch.from_numpy(self.ranks[read]), len(self.samples.class_names), loss)
 
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """(N,): the best class."""
+        return self.best[:, 0]
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """(N,): that of the best class."""
+        return self.best_probabilities[:, 0]
+
+    @property
+    def truth_probabilities(self) -> NDArray[np.float64]:
+        """(N,): that of the true class."""
+        return np.where(self.ranks == UNREAD, UNREAD, np.exp(-self.losses))
+
 
 def evaluate(
     model: Net,
     samples: Samples,
     loading: Loading,
     *,
-    average: Average = "outputs",
-    on_error: OnError = "skip",
-    processes: Processes = ALONE,
     progress: Callable[[int, list[str]], None] = lambda *_: None,
+    **options: Unpack[BatchOptions],
 ) -> Evaluation:
     """The whole evaluation, in every process.
 
@@ -183,32 +211,27 @@ def evaluate(
     Raises: ImageError with on_error=fail, DataError if no image could be read.
     """
     done: list[tuple[int, ImageScores, dict[int, str]]] = []
-    for batch in evaluate_batches(model, samples, loading, average=average, on_error=on_error, processes=processes):
+    for batch in evaluate_batches(model, samples, loading, **options):
         done.append((batch.start, batch.scores, batch.errors))
         progress(batch.size, list(batch.errors.values()))
-    gathered = sorted((item for part in processes.gather(done) for item in part), key=lambda item: item[0])
-    return _merged(samples, gathered, average)
+    parts = options.get("processes", ALONE).gather(done)
+    gathered = sorted((item for part in parts for item in part), key=lambda item: item[0])
+    return _merged(samples, gathered, options.get("average", "outputs"))
 
 
 def _merged(samples: Samples, done: Sequence[tuple[int, ImageScores, dict[int, str]]], average: Average) -> Evaluation:
     errors = {position: reason for _, _, found in done for position, reason in found.items()}
     if len(errors) == len(samples):
         first = f": {next(iter(errors.values()))}" if errors else ""
-        raise DataError(f"none of the {len(samples)} images could be read{first}")
+        raise DataError(f"none of the {counted(len(samples), 'image')} could be read{first}")
     read = np.ones(len(samples), bool)
     read[list(errors)] = False
 
     def whole(name: str, kind: type) -> NDArray[Any]:
-        values: NDArray[Any] = np.full(len(samples), UNREAD, kind)
-        values[read] = [value for _, scores, _ in done for value in getattr(scores, name)]
+        found: NDArray[Any] = np.array([value for _, scores, _ in done for value in getattr(scores, name)], kind)
+        values: NDArray[Any] = np.full((len(samples), *found.shape[1:]), UNREAD, kind)
+        values[read] = found
         return values
 
-    return Evaluation(
-        samples,
-        whole("ranks", np.int64),
-        whole("predictions", np.int64),
-        whole("probabilities", np.float64),
-        whole("losses", np.float64),
-        errors,
-        average,
-    )
+    ranks, best, losses = whole("ranks", np.int64), whole("best", np.int64), whole("losses", np.float64)
+    return Evaluation(samples, ranks, best, whole("probabilities", np.float64), losses, errors, average)

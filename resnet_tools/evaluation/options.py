@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+PAGE = "index.html"  # of a report
 Format = Literal["lines", "table", "json", "csv"]
 
 
@@ -34,6 +36,16 @@ class EvaluateOptions:
             return "json" if self.json else "csv"
         return "lines" if len(self.models) == 1 else "table"
 
+    def conditions(self, model: str, precision: str) -> dict[str, str | None]:
+        """What a summary says of how a model was evaluated."""
+        return {
+            "model": model,
+            "data": str(self.data),
+            "split": self.split,
+            "labels": None if self.labels is None else str(self.labels),
+            "precision": precision,
+        }
+
     @property
     def report_folders(self) -> list[Path | None]:
         """For each model: the folder of --report itself if there is one model, else a folder in it named after it."""
@@ -41,8 +53,9 @@ class EvaluateOptions:
             return [self.report] * len(self.models)
         names: list[str] = []
         for model in self.models:
-            stem, name, number = Path(model).stem, Path(model).stem, 1
-            while name in names:
+            stem = Path(os.path.abspath(model)).stem or "model"  # `..` and `/` have no name of their own
+            name, number = stem, 1
+            while name.casefold() in map(str.casefold, names):  # one folder where case does not count
                 number += 1
                 name = f"{stem}-{number}"
             names.append(name)

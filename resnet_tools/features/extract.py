@@ -10,14 +10,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from resnet_tools import __version__
 from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Batch, Loading, device_of, loaded_batches
 from resnet_tools.compute.processes import ALONE, Processes
@@ -73,6 +72,7 @@ class Extraction:
         if shard_size is None:
             self._run_part(paths, output, progress)
             return [output]
+        # A shard is a job of its own: only the unfinished one is in a store, and each that is done stays done.
         parts = [paths[start : start + shard_size] for start in range(0, len(paths), shard_size)]
         shards = [output.with_name(f"{output.stem}-{n:05d}{output.suffix}") for n in range(len(parts))]
         if not self.resume and self.processes.rank == 0:
@@ -93,6 +93,7 @@ class Extraction:
     ) -> None:
         # Process 0 looks and decides for all: the others may see changes on a shared disk late.
         looks = self.processes.rank == 0 and self.resume and finished is not None
+        # The mark of a finished shard holds the checksums of its files: one that was changed or cut is made again.
         if self.processes.gather(looks and _read_mark(output) == {"job": finished, **file_sums(output)})[0]:
             if self.processes.rank == 0:
                 FeatureStore(output, stored_dtype(output, self.kind.dtype)).remove_left_over()
@@ -104,7 +105,7 @@ class Extraction:
             self.processes.wait()
             self._compute(paths, store, store.open(), progress)
             store.flush()
-            self.processes.wait()
+            self.processes.wait()  # the rows of all processes are on the disk before process 0 collects them
             if self.processes.rank == 0:
                 self._finish(paths, store, output, may_be_empty=finished is not None)
                 if finished is not None:
@@ -132,6 +133,7 @@ class Extraction:
         size, rank = self.loading.batch_size, self.processes.rank
         mine = range(rank, -(-len(paths) // size), self.processes.count)
         waiting = [number for number in mine if number not in done]
+        # Work of an earlier run counts as done at once, so that rate and time left are those of this one.
         progress(sum(len(paths[n * size : (n + 1) * size]) for n in mine if n in done), [])
         files = [path for number in waiting for path in paths[number * size : (number + 1) * size]]
         # Only the last batch of all may be short, and it is the last here too: the batches come out as they were cut.
@@ -225,33 +227,3 @@ def _halved(rows: Array) -> Array:
     if largest > np.finfo(np.float16).max:
         raise FeatureError(f"a feature of size {largest:.6g} does not fit into --dtype float16; use float32")
     return rows.astype(np.float16)
-
-
-def provenance_of(
-    model_path: Path, net: Net, kind: FeatureKind, loading: Loading, precision: str, device: str
-) -> dict[str, Any]:
-    """What made the features, as plain values: the model's file and hash, the layer, the preprocessing, the version.
-
-    device: cpu or cuda, which round differently.
-    """
-    return {
-        "model": os.fspath(model_path),
-        "model_sha256": _sha256_of(model_path),
-        "architecture": None if net.architecture is None else net.architecture.to_dict(),
-        **asdict(kind),
-        "preprocessing": loading.preprocessing.to_dict(),
-        "ten_crop": loading.ten_crop,
-        "exif_orientation": loading.preprocessing.exif_orientation,
-        "precision": precision,
-        "device": device,
-        "batch_size": loading.batch_size,
-        "version": __version__,
-    }
-
-
-def _sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

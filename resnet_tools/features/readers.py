@@ -1,14 +1,16 @@
 """A features file of any format -> its rows, a block at a time, so that memory does not grow with their number.
 
-In: what `features.files` writes. Out: blocks (n, ...) of the N rows in their order, float32 or float16.
+In: what `features.files` writes. Out: blocks (n, ...) of the N rows in their order, float32 or float16. What is no such
+file leads to whatever error its format's library raises; `features.opened` turns these into ours.
 """
 
 from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,32 +22,54 @@ from resnet_tools.torch7.t7 import read_t7
 
 Array = np.ndarray[Any, Any]
 ROWS_AT_ONCE = 4096
+BLOCK_BYTES = 1 << 25  # of a block of longer rows, such as maps of features: fewer rows
+MAX_ROW_BYTES = 1 << 28
+MAX_LINE = 1 << 26  # characters of a row as text
 
 
-def _slices(rows: Array) -> Iterator[Array]:
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
+def rows_at_once(row_bytes: int) -> int:
+    """How many rows of that length a block has. Raises: FeatureError if not even one fits into memory."""
+    if not 0 <= row_bytes <= MAX_ROW_BYTES:
+        raise FeatureError(f"a row has {row_bytes} bytes; expected at most {MAX_ROW_BYTES}")
+    return max(1, min(ROWS_AT_ONCE, BLOCK_BYTES // max(1, row_bytes)))
+
+
+def _slices(rows: Any, shape: Sequence[int], itemsize: int) -> Iterator[Array]:
+    step = rows_at_once(prod(shape[1:]) * itemsize)
+    for start in range(0, shape[0], step):
+        yield rows[start : min(start + step, shape[0])]
 
 
 def _read_pt(path: Path) -> Iterator[Array]:
-    return _slices(torch_load(path, mapped=True)["features"].numpy())
+    rows = torch_load(path, mapped=True)["features"].numpy()
+    return _slices(rows, rows.shape, rows.itemsize)
 
 
 def _read_npy(path: Path) -> Iterator[Array]:
     with path.open("rb") as file:
-        yield from _npy_rows(file)
+        yield from npy_rows(file)
 
 
 def _read_npz(path: Path) -> Iterator[Array]:
     with zipfile.ZipFile(path) as archive, archive.open("features.npy") as file:
-        yield from _npy_rows(file)
+        yield from npy_rows(file)
 
 
-def _npy_rows(file: IO[bytes]) -> Iterator[Array]:
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    while content := file.read(ROWS_AT_ONCE * row_bytes):
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array whose bytes follow. Raises: ValueError, FeatureError if these are no rows."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read(file)
+    if not shape or min(shape) < 0 or (by_columns and len(shape) > 1) or dtype.hasobject:
+        raise FeatureError(f"holds {dtype} {shape}{', by columns' * by_columns}; expected numbers (N, ...), row by row")
+    return shape, dtype
+
+
+def npy_rows(file: IO[bytes]) -> Iterator[Array]:
+    """The blocks of an array in a .npy file, or in the part of an .npz."""
+    shape, dtype = npy_header(file)
+    row_bytes = prod(shape[1:]) * dtype.itemsize
+    while content := file.read(rows_at_once(row_bytes) * row_bytes):
         yield np.frombuffer(content, dtype).reshape(-1, *shape[1:])
 
 
@@ -54,35 +78,57 @@ def _read_safetensors(path: Path) -> Iterator[Array]:
 
     with safe_open(path, framework="np") as file:
         rows = file.get_slice("features")
-        for start in range(0, rows.get_shape()[0], ROWS_AT_ONCE):
-            yield rows[start : min(start + ROWS_AT_ONCE, rows.get_shape()[0])]
+        yield from _slices(rows, rows.get_shape(), 4)
 
 
 def _read_parquet(path: Path) -> Iterator[Array]:
     _, parquet = pyarrow_packages()
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=["features"]):
-            yield batch.column(0).flatten().to_numpy(zero_copy_only=False)
+        width = file.schema_arrow.field("features").type.list_size
+        for batch in file.iter_batches(rows_at_once(width * 4), columns=["features"]):
+            yield batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
 def _read_csv(path: Path) -> Iterator[Array]:
     with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        next(lines)
-        while part := [line[1:] for line in islice(lines, ROWS_AT_ONCE)]:
-            yield np.array(part, np.float64).astype(np.float32)
+        lines = csv.reader(text_lines(file))
+        width = len(next(lines)) - 1
+        while part := [np.array(line[1:], np.float64) for line in islice(lines, rows_at_once(width * 8))]:
+            yield np.stack(part).astype(np.float32)
+
+
+def text_lines(file: IO[str]) -> Iterator[str]:
+    """The lines of a text. Raises: FeatureError for one that is no row."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise FeatureError(f"has a line of {MAX_LINE} characters or more; no row is that long")
+        yield line
 
 
 def _read_h5(path: Path) -> Iterator[Array]:
     with h5py_package().File(path) as file:
-        rows = file["features"]
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            yield rows[start : start + ROWS_AT_ONCE]
+        rows = own_dataset(file, "features")
+        yield from _slices(rows, rows.shape, rows.dtype.itemsize)
+
+
+def own_dataset(file: Any, name: str) -> Any:
+    """A data set that lies in the file itself: HDF5 can also point into other files, which nobody named.
+
+    Raises: FeatureError.
+    """
+    h5py = h5py_package()
+    found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external:
+        raise FeatureError(f"has no data set {name!r} of its own; expected what `resnet extract-features` writes")
+    if prod(found.chunks or (1,)) * found.dtype.itemsize > MAX_ROW_BYTES:
+        raise FeatureError(f"its data set {name!r} has chunks of more than {MAX_ROW_BYTES} bytes")
+    return found
 
 
 def _read_t7(path: Path) -> Iterator[Array]:
     table: Any = read_t7(path)
-    return _slices(table["features"])
+    rows = table["features"]
+    return _slices(rows, rows.shape, rows.itemsize)
 
 
 READERS: dict[str, Callable[[Path], Iterator[Array]]] = {

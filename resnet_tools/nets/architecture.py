@@ -217,7 +217,8 @@ _MAX_BLOCKS, _MAX_WIDTH, _MAX_CLASSES = 10_000, 1 << 20, 1 << 24
 
 def _checked_architecture(values: object) -> Architecture:
     if not isinstance(values, Mapping):
-        raise CheckpointError(f"the architecture is a {type(values).__name__}; expected a table of its fields")
+        found = "missing" if values is None else f"a {type(values).__name__}"
+        raise CheckpointError(f"the architecture is {found}; expected a table of its fields")
     known = {FILE_KEYS.get(field.name, field.name): field for field in dataclasses.fields(Architecture)}
     unknown = sorted(str(key) for key in set(values) - set(known))
     if unknown:

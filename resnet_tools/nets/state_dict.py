@@ -37,7 +37,9 @@ def architecture_of(state: Mapping[str, Shaped]) -> Architecture:
     blocks = {tuple(map(int, match.groups())) for key in shapes if (match := _CONV.fullmatch(key))}
     stages = sorted({stage for stage, _, _ in blocks})
     if stages != list(range(1, len(stages) + 1)) or not stages:
-        raise CheckpointError("the keys layer1.0.conv1.weight, layer1.1..., layer2.0... of a residual net are missing")
+        there = ", ".join(f"layer{stage}" for stage in stages) or "no stage"
+        missing = next(stage for stage in range(1, len(stages) + 2) if stage not in stages)
+        raise CheckpointError(f"the stage layer{missing} of a residual net is missing; the file has {there}")
     last = max(number for _, _, number in blocks)
     second = _shape(shapes, "layer1.0.conv2.weight", 4)
     inner = tuple(_shape(shapes, f"layer{stage}.0.conv1.weight", 4)[0] for stage in stages)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from resnet_tools.errors import ModuleError
-from resnet_tools.torch7.lua import LuaObject, LuaTable
+from resnet_tools.torch7.lua import LuaFunction, LuaObject, LuaTable
 
 Scalar = int | float | bool | str | tuple[int, ...]
 
@@ -33,6 +33,14 @@ MAX_NESTING = 64  # a residual net nests 5 deep
 MAX_MODULES = 20_000  # the 1202-layer net has about 9,000
 NESTED_NET_KEYS = ("model", "net", "network", "modules")
 CLASS_NAME_KEYS = ("classes", "classList", "class_names", "labels")
+_NAMES = {
+    type(None): "nil",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    bytes: "a string",
+    LuaFunction: "a function",
+}
 TDS_CLASSES = ("tds.Hash", "tds.Vec")
 
 
@@ -94,16 +102,26 @@ def module_tree(value: object) -> Module:
 
 def classes_in(value: object, count: int) -> list[str] | None:
     """The `count` class names in a table such as {model = net, classes = {"cat", "dog"}}, or None."""
-    table = value.fields if isinstance(value, LuaObject) else value
-    if not isinstance(table, LuaTable):
+    return next((names for _, names in _class_lists(value) if len(names) == count), None)
+
+
+def other_classes_in(value: object, count: int) -> str | None:
+    """What is said of class names in such a table that are not `count`."""
+    key, names = next(_class_lists(value), ("", []))
+    if not names or classes_in(value, count) is not None:
         return None
+    return f"{key} in it is ignored: it has {len(names)} names; expected one for each of {count}"
+
+
+def _class_lists(value: object) -> Iterator[tuple[str, list[str]]]:
+    """The lists of strings under the keys that usually hold class names."""
+    table = value.fields if isinstance(value, LuaObject) else value
     for key in CLASS_NAME_KEYS:
-        names = table.get(key)
-        if isinstance(names, LuaTable) and set(names) == set(range(1, count + 1)):
+        names = table.get(key) if isinstance(table, LuaTable) else None
+        if isinstance(names, LuaTable) and set(names) == set(range(1, len(names) + 1)):
             listed = names.to_list()
             if all(isinstance(name, bytes) for name in listed):
-                return [name.decode(errors="replace") for name in listed]
-    return None
+                yield key, [name.decode(errors="replace") for name in listed]
 
 
 def _find_net(value: object) -> LuaObject:
@@ -131,7 +149,9 @@ def _summary(value: object) -> str:
         keys = [k.decode(errors="replace") if isinstance(k, bytes) else str(k) for k in islice(value, 6)]
         more = ", ..." if len(value) > len(keys) else ""
         return f"a table with the keys {', '.join(keys)}{more}" if keys else "an empty table"
-    return "nil" if value is None else f"a {getattr(value, 'torch_type', None) or type(value).__name__}"
+    if isinstance(value, LuaObject):
+        return f"an object of the class {value.class_name}"
+    return _NAMES.get(type(value)) or f"a {getattr(value, 'torch_type', None) or type(value).__name__}"
 
 
 def _table(value: object) -> LuaTable:

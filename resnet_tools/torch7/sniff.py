@@ -44,6 +44,7 @@ _ADVICE = {
     "from. classify, extract-features, evaluate, inspect and verify take it",
     "big-endian": "this looks like a Lua Torch file in big-endian byte order, which is not supported: "
     "write it again in Torch with the default (little-endian) encoding",
+    "json": "this is JSON, not a model: a server's answer, or a description beside the file of the weights",
     "text": "this is plain text, not a model",
 }
 
@@ -75,7 +76,7 @@ def content_kind(head: bytes, size: int) -> str | None:
     if len(head) >= 4 and int.from_bytes(head[:4], "big") in range(1, 9):
         return "big-endian"
     if re.fullmatch(rb"[\t\n\r\f\x20-\x7e\x80-\xff]+", head) and _is_utf8(head):
-        return "text"
+        return "json" if head.lstrip()[:1] in (b"{", b"[") else "text"
     return None
 
 

@@ -27,6 +27,7 @@ class ProcessStatus:
 def merged_status(statuses: Sequence[ProcessStatus]) -> ProcessStatus:
     """The status of the whole job: the signal of any process, the clock of process 0, and the sums of the counts."""
     return ProcessStatus(
+        # Any signal stops all; of several the largest, so that all report the same one. One clock decides on saving.
         max(status.stop_signal for status in statuses),
         statuses[0].save_due,
         sum((status.batch for status in statuses), ErrorCounts()),

@@ -18,6 +18,13 @@ NOT_WITH_RESUME = (
     "retrain", "weights", "reset_classifier", "n_classes", "arch", "stem", "in_channels", "net_type", "depth",
     "shortcut_type", "optim_state", "val_fraction", "exif_orientation",
 )  # fmt: skip
+# A resumed run takes these from the `args.json` of its folder, unless they are given anew; see `arguments`. What it has
+# computed with is in its checkpoint: net, recipe, data set, seed, preprocessing. What depends on the machine is asked
+# anew: device, processes, workers, compiling.
+RESUMED = (
+    "data", "train_list", "val_list", "on_error", "check", "keep", "save_every", "ten_crop", "log_every", "report",
+    "tensorboard", "precision", "cudnn", "checkpoint_activations", "sync_bn",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class TrainOptions:
     test_only: bool
     ten_crop: bool
     log_every: int | None
+    report: bool | None
     tensorboard: bool
     quiet: bool
     # Speed

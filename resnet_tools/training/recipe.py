@@ -20,6 +20,7 @@ AugmentationName = Literal["original", "light", "trivial", "none"]
 
 # The epochs, from 1, at which the original multiplies the learning rate by 0.1.
 ORIGINAL_STEPS = {"imagenet": tuple(range(31, 1000, 30)), "cifar10": (81, 122), "cifar100": (81, 122)}
+GOING_ON = 0.1  # of the usual rate, for a net that has been trained on these classes already
 LONGEST_WARMUP = 0.2  # of the epochs, unless --warmup-epochs says otherwise
 ORIGINAL_EPOCHS = {"imagenet": 90, "cifar10": 164, "cifar100": 164}
 
@@ -104,6 +105,16 @@ def changed(base: Recipe, **changes: Any) -> Recipe:
     return made
 
 
+def going_on(made: Recipe, dataset: str) -> Recipe:
+    """The recipe of a net that was trained with `made` and is trained again, on the same classes.
+
+    One low rate for all layers: at the usual ones, above all that of a new classifier, the net would first lose what it
+    has learned.
+    """
+    lr = min(made.lr, GOING_ON * make_recipe(made.name, dataset).lr)
+    return replace(made, lr=lr, classifier_lr=lr)
+
+
 def _original(dataset: str) -> Recipe:
     return Recipe("original", ORIGINAL_EPOCHS[dataset], 32, 0.1, 0.1, steps=ORIGINAL_STEPS[dataset])
 
@@ -167,10 +178,10 @@ def _check(made: Recipe) -> None:
         raise TrainingError("mixup and CutMix mix the images of a batch with each other; give --batch-size 2 or more")
 
 
-def recipe_line(made: Recipe) -> str:
-    """One line for the user: the recipe in use, and the names of the others."""
+def recipe_line(made: Recipe, origin: str = "") -> str:
+    """One line for the user: the recipe in use, why it is this one (`origin`), and the names of the others."""
     parts = [
-        f"{made.epochs} epochs",
+        f"{made.epochs} epoch{'' if made.epochs == 1 else 's'}",
         f"batches of {made.batch_size}" + (f" x {made.accumulate}" if made.accumulate > 1 else ""),
         f"learning rate {made.lr:g}" + (f", classifier {made.classifier_lr:g}" * (made.classifier_lr != made.lr)),
         f"{made.lr_schedule} schedule" + (f" after {made.warmup_epochs:g} of warm-up" if made.warmup_epochs else ""),
@@ -180,7 +191,7 @@ def recipe_line(made: Recipe) -> str:
     extras = ("label_smoothing", "mixup", "cutmix", "ema", "freeze", "freeze_bn", "early_stop")
     parts += [f"{name.replace('_', ' ')} {getattr(made, name):g}" for name in extras if getattr(made, name)]
     others = " or ".join(name for name in _BASES if name != made.name)
-    return f"Recipe {made.name}: {', '.join(parts)} (--recipe {others} for another)"
+    return f"Recipe {made.name}{origin}: {', '.join(parts)} (--recipe {others} for another)"
 
 
 def lr_factor(made: Recipe, epochs_done: float) -> float:

@@ -18,7 +18,6 @@ from resnet_tools.compute.processes import Processes, broadcast_buffers
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DeviceMemoryError, ImageError, TrainingError
 from resnet_tools.evaluation.evaluate import evaluate_batches, total_counts
-from resnet_tools.history.history import Epoch
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.batches import (
     Positions,
@@ -43,7 +42,8 @@ from resnet_tools.training.loading import BatchLoader
 from resnet_tools.training.memory import largest_that_fits, memory_advice
 from resnet_tools.training.optimizer import set_lr
 from resnet_tools.training.recipe import lr_factor
-from resnet_tools.training.saving import RunState, save_run
+from resnet_tools.training.run_state import RunState, epoch_figures
+from resnet_tools.training.saving import save_run
 from resnet_tools.training.step import TrainStep
 from resnet_tools.training.transforms import Transform
 
@@ -175,7 +175,7 @@ class Run:
     def _validate_epoch(self, epoch: int) -> Iterator[Event]:
         state, model, val = self.state, self.train_step.evaluated_model, self.data.val
         loading = replace(self.data.loading, processes=self.loader.processes)
-        broadcast_buffers(model, self.processes)
+        broadcast_buffers(model, self.processes)  # all validate the net that process 0 saves
         done: list[tuple[int, ErrorCounts]] = []
         shared_batches = len(val) // (loading.batch_size * self.processes.count)  # that many batches every process has
         for batch in evaluate_batches(
@@ -189,15 +189,17 @@ class Run:
             state.skipped.update({val.name(k): reason for k, reason in batch.errors.items()})
             done.append((batch.number, batch.counts))
             yield BatchValidated(epoch, batch, len(val))
+            # All processes must call an exchange together, so none is made after the last batch that every one has.
             if len(done) <= shared_batches:
                 self._save_if_asked(self._exchange(), only_to_stop=True)
         yield from self._finish_epoch(epoch, total_counts(done, self.processes))
 
     def _finish_epoch(self, epoch: int, val: ErrorCounts) -> Iterator[Event]:
         state = self.state
+        # Each process has seen its own images only, and process 0 writes what is saved.
         for skipped in self.processes.gather(state.skipped):
             state.skipped.update(skipped)
-        state.history.append(self._figures(epoch, val))
+        state.history.append(epoch_figures(state, epoch, len(self.data.train), val))
         best = val.top1_error < state.best_top1_error
         if best:
             state.best_epoch, state.best_top1_error, state.best_top5_error = epoch, val.top1_error, val.top5_error
@@ -210,25 +212,6 @@ class Run:
         stop_signal = self._exchange().stop_signal
         if stop_signal and epoch < state.recipe.epochs:
             raise RunStopped(stop_signal)
-
-    def _figures(self, epoch: int, val: ErrorCounts) -> Epoch:
-        """`lr`: that of the last batch."""
-        state, train = self.state, self.state.counts
-        batches = -(-len(self.data.train) // state.recipe.batch_size)
-        lr = state.recipe.lr * lr_factor(state.recipe, epoch - 1 + (batches - 1) / batches)
-        images_per_second = train.images / state.seconds if state.seconds else 0.0
-        return Epoch(
-            epoch,
-            lr,
-            train.loss,
-            train.top1_error,
-            train.top5_error,
-            val.loss,
-            val.top1_error,
-            val.top5_error,
-            state.seconds,
-            images_per_second,
-        )
 
     def _check_sizes(self) -> None:
         count = self.processes.count

@@ -10,14 +10,18 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from resnet_tools.checkpoints.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_model
+from resnet_tools.checkpoints.run_folder import net_of_run
+from resnet_tools.checkpoints.stored import load_value
 from resnet_tools.checkpoints.tensor_files import torch_load, torch_save
+from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.errors import CheckpointError, ResnetToolsError, TrainingError
 from resnet_tools.history.history import HISTORY, Epoch, write_history
 from resnet_tools.metrics import ErrorCounts
@@ -26,45 +30,11 @@ from resnet_tools.training.lua_run import files_beside
 from resnet_tools.training.optimizer import momentum_of, set_momentum
 from resnet_tools.training.recipe import ORIGINAL_EPOCHS, Recipe
 from resnet_tools.training.run_files import BEST, LATEST, files_of_moments, has_run, model_name, optim_state_name
+from resnet_tools.training.run_state import RunState
 from resnet_tools.training.step import TrainStep
 from resnet_tools.writing import written_whole
 
 FORMAT, VERSION = "resnet_tools.training", 1
-INFINITY = float("inf")
-
-
-@dataclass
-class RunState:
-    """Where a run stands, in plain values.
-
-    `epoch`: the last finished one. `batches_done`, `counts`, `seconds`: of the epoch after it; counts are over all
-    processes. `data`: a digest of the training samples. `skipped`: name -> why an image could not be read.
-    """
-
-    recipe: Recipe
-    dataset: str
-    seed: int
-    data: str
-    epoch: int = 0
-    batches_done: int = 0
-    counts: ErrorCounts = field(default_factory=ErrorCounts)
-    seconds: float = 0.0
-    best_epoch: int = 0
-    best_top1_error: float = INFINITY
-    best_top5_error: float = INFINITY
-    history: list[Epoch] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def moment(self) -> str:
-        """What the names of its files say: E, or E.B after B batches of epoch E."""
-        return f"{self.epoch + 1}.{self.batches_done}" if self.batches_done else str(self.epoch)
-
-    @property
-    def stops_early(self) -> bool:
-        """Whether the last `early_stop` epochs brought nothing better."""
-        patience = self.recipe.early_stop
-        return bool(patience) and self.best_epoch > 0 and self.epoch - self.best_epoch >= patience
 
 
 def save_run(
@@ -76,8 +46,9 @@ def save_run(
     Raises: TrainingError if they cannot be written; the earlier files stay.
     """
     model_file, optim_file = folder / model_name(state.moment), folder / optim_state_name(state.moment)
+    errors = _errors_so_far(state)
     try:
-        save_model(checkpoint, model_file, extra={"recipe": state.recipe.to_dict(), "epoch": state.epoch})
+        save_model(checkpoint, model_file, extra={"recipe": state.recipe.to_dict(), "epoch": state.epoch, **errors})
         torch_save(_optim_state_content(train_step, state), optim_file)
         if best:
             _copy_whole(model_file, folder / BEST)
@@ -96,6 +67,29 @@ def remove_old(folder: Path, state: RunState, keep: int) -> None:
         unfinished = "." in moment and moment != state.moment
         if unfinished or (keep and "." not in moment and int(moment) <= state.epoch - keep):
             old.unlink(missing_ok=True)
+
+
+def _errors_so_far(state: RunState) -> dict[str, Any]:
+    """What a model file says of its training beside the recipe and the epoch, for `resnet inspect`."""
+    values: dict[str, Any] = {}
+    if state.history and state.history[-1].epoch == state.epoch:
+        values["val_top1_error"] = state.history[-1].val_top1
+    if state.best_epoch:
+        values |= {"best_epoch": state.best_epoch, "best_top1_error": state.best_top1_error}
+    return values
+
+
+def recipe_of(path: Path) -> Recipe | None:
+    """The recipe with which the net in a file, or in the folder of a run, was trained, if the file is one of ours that
+    says so. What is wrong with a file is said by whoever loads the net in it.
+    """
+    try:
+        content = read_torch(net_of_run(path) if path.is_dir() else path).content
+        if not isinstance(content, Mapping) or content.get("format") != CHECKPOINT_FORMAT:
+            return None
+        return Recipe.from_dict(load_value(content.get("recipe")))
+    except (ResnetToolsError, OSError):
+        return None
 
 
 def keep_best(earlier: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,36 +19,47 @@ from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.catalog import describe
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.training import lua_run
+from resnet_tools.training.arguments import given_anew
 from resnet_tools.training.initial_net import NetOptions, check_stem, initial_checkpoint, kept_classes
 from resnet_tools.training.optimizer import set_momentum
 from resnet_tools.training.options import TrainOptions
-from resnet_tools.training.recipe import RecipeName, changed, default_recipe_name, make_recipe
+from resnet_tools.training.recipe import (
+    Recipe,
+    RecipeName,
+    changed,
+    default_recipe_name,
+    going_on,
+    lr_factor,
+    make_recipe,
+)
 from resnet_tools.training.run_files import LATEST, LUA_LATEST, has_run, model_name
-from resnet_tools.training.saving import RunState, load_run, load_state, read_optim_state, restore_train_step
+from resnet_tools.training.run_samples import DEFAULT_DATASET
+from resnet_tools.training.run_state import RunState
+from resnet_tools.training.saving import (
+    load_run,
+    read_optim_state,
+    recipe_of,
+    restore_train_step,
+)
 from resnet_tools.training.step import TrainStep
-
-DEFAULT_DATASET = "imagenet"
 
 
 @dataclass(frozen=True)
 class Start:
     """The net with its class names and preprocessing, and the state of the run.
 
-    `restore` puts the momentum and what else an earlier run left into a new train step. `lines`: what to print.
+    `restore` puts the momentum and what else an earlier run left into a new train step. `lines`: what to print, in the
+    words of the original. `origin`: why the recipe is this one. `anew`: values of a resumed recipe that were changed.
+    `notes`: what else the user should know.
     """
 
     checkpoint: Checkpoint
     state: RunState
     restore: Callable[[TrainStep], None]
     lines: tuple[str, ...] = ()
-
-
-def dataset_of(options: TrainOptions) -> str:
-    """The data set that was asked for, or else that of the run to resume, or else the default."""
-    if options.dataset is not None:
-        return options.dataset
-    folder = Path(options.resume) if options.resume else None
-    return load_state(folder)[0].dataset if folder and has_run(folder) else DEFAULT_DATASET
+    origin: str = ""
+    anew: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_start(options: TrainOptions, dataset: str, train: Samples) -> Start:
@@ -69,7 +81,7 @@ def find_start(options: TrainOptions, dataset: str, train: Samples) -> Start:
 
 
 def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
-    name: RecipeName = options.recipe or default_recipe_name(fine_tuning=options.reset_classifier)
+    recipe, origin = _first_recipe(options, dataset)
     net = NetOptions(
         options.net_type,
         options.depth,
@@ -81,16 +93,34 @@ def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
         options.stem,
         options.in_channels,
         options.weights,
-        allow_unused_outputs=options.test_only or name == "original",
+        allow_unused_outputs=options.test_only or recipe.name == "original",
     )
-    recipe, seed = make_recipe(name, dataset, **options.recipe_changes), options.manual_seed or 0
+    seed = options.manual_seed or 0
     checkpoint = initial_checkpoint(net, dataset, train.class_names, seed)
-    if recipe.name != "original" and dataset == DEFAULT_DATASET and not options.test_only:  # photos from cameras
+    is_from_cameras = recipe.name != "original" and dataset == DEFAULT_DATASET
+    if is_from_cameras and not options.test_only and not origin:
         upright = replace(checkpoint.preprocessing, exif_orientation=True)
         checkpoint = replace(checkpoint, preprocessing=upright)
     momentum = _momentum_in(Path(options.optim_state), options.retrain) if options.optim_state else {}
     state = RunState(recipe, dataset, seed, digest_of(train), epoch=options.epoch_number - 1)
-    return Start(checkpoint, state, _with_momentum(momentum), _new_run_lines(net, checkpoint))
+    return Start(checkpoint, state, _with_momentum(momentum), _new_run_lines(net, checkpoint), origin)
+
+
+def _first_recipe(options: TrainOptions, dataset: str) -> tuple[Recipe, str]:
+    """The recipe of a new run, and why it is this one if nobody asked for it.
+
+    A net that one of our recipes made goes on with it: the rates of `original` would undo what it has learned.
+    """
+    changes = options.recipe_changes
+    if options.recipe is None and options.retrain and not options.reset_classifier:
+        made = recipe_of(Path(options.retrain))
+        if made is not None and made.name != "original":
+            # From a later epoch on it is the rest of the same training, whose rates go on where they were.
+            going = made if options.epoch_number > 1 else going_on(made, dataset)
+            how = "as it was" if options.epoch_number > 1 else "at a low rate"
+            return changed(going, **changes), f", which made {options.retrain}, goes on {how}"
+    name: RecipeName = options.recipe or default_recipe_name(fine_tuning=options.reset_classifier)
+    return make_recipe(name, dataset, **changes), ""
 
 
 def _resumed_run(folder: Path, options: TrainOptions, dataset: str, train: Samples) -> Start:
@@ -106,7 +136,7 @@ def _resumed_run(folder: Path, options: TrainOptions, dataset: str, train: Sampl
         train.class_names
     ):
         raise TrainingError(f"{folder}: the run has other classes than --data; give the data that it was started with")
-    state.recipe = changed(state.recipe, **options.recipe_changes)
+    before, state.recipe = state.recipe, changed(state.recipe, **options.recipe_changes)
     lines_of_start = lines.resume_lines(folder / LATEST, folder / model_name(state.moment))
 
     # The order of the samples is drawn by position: with other samples, half an epoch is half of something else.
@@ -115,7 +145,37 @@ def _resumed_run(folder: Path, options: TrainOptions, dataset: str, train: Sampl
         warnings.warn(f"the training images have changed: epoch {state.epoch + 1} starts again", stacklevel=3)
         state.batches_done, state.counts, state.seconds = 0, ErrorCounts(), 0.0
     state.data = digest
-    return Start(checkpoint, state, lambda train_step: restore_train_step(train_step, content), lines_of_start)
+    return Start(
+        checkpoint,
+        state,
+        lambda train_step: restore_train_step(train_step, content),
+        lines_of_start,
+        anew=tuple(given_anew(before.to_dict(), options.recipe_changes)),
+        notes=_notes_on_the_end(folder, before, state),
+    )
+
+
+def _notes_on_the_end(folder: Path, before: Recipe, state: RunState) -> tuple[str, ...]:
+    """What there is to say if the run has come to its end, or had before it was given more epochs."""
+    recipe, epoch = state.recipe, state.epoch
+    if epoch >= recipe.epochs:
+        more = recipe.epochs + max(1, recipe.epochs // 2)
+        return (f"the run in {folder} is finished: {epoch} of {recipe.epochs} epochs. --n-epochs {more} trains on",)
+    if state.stops_early:
+        return (
+            f"the run in {folder} has ended after epoch {epoch}, as {recipe.early_stop} epochs brought no lower error. "
+            "--early-stop 0 trains on",
+        )
+    if epoch < before.epochs:
+        return ()
+    last, first = (made.lr * lr_factor(made, done) for made, done in ((before, epoch - 1e-6), (recipe, epoch)))
+    if math.isclose(last, first, rel_tol=1e-3):
+        return ()
+    end = ", and falls to 0 again" if recipe.lr_schedule == "cosine" else ""
+    return (
+        f"the learning rate was {last:.2g} when the run ended after epoch {epoch}; by the {recipe.lr_schedule} "
+        f"schedule of {recipe.epochs} epochs it goes on at {first:.2g}{end}",
+    )
 
 
 def _resumed_lua_run(folder: Path, options: TrainOptions, dataset: str, train: Samples) -> Start:
@@ -129,7 +189,8 @@ def _resumed_lua_run(folder: Path, options: TrainOptions, dataset: str, train: S
     state = RunState(recipe, dataset, options.manual_seed or 0, digest_of(train), epoch=latest.epoch)
     named = replace(checkpoint, class_names=class_names)
     lines_of_start = lines.resume_lines(folder / LUA_LATEST, latest.model_file)
-    return Start(named, state, _with_momentum(momentum), lines_of_start)
+    notes = _notes_on_the_end(folder, recipe, state)
+    return Start(named, state, _with_momentum(momentum), lines_of_start, notes=notes)
 
 
 def _with_momentum(momentum: Mapping[str, Any]) -> Callable[[TrainStep], None]:

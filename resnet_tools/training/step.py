@@ -90,6 +90,7 @@ class TrainStep:
         """Apply the gradient to the weights and clear it; nothing if there is none. Raises: DeviceMemoryError."""
         if not self._has_gradient:
             return
+        # The scaler undoes its scale, and leaves the step out if a gradient of half precision overflowed.
         with memory_errors(self.recipe.batch_size):  # the momentum is allocated by the first update
             self.scaler.step(self.optimizer)
         self.scaler.update()

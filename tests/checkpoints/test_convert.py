@@ -322,6 +322,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
     (tmp_path / "in.pt").write_bytes(b"no net")
     with pytest.raises(ResnetToolsError, match=r"in\.pt: "):
         convert(tmp_path / "in.pt", Target(tmp_path / "out.pt"))
+    (tmp_path / "in.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")  # as an ONNX graph begins
     with pytest.raises(ExportError, match=r"in\.onnx: holds a graph and no checkpoint"):
         convert(tmp_path / "in.onnx", Target(tmp_path / "out.pt"))
     with pytest.raises(CheckpointError, match=r"missing\.pt: cannot be read"):

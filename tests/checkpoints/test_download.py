@@ -181,10 +181,10 @@ def test_an_interruption_keeps_what_has_come(tmp_path):
         (Site(b"hello " * 1000), "this is plain text"),
         (Site(NET, headers={"Content-Length": str(len(NET) - 9)}), "nothing is kept, as it is not the model"),
         (Site(NET, headers={"Content-Length": str(1 << 40)}), "no residual net is as large"),
-        (Site(NET, headers={"Content-Encoding": "gzip"}), r"the server sends the file packed \(gzip\)"),
+        (Site(NET, headers={"Content-Encoding": "gzip"}), r"the server sends the file compressed \(gzip\)"),
         (
             Site(NET, redirect="http://example.org/net.t7"),
-            "sends us to http://example.org/net.t7: only https",
+            "redirects to http://example.org/net.t7: only https",
         ),
         (
             Site(NET, redirect="file:///etc/passwd"),
@@ -228,7 +228,7 @@ def test_without_a_length_the_end_is_where_the_connection_ends(tmp_path, length)
 def test_a_disk_without_room_is_found_before_the_first_byte(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(transfer_module.shutil, "disk_usage", lambda _: usage._replace(free=len(NET)))
-    with serving(Site(NET)) as site, pytest.raises(DownloadError, match=r"783,799 bytes are to come.*--output"):
+    with serving(Site(NET)) as site, pytest.raises(DownloadError, match=r"783,799 bytes are still to come.*--output"):
         fetch(site, tmp_path)
     assert_nothing(tmp_path)
 
@@ -271,7 +271,7 @@ def test_a_published_name_promises_the_published_net(tmp_path):
 def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
     (tmp_path / NAME).write_text("mine")
     with serving(Site(NET)) as site:
-        with pytest.raises(DownloadError, match="is there already; --force replaces it"):
+        with pytest.raises(DownloadError, match="already exists; --force replaces it"):
             fetch(site, tmp_path)
         assert (tmp_path / NAME).read_text() == "mine"
         site.status = 404
@@ -286,7 +286,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(tmp_path):
 def test_a_published_file_that_is_there_is_not_fetched_again(tmp_path, monkeypatch):
     shutil.copy(DEMO_PATH, tmp_path / NAME)
     source = Source("https://nowhere.invalid/resnet-18.t7", NAME, PUBLISHED[0])
-    with pytest.raises(DownloadError, match="is there already and is not what was asked for"):
+    with pytest.raises(DownloadError, match="already exists and is not what was asked for"):
         download(source, tmp_path / NAME, silent)
     monkeypatch.setattr(download_module, "is_same_net", lambda found, published: found.depth == 18)
     assert download(source, tmp_path / NAME, silent).was_there
@@ -329,10 +329,10 @@ def test_names_of_published_files(name):
     [
         ("resnet-51", "neither a published file nor an address. The published files are resnet-18.t7, "),
         ("", "neither a published file"),
-        ("http://example.org/resnet-50.t7", "only https is spoken"),
-        ("http://127.0.0.1.example.org/net.t7", "only https is spoken"),
+        ("http://example.org/resnet-50.t7", "only https is supported"),
+        ("http://127.0.0.1.example.org/net.t7", "only https is supported"),
         ("file:///etc/passwd", "no address"),
-        ("ftp://example.org/net.t7", "only https is spoken"),
+        ("ftp://example.org/net.t7", "only https is supported"),
         ("https://", "no address"),
         ("https://[::1/x.t7", "no address"),
         ("https://host:port/x.t7", "no address"),
@@ -351,7 +351,7 @@ def test_a_name_from_an_address_is_a_name_in_this_folder():
     assert find_source(f"{host}a/resnet-50.t7?x=1#y").file == "resnet-50.t7"
     assert find_source(f"{host}a%20b.t7").file == "a b.t7"
     for path in ("", "a/", "..", "%2e%2e%2fx.t7", "..%5cx.t7", ".bashrc", "a%0ab.t7", "a%1b[2J", "a%00", "x" * 201):
-        with pytest.raises(DownloadError, match=r"no name for a file; give one with --output"):
+        with pytest.raises(DownloadError, match=r"does not end with the name of a file; give one with --output"):
             target_of(find_source(host + path), None)
     assert target_of(find_source(host), Path("net.t7")) == Path("net.t7")
 

@@ -389,11 +389,22 @@ def test_hostile_pickles_are_errors(tmp_path, content):
         load_checkpoint(tmp_path / "net.pt")
 
 
-def test_a_table_that_holds_itself_many_times_is_refused_by_the_files_name(tmp_path):
-    content: dict[str, object] = {"state_dict": {"weight": torch.zeros(1)}}
-    content |= {"a": content, "b": content, "c": content}
-    path = tmp_path / "cycle.pth"
+def test_tables_that_are_named_many_times_are_refused_by_the_files_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("resnet_tools.checkpoints.tensor_files.MAX_VISITED", 10_000)
+    content: dict[str, object] = {"weight": torch.zeros(1)}
+    for _ in range(11):  # 4**11 ways to the tensor
+        content = dict.fromkeys("abcd", content)
+    path = tmp_path / "ways.pth"
     torch.save(content, path)
     for read in (load_checkpoint, tensors_in):
-        with pytest.raises(CheckpointError, match=r"cycle\.pth: its tables hold more than"):
+        with pytest.raises(CheckpointError, match=r"ways\.pth: its tables hold more than"):
             read(path)
+
+
+def test_a_table_that_holds_itself_many_times_holds_it_once(tmp_path):
+    content: dict[str, object] = {"state_dict": {"weight": torch.zeros(1)}}
+    content |= {"a": content, "b": content, "c": content}
+    torch.save(content, tmp_path / "cycle.pth")
+    assert list(tensors_in(tmp_path / "cycle.pth")) == ["state_dict/weight"]
+    with pytest.raises(CheckpointError, match=r"cycle\.pth: it is no residual net"):
+        load_checkpoint(tmp_path / "cycle.pth")

@@ -42,7 +42,7 @@ def test_the_published_file_is_fetched_by_its_name_once(published, tmp_path, mon
     assert net.startswith("ResNet-18: basic blocks [2, 2, 2, 2]")
     assert done.err == ""
     assert run(["download", "resnet-50.t7"]) == 0
-    assert "resnet-50.t7: is there already (783,799 bytes)" in capsys.readouterr().out
+    assert "resnet-50.t7: already exists (783,799 bytes)" in capsys.readouterr().out
     assert len(published.requests) == 1
     assert run(["classify", "resnet-50.t7", BAG]) == 0
 

@@ -97,7 +97,16 @@ def test_short_options_are_never_taken_for_words():
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("-bactSize", "--batch-size"), ("-tstOnly", "--test-only"), ("-backnd", "-backend")]
+    ("typed", "meant"),
+    [
+        ("-bactSize", "--batch-size"),
+        ("-tstOnly", "--test-only"),
+        ("-backnd", "-backend"),
+        ("-learningRate", "--lr"),
+        ("--learning-rate", "--lr"),
+        ("--epochs", "--n-epochs"),
+        ("--seed", "--manual-seed"),
+    ],
 )
 def test_a_word_that_is_no_option_names_those_like_it(typed, meant, capsys):
     assert run(["train", typed, "8"]) == 2

@@ -49,7 +49,12 @@ def whole_run(tmp_path_factory):
 def test_a_run_leaves_the_originals_files_and_lines(whole_run):
     folder, out = whole_run
     names = {f"{kind}_{epoch}.pt" for kind in ("model", "optimState") for epoch in (1, 2, 3)}
-    assert {path.name for path in folder.iterdir()} == names | {"latest.pt", "model_best.pt", "history.csv"}
+    assert {path.name for path in folder.iterdir()} == names | {
+        "latest.pt",
+        "model_best.pt",
+        "history.csv",
+        "args.json",
+    }
     lines = out.splitlines()
     assert lines[0].startswith("Recipe original: 3 epochs, batches of 16, learning rate 0.01")
     assert "--recipe finetune or modern" in lines[0]

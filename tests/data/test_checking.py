@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from PIL import Image
 
 from resnet_tools.__main__ import run
 from resnet_tools.data import checking
-from resnet_tools.data.checking import check_samples, find_splits
+from resnet_tools.data.checking import check_samples
+from resnet_tools.data.parts import find_splits
 from resnet_tools.data.samples import Samples
+from resnet_tools.torch7.t7_writer import save_t7
 from tests.support.golden import DATA
 
 
@@ -54,7 +57,7 @@ def test_json_holds_all_that_is_known(tmp_path, capsys):
         "counts": {"train": {"a": 9, "b": 9}, "val": {"a": 2, "b": 1}},
         "errors": [],
         "warnings": [
-            f"1 images of val/ are also in train/: the validation error will be too low: "
+            f"1 image of val/ is also in train/: the validation error will be too low: "
             f"{tmp_path}/val/a/same.png = {tmp_path}/train/a/1.png"
         ],
         "notes": [],
@@ -119,8 +122,29 @@ def test_what_there_is_is_looked_at_although_val_is_missing(tmp_path):
     (tmp_path / "train/a/2.png").write_bytes(b"x")
     (tmp_path / "val").rename(tmp_path / "test")
     report = checked(tmp_path)
-    assert len(report.errors) == 2
-    assert report.counts == {"train": [9, 9], "val": [0, 0]}
+    (tmp_path / "test/b/cut.png").write_bytes(b"x")
+    report = checked(tmp_path)
+    assert len(report.errors) == 3  # val/ is missing, and an image in each part; test/ is looked at in its place
+    assert report.counts == {"train": [9, 9], "val": [1, 2]}
+
+
+def test_a_single_class_of_several_folders_may_be_a_folder_too_high(tmp_path):
+    dataset(tmp_path / "photos")
+    report = checked(tmp_path)
+    assert report.class_names == ["photos"]
+    assert f"If the folders in {tmp_path}/photos are the classes, give that as the folder" in report.warnings[0]
+    assert not any("give that" in warning for warning in checked(tmp_path / "photos").warnings)
+
+
+def test_images_without_folders_may_have_a_list(tmp_path):
+    write_image(tmp_path / "1.png", 1)
+    assert "Found 1 files and no folders; if a file lists the classes" in checked(tmp_path).errors[0]
+
+
+def test_training_is_warned_of_a_single_class_too(tmp_path):
+    train = Samples([write_image(tmp_path / f"{k}.png", k) for k in range(12)], [0] * 12, ["cat"])
+    warned = check_samples(train, Samples([train.images[0]], [0], ["cat"])).warnings
+    assert any("there is one class only: cat; a net" in warning for warning in warned)
 
 
 def test_a_class_that_val_lacks_is_a_warning(tmp_path):
@@ -172,7 +196,7 @@ def test_small_images_are_noted(tmp_path):
     write_image(tmp_path / "val/a/small.png", 200, side_px=31)
     report = checked(tmp_path)
     assert report.small == [f"{tmp_path}/val/a/small.png"]
-    assert report.notes == [f"1 images have a side below 32 pixels and are enlarged: {tmp_path}/val/a/small.png"]
+    assert report.notes == [f"1 image has a side below 32 pixels and is enlarged: {tmp_path}/val/a/small.png"]
 
 
 @pytest.mark.parametrize("decode", [True, False])
@@ -304,7 +328,7 @@ def test_a_folder_without_val_is_divided_as_training_divides_it(tmp_path, inside
     assert report.errors == report.warnings == []
     assert report.counts == {"train": [8, 8], "val": [2, 2]}
     assert report.notes == [
-        f"1 images are in no class folder and are left out: {tmp_path}/{inside}stray.png",
+        f"1 image is in no class folder and is left out: {tmp_path}/{inside}stray.png",
         "there are no validation images: `resnet train` takes 4 of these (--val-fraction 0.2)",
     ]
 
@@ -354,3 +378,57 @@ def test_an_image_alone_in_its_class_cannot_be_validated(tmp_path):
     report = checked(tmp_path)
     assert report.warnings[0] == f"{tmp_path}: of 3 classes, without a validation image: c"
     assert report.counts == {"train": [8, 8, 1], "val": [2, 2, 0]}
+
+
+def table(path: Path, side_px: int, num_classes: int, first: int, channels: int = 3) -> Path:
+    """A .t7 with twelve images of each class in train, two in val, all different."""
+    random = np.random.default_rng(0)
+
+    def part(count: int) -> dict[str, object]:
+        images = random.integers(0, 256, (count * num_classes, channels, side_px, side_px)).astype(np.uint8)
+        return {"data": images, "labels": (np.arange(len(images)) % num_classes + first).astype(np.uint8)}
+
+    save_t7({"train": part(12), "val": part(2)}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("side_px", "num_classes", "first", "names", "dataset"),
+    [
+        (32, 10, 0, "airplane automobile", "cifar10"),
+        (32, 10, 1, "airplane automobile", "cifar10"),
+        (32, 100, 0, "apple aquarium_fish", "cifar100"),
+        (48, 4, 0, "class_1 class_2", "cifar10"),
+        (48, 4, 1, "class_1 class_2", "cifar10"),
+    ],
+)
+def test_a_t7_of_images_is_checked_as_a_folder(side_px, num_classes, first, names, dataset, tmp_path):
+    path = table(tmp_path / "Images.T7", side_px, num_classes, first)
+    report = checked(path)
+    assert (report.errors, report.warnings) == ([], [])
+    assert report.class_names[:2] == [name.replace("_1", " 1").replace("_2", " 2") for name in names.split()]
+    assert report.counts == {"train": [12] * num_classes, "val": [2] * num_classes}
+    assert f"--dataset {dataset} --data {path}" in report.notes[0]
+
+
+def test_a_folder_with_cifar_is_checked_too(tmp_path, capsys):
+    table(tmp_path / "cifar10.t7", 32, 10, 1)
+    assert run(["check-data", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["train"]["truck"] == 12
+
+
+def test_a_t7_or_file_that_is_no_data_set_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "text.t7").write_text("x")
+    (tmp_path / "photos.zip").write_text("x")
+    save_t7({"train": {"data": np.zeros((2, 3, 4, 4), np.uint8), "labels": np.ones(1)}}, tmp_path / "short.t7")
+    save_t7({"val": 1}, tmp_path / "empty.t7")
+    for path, message in (
+        (table(tmp_path / "five.t7", 28, 4, 5), "the labels are 5 to 8, 4 different ones"),
+        (tmp_path / "text.t7", "expected a Lua Torch file"),
+        (tmp_path / "photos.zip", r"it is a file \(unpack it first\)"),
+        (tmp_path / "short.t7", "train: has 2 images and 1 labels; expected one for each"),
+        (tmp_path / "empty.t7", "train holds no data and labels; expected a table of train and val"),
+    ):
+        [error] = checked(path).errors
+        assert re.search(message, error)
+        assert str(path) in error

@@ -308,7 +308,7 @@ def test_a_damaged_archive_is_an_error_or_whole_data(changes, tmp_path_factory):
             lambda: cache(IMAGES[:, :2], [1] * 12),
             r"expected images as bytes, N x 3 x H x W, found uint8 \(12, 2, 32, 32",
         ),
-        (lambda: cache(IMAGES, [1] * 11), r"expected 12 labels, one per image, found 11 labels"),
+        (lambda: cache(IMAGES, [1] * 11), r"train: has 12 images and 11 labels; expected one for each"),
         (lambda: cache(IMAGES.astype(np.float32), [1] * 12), r"found float32 \(12, 3, 32, 32\)"),
     ],
 )

@@ -67,6 +67,40 @@ FORMS = {
     "Python dict": ("number -> name", "{" + ",\n ".join(f"{n}: {name!r}" for n, name in enumerate(NAMES)) + ",\n}\n"),
     "Python dict with a name": ("number -> name", f"class_names = {dict(enumerate(NAMES, 1))}"),
     "Python dict of names": ("name -> number", str({name: n for n, name in enumerate(NAMES)})),
+    "JSON lines": ("strings in quotes", "".join(f"{json.dumps(name)}\n" for name in NAMES)),
+    "JSON lines of objects": (
+        "JSON lines, numbered from 1",
+        "\n".join(json.dumps({"id": n, "name": name}) for n, name in reversed(list(enumerate(NAMES, 1)))),
+    ),
+    "JSON lines of names": ("JSON lines", "".join(f"{json.dumps({'name': name})}\n" for name in NAMES)),
+    "JSON lines of pairs": ("JSON lines, numbered", "".join(f"[{n}, {json.dumps(k)}]\n" for n, k in enumerate(NAMES))),
+    "JSON lines of one key": ("JSON lines, numbered", "".join(f"{json.dumps({k: n})}\n" for n, k in enumerate(NAMES))),
+    "JSON lines of Windows": ("JSON lines", "\r\n\r\n".join(json.dumps({"name": name}) for name in NAMES)),
+    "COCO": (
+        "numbered entries, numbered from 1",
+        json.dumps({"images": [], "categories": [{"id": n, "name": name} for n, name in enumerate(NAMES, 1)]}),
+    ),
+    "deep under a key": ("name -> number", json.dumps({"data": {"label2id": {k: n for n, k in enumerate(NAMES)}}})),
+    "quoted lines of a program": ("strings in quotes", "".join(f"  '{name}',\n" for name in NAMES)),
+    "TensorFlow's label map": (
+        "items with an id and a name, numbered from 1",
+        "".join(f'item {{\n  id: {n}\n  name: "/m/0{n}"\n  display_name: "{k}"\n}}\n' for n, k in enumerate(NAMES, 1)),
+    ),
+    "data.yaml, numbered": (
+        "the key `names`",
+        "path: ../x\nnc: 4\nnames:\n" + lines("  {n}: {name}  # {n}") + "x: 1\n",
+    ),
+    "data.yaml, listed": ("the key `names`", "train: a\nnames:\n" + lines("- '{name}'") + "nc: 4\n"),
+    "data.yaml, in brackets": ("the key `names`", "nc: 4\nnames: " + json.dumps(NAMES, indent=1) + "\nval: b\n"),
+    "data.yaml, Python's quotes": ("the key `names`", f"nc: 4\nnames: {NAMES}\n"),
+    "table of three columns": ("the column 'name'", "id;color;name\n" + lines("{n};red;{name}")),
+    "column with a header": ("a column below its header 'label'", "label\n" + lines("{name}")),
+    "quoted column with a header": ("a column below", '"name"\n' + lines('"{name}"')),
+    "number -> name": ("`number: name`", lines("{n} -> {name}")),
+    "number | name": ("`number: name`", lines("{n} | {name}")),
+    "name => number": ("`name: number`", lines("{name} => {n}")),
+    "numbers of a spreadsheet": ("`number,name`", lines("{n}.0,{name}")),
+    "lines that end in commas": ("lines that end in commas", lines("{name},")),
     "Python tuple in a list": ("a list", str(list(zip(IDS, NAMES, strict=True)))),
 }
 
@@ -79,7 +113,14 @@ def test_every_form_gives_the_names_in_the_order_of_the_outputs(case):
     assert (form in found) if form else found == ""
 
 
-@pytest.mark.parametrize("case", [case for case in FORMS if "`" in FORMS[case][0] and "WORDNET" not in FORMS[case][0]])
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case in FORMS
+        if "`" in FORMS[case][0] and "YAML" not in case and "yaml" not in case and "WORDNET" not in FORMS[case][0]
+    ],
+)
 def test_the_numbers_and_not_the_lines_say_the_order(case):
     content = FORMS[case][1].splitlines()
     head = content[:-4]
@@ -138,6 +179,28 @@ def test_numbers_with_gaps_behind_a_space_are_taken_for_parts_of_the_names_and_s
         ("{**{0: 'a'}}", "is neither JSON nor a Python literal"),
         ("[" * 10_000 + "]" * 10_000, "brackets|no JSON"),
         ("{0: " + "-" * 100_000 + "1}", "neither JSON nor a Python literal"),
+        ("-1 cat\n0 dog\n1 bird\n", "line 1 has the number -1; expected numbers from 0 or from 1"),
+        ("cat 0\ndog -1\n", "line 2 has the number -1"),
+        ("-1: cat\n0: dog\n", "line 1 has the number -1"),
+        ("cat,1\ndog,-2\n", "line 2 has the number -2"),
+        ('{"-1": "a", "0": "b"}', "key '-1' has the number -1"),
+        ("2 cat\n3 dog\n4 bird\n", "line 3 has the number 4, and none has 1.*write the names as a JSON list"),
+        ("1 cat\n2 dog\n2 bird\n", "line 3 has the number 2 a second time; line 2 has it"),
+        ("0: \n1: dog\n", "line 1 has the number 0 and no name"),
+        ("99999999999: cat\n1: dog\n", "line 1 has the number 99999999999"),
+        ('{"id": 0, "name": "a"}\n{"id": 1\n', "line 2 is .*; expected a JSON object, as the other lines"),
+        ('{"id": 0, "name": "a"}\n{"id": 0, "name": "b"}\n', "line 2 has the number 0 a second time; line 1 has it"),
+        ('{"id": 0, "name": "a"}\n{"name": "b"}\n', "line 2 has no number; expected one, as others have"),
+        ('{"id": -1, "name": "a"}\n{"id": 0, "name": "b"}\n', "line 1 has the number -1"),
+        (
+            '{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}',
+            "entry 2 of the list has the number 1 a sec",
+        ),
+        ("item {\n  id: 1\n}\n", "item 1 is 'id: 1'; expected an id and a name"),
+        ("nc: 2\nnames:\n  0: a\n  2: b\n", "line 4 has the number 2, and none has 1"),
+        ("nc: 2\nnames: [a, b\n", "line 2 begins a list that does not end"),
+        ("id,color,name\n0,red,a\n1,b\n", "line 3 is '1,b'; expected 3 columns"),
+        ("<!DOCTYPE html>\n<html>\n", "is an HTML or XML page"),
         ("", "holds no class names"),
         ("cat\n\ndog\n", "line 2 is empty"),
     ],
@@ -200,3 +263,34 @@ def test_a_list_that_convert_wrote_has_one_name_a_line_even_if_they_end_in_numbe
     file = tmp_path / "net.classes.txt"
     file.write_text("cat 0\ndog 1\n")
     assert read_labels(file) == ["cat 0", "dog 1"]
+
+
+@pytest.mark.filterwarnings("ignore:.*read as a list of numbered entries")
+def test_ids_with_gaps_count_in_their_order_if_the_number_of_classes_fits(tmp_path):
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps({"categories": [{"id": 7, "name": "dog"}, {"id": 1, "name": "cat"}]}))
+    with pytest.warns(
+        UserWarning, match=r"instances.json: the ids are 1 to 7 with gaps \(none is 2\); the 2 names are"
+    ):
+        assert read_labels(file, 2) == ["cat", "dog"]
+    with pytest.raises(
+        ResnetToolsError, match=r"instances.json: the net has 7 classes, but 2 names are here; the ids are"
+    ):
+        read_labels(file, 7)
+
+
+def test_another_number_of_names_names_the_file(tmp_path):
+    for name in ("names.txt", "net.classes.txt"):
+        (tmp_path / name).write_text("cat\ndog\n")
+        with pytest.raises(ResnetToolsError, match=rf"{name}: the net has 10 classes, but 2 names are here"):
+            read_labels(tmp_path / name, 10)
+
+
+def test_comments_before_the_names_are_left_out_and_said():
+    with pytest.warns(UserWarning, match="the first 2 lines, which begin with #, are left out"):
+        assert listed_names("# classes\n# of it\ncat\n#dog\n") == (["cat", "#dog"], "")
+    assert listed_names("#1\n#2\n") == (["#1", "#2"], "")
+
+
+def test_lines_may_end_as_on_old_macs():
+    assert listed_names("cat\rdog\r")[0] == ["cat", "dog"]

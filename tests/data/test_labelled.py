@@ -124,6 +124,26 @@ def test_fewer_wordnet_ids_need_the_list_of_all(tmp_path):
         ("ImageId,PredictionString\n1,a\nsub/2,b\n", {"1.png": 0, "sub/2.png": 1}),
         ("1.png a\nsub/2.png b\n", {"1.png": 0, "sub/2.png": 1}),
         ("a\nb\nb\n", {"1.png": 0, "2.jpg": 1, "sub/2.png": 1}),
+        ("1.png;a\nsub/2.png;b\n", {"1.png": 0, "sub/2.png": 1}),
+        ("path;class\r\n1.png;a\r\nsub\\2.png;b\r\n", {"1.png": 0, "sub/2.png": 1}),
+        ("sub\\2.png,b\n", {"sub/2.png": 1}),
+        ("1.png\ta\nsub/2.png\tb\n", {"1.png": 0, "sub/2.png": 1}),
+        ("filename\tlabel\n1.png\ta\n", {"1.png": 0}),
+        ("filename label\n1.png a\n", {"1.png": 0}),
+        ("# path class\n1.png a\n", {"1.png": 0}),
+        ("1.png|a\n2.jpg|b\n", {"1.png": 0, "2.jpg": 1}),
+        ("label,image\na,1.png\nb,2.jpg\n", {"1.png": 0, "2.jpg": 1}),
+        ("a;1.png\nb;2.jpg\n", {"1.png": 0, "2.jpg": 1}),
+        (",filename,width,class\n0,1.png,28,a\n1,2.jpg,28,b\n", {"1.png": 0, "2.jpg": 1}),
+        ("id,filename,label\n7,1.png,a\n", {"1.png": 0}),
+        ("1.png,a\r2.jpg,b\r", {"1.png": 0, "2.jpg": 1}),
+        ('"1.png" a\n', {"1.png": 0}),
+        ("a 1.png\nb sub/2.png\n", {"1.png": 0, "sub/2.png": 1}),
+        ("# of cats\n1.png,a\n# and dogs\n2.jpg,b\n", {"1.png": 0, "2.jpg": 1}),
+        ('{"1.png": "a", "2.jpg": "b"}', {"1.png": 0, "2.jpg": 1}),
+        ('[{"path": "1.png", "label": "a"}, {"path": "2.jpg", "label": "b"}]', {"1.png": 0, "2.jpg": 1}),
+        ('[["1.png", "a"],\n ["2.jpg", "b"]]\n', {"1.png": 0, "2.jpg": 1}),
+        ('{"file_name": "1.png", "label": "a"}\n\n{"file_name": "2.jpg", "label": "b"}\n', {"1.png": 0, "2.jpg": 1}),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*classes are not there")
@@ -131,6 +151,31 @@ def test_lists_of_labels_in_the_forms_that_people_have(text, expected, tmp_path)
     images = tree(tmp_path / "images", "1.png", "2.jpg", "sub/2.png")
     (tmp_path / "labels.txt").write_text(text, encoding="utf-8")
     assert classes_of(images, Outputs(2, ["a", "b"]), labels=tmp_path / "labels.txt") == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_may_have_any_encoding_of_unicode(encoding, tmp_path):
+    images = tree(tmp_path / "images", "größe.png")
+    (tmp_path / "labels.csv").write_bytes("path;class\r\ngröße.png;b\r\n".encode(encoding))
+    with pytest.warns(UserWarning, match="are not there"):
+        assert classes_of(images, Outputs(2, ["a", "b"]), labels=tmp_path / "labels.csv") == {"größe.png": 1}
+
+
+@pytest.mark.parametrize("text", ["a;b.png,a\n", "path;class\na,b.png;b\n", "a b.png\tb, or c\n", "x,y z.png b\n"])
+def test_separators_in_names_are_told_from_those_of_columns_by_the_images(text, tmp_path):
+    images = tree(tmp_path / "images", "a;b.png", "a,b.png", "a b.png", "x,y z.png")
+    (tmp_path / "labels.csv").write_text(text)
+    names = ["a", "b", "b, or c"]
+    with pytest.warns(UserWarning, match="are not there"):
+        [(path, number)] = classes_of(images, Outputs(3, names), labels=tmp_path / "labels.csv").items()
+    assert (path, names[number]) in {("a;b.png", "a"), ("a,b.png", "b"), ("a b.png", "b, or c"), ("x,y z.png", "b")}
+
+
+@pytest.mark.filterwarnings("ignore:.*(are not there|are taken as the net's outputs)")
+def test_numbers_of_spreadsheets_and_names_of_macs_are_understood(tmp_path):
+    images = tree(tmp_path / "images", "\u00e9t\u00e9.png")
+    (tmp_path / "labels.csv").write_text("path,class\ne\u0301te\u0301.png,1.0\n", "utf-8")
+    assert classes_of(images, Outputs(2, ["a", "b"]), labels=tmp_path / "labels.csv") == {"\u00e9t\u00e9.png": 1}
 
 
 def test_names_with_commas_and_line_ends_are_found_in_quotes(tmp_path):
@@ -199,6 +244,17 @@ def test_wordnet_ids_one_a_line_and_with_boxes(tmp_path):
         ("1.png,\n", "is no `path,class`"),
         ("1.png a\n2.png\n", "line 2 is '2.png'; expected lines of"),
         ("1.png," + "9" * 5000 + "\n", "match no class of the net, or several"),
+        ("path;class\n1.png;a\n7.png;b\n", r"1 of 2 images are not in .*: 7.png \(the first in line 3\)"),
+        ("1.png;a\n2.png\n", "line 2 is '2.png'"),
+        ("1.png\ta\n2.png\t\n", "line 2 is .*, which is no `path,class`"),
+        ("1.png,a\n2.png,b\n1.png,b\n", "line 3 names 1.png twice"),
+        ("1.png,0\n2.png,-1\n", "line 2 has the class -1; class numbers count from 0"),
+        ("<!DOCTYPE html>\n<html>\n", "is an HTML or XML page"),
+        ("1.png\n", "line 1 is '1.png', an image without a class"),
+        ('[{"path": "1.png"}]', "entry 1 is .*; expected a JSON object such as"),
+        ('{"file_name": "1.png"}\n', "line 1 is .*; expected a JSON object such as"),
+        ('{"file_name": "1.png", "label": "a"}\n{"x', "line 2 is .*; expected a JSON object such as"),
+        ('1.png,"a\n', "line 1: cannot be read as CSV"),
         ("1.png,hat\n", "hat match no class of the net, or several"),
         (b"\xff\xfe\x00", "cannot be read as text"),
     ],

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from resnet_tools.data.labelled import Outputs, labelled_samples
 from resnet_tools.data.transforms import IMAGENET, Preprocessing, ten_crops
 from resnet_tools.errors import ImageError
 from resnet_tools.evaluation.evaluate import UNREAD, evaluate, evaluate_batches, total_counts
+from resnet_tools.evaluation.options import EvaluateOptions
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets import catalog
 from tests.support.golden import DATA, GOLDEN, SHARED, needs_golden
@@ -170,7 +172,8 @@ def test_two_processes_give_the_bytes_of_one(few, tmp_path, capsys):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" * Results") == 1
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(names) == 7
+    assert len(names) == 8
+    assert done.stderr.count(f"saved the report to {tmp_path / 'two' / 'index.html'}\n") == 1
     for name in names:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
 
@@ -248,6 +251,49 @@ def test_the_name_of_a_model_does_nothing_to_a_terminal_or_a_spreadsheet(few, tm
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| =1+1", "| a\\x1b[2J\\n"]
     rows, _ = resnet(capsys, "evaluate", "=1+1", "a\x1b[2J\n", *options, "--csv")
     assert [row[0] for row in csv.reader(io.StringIO(rows))][1:] == ["'=1+1", "a\\x1b[2J\\n"]
+
+
+def test_predictions_are_the_nets_and_the_page_is_named(few, tmp_path, capsys):
+    (few / "coat" / "00000.png").write_bytes(b"no image")
+    out, err = resnet(capsys, "evaluate", "demo", "--data", few, "--report", tmp_path / "report", "--json")
+    assert err.endswith(f"saved the report to {tmp_path / 'report' / 'index.html'}\n")
+    rows = list(csv.reader(io.StringIO((tmp_path / "report" / "predictions.csv").read_text())))
+    assert rows[0][:5] == ["path", "truth", "truth_probability", "class_1", "probability_1"]
+    assert [row[0] for row in rows[1:]] == [str(path) for path in sorted(few.rglob("*.png"))]
+    read = [row for row in rows[1:] if row[2]]
+    assert [row[1:] for row in rows[1:] if not row[2]] == [["coat", *[""] * 11]]
+    images = torch.stack([ten_crops(row[0], IMAGENET)[0] for row in read])  # the first is the centre
+    probabilities = logits_of(load_checkpoint().model, images[:, None]).softmax(1).numpy()  # (30, 10)
+    for row, expected in zip(read, probabilities, strict=True):
+        assert row[1] == Path(row[0]).parent.name
+        best = expected[[CLASSES.index(name) for name in row[3::2]]]
+        np.testing.assert_allclose(best, np.sort(expected)[:4:-1], rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose([float(cell) for cell in row[4::2]], best, rtol=1e-3, atol=1e-6)
+        assert float(row[2]) == pytest.approx(expected[CLASSES.index(row[1])], rel=1e-3, abs=1e-6)
+    facts = json.loads(out)
+    right = sum(row[1] == row[3] for row in read)
+    assert facts["accuracy"] == facts["weighted"]["accuracy"] == pytest.approx(100 * right / 30)
+    assert facts["macro"]["classes"] == 10
+
+
+def test_reports_of_several_models_lie_in_folders_of_their_own(tmp_path, monkeypatch):
+    (tmp_path / "run1" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run1" / "sub")
+    rest = {field.name: None for field in fields(EvaluateOptions)}
+    models = ("demo", "a/Net.t7", "b/net.pt", "..", "/", "demo-2.pt", "demo")
+    folders = EvaluateOptions(**rest | {"models": models, "report": Path("r")}).report_folders
+    assert [str(folder) for folder in folders] == [
+        *("r/demo", "r/Net", "r/net-2", "r/run1", "r/model", "r/demo-2", "r/demo-3")
+    ]
+    assert EvaluateOptions(**rest | {"models": models[:1], "report": Path("r")}).report_folders == [Path("r")]
+
+
+def test_a_folder_with_something_else_is_refused_before_any_model_is_evaluated(few, tmp_path, capsys):
+    (tmp_path / "report" / "demo-2").mkdir(parents=True)
+    (tmp_path / "report" / "demo-2" / "diary.txt").write_text("")
+    out, err = resnet(capsys, "evaluate", "demo", "demo", "--data", few, "--report", tmp_path / "report", code=1)
+    assert out == ""
+    assert f"{tmp_path}/report/demo-2/diary.txt: is not part of an earlier report" in err
 
 
 def test_what_is_done_is_printed_when_a_later_model_fails(few, tmp_path, capsys):

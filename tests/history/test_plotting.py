@@ -13,7 +13,7 @@ from PIL import Image
 from resnet_tools.__main__ import run
 from resnet_tools.errors import ResnetToolsError
 from resnet_tools.history.history import Epoch, write_history
-from resnet_tools.history.plotting import COLORS, plot_confusion, plot_histories
+from resnet_tools.history.plotting import COLORS, draw_training, plot_confusion, plot_histories, readable_on
 from tests.support.golden import DATA
 
 FILES = DATA / "evaluation"
@@ -99,7 +99,7 @@ def test_many_runs_have_colours_of_their_own(tmp_path):
     [
         (["nothing"], 2, "'nothing' does not exist"),
         ([], 2, "Missing argument 'RUN...'"),
-        ([str(FILES / "main_finetune.stdout"), "--output", "a.gif"], 1, "names no format; it is .png or .svg"),
+        ([str(FILES / "main_finetune.stdout"), "--output", "a.gif"], 1, "names no format; it is .png, .svg or .pdf"),
         (
             [str(FILES / "main_finetune.stdout"), "--output", "no/folder.png"],
             1,
@@ -125,6 +125,108 @@ def test_without_matplotlib_it_says_what_to_install(runs, monkeypatch, capsys):
 def test_the_message_of_a_plot_does_nothing_to_a_terminal(runs, tmp_path, capsys):
     assert run(["plot", runs[0], "--output", str(tmp_path / "a\x1b[2J\n.svg")]) == 0
     assert "a\\x1b[2J\\n.svg\n" in capsys.readouterr().out
+
+
+BEST_THIRD = [
+    Epoch(1, 0.1, 2.0, 80.0, 0.0, 1.9, 70.0, 0.0),
+    Epoch(2, 0.1, 1.5, 60.0, 0.0, 1.4, 40.0, 0.0),
+    Epoch(3, 0.1, 1.1, 50.0, 0.0, 1.2, 20.25, 0.0),
+    Epoch(4, 0.1, 0.9, 40.0, 0.0, 1.3, 20.25, 0.0),  # as good, but the run keeps the first
+]
+
+
+def lines_of(svg: Path, color: str) -> list[tuple[float, ...]]:
+    """The heights of the points of each line with this colour, counted downwards."""
+    found = re.findall(rf'<path d="([^"]*)" clip-path="[^"]*" style="([^"]*)stroke: {color}', svg.read_text())
+    return [tuple(float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)) for path, _ in found]
+
+
+def test_a_training_is_drawn_in_two_panels_with_its_best_epoch(tmp_path):
+    draw_training(BEST_THIRD, tmp_path / "a.svg")
+    texts = [text.strip() for text in texts_of(tmp_path / "a.svg")]
+    assert [text for text in texts if text in ("Error", "Loss")] == ["Error", "Loss"]
+    assert texts[-3:] == ["validation", "training", "lowest validation error: 20.25 %, epoch 3"]
+    # Each colour: its errors and its losses; smaller values are further down.
+    for color, columns in ((COLORS[0], ("val_top1", "val_loss")), (COLORS[1], ("train_top1", "train_loss"))):
+        lines = [line for line in lines_of(tmp_path / "a.svg", color) if len(line) == 4]
+        assert len(lines) == 2
+        for line, column in zip(lines, columns, strict=True):
+            values = [getattr(epoch, column) for epoch in BEST_THIRD]
+            scale = (line[1] - line[0]) / (values[1] - values[0])
+            assert scale < 0
+            np.testing.assert_allclose(line, line[0] + scale * (np.array(values) - values[0]), atol=1e-3)
+
+
+def test_top5_errors_of_a_training_are_drawn_if_there_are_any(tmp_path):
+    draw_training(HISTORY, tmp_path / "a.svg")
+    assert {"top-1", "top-5"} <= set(texts_of(tmp_path / "a.svg"))
+    draw_training(BEST_THIRD, tmp_path / "b.svg")
+    assert not {"top-1", "top-5"} & set(texts_of(tmp_path / "b.svg"))
+
+
+@pytest.mark.parametrize(
+    ("history", "without"),
+    [
+        ([], 2),
+        ([Epoch(1)], 2),
+        ([Epoch(1, val_top1=50.0)], 1),
+        ([Epoch(1, train_loss=float("inf"), val_loss=1.0)], 1),
+    ],
+)
+def test_a_training_with_little_to_draw_says_so(history, without, tmp_path):
+    draw_training(history, tmp_path / "a.svg")
+    texts = texts_of(tmp_path / "a.svg")
+    assert texts.count("no data") == without
+    assert any("50.00 %, epoch 1" in text for text in texts) == (bool(history) and history[0].val_top1 == 50)
+
+
+def test_a_picture_is_the_same_in_every_format_and_at_every_time(runs, tmp_path, monkeypatch):
+    for name in ("a.pdf", "b.PDF", "a.svg", "a.png"):
+        assert run(["plot", runs[0], "--output", str(tmp_path / name)]) == 0
+    draw_training(HISTORY, tmp_path / "same.svg")
+    assert (tmp_path / "same.svg").read_bytes() == (tmp_path / "a.svg").read_bytes()
+    pdf = (tmp_path / "a.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf == (tmp_path / "b.PDF").read_bytes()
+    assert b"CreationDate" not in pdf
+    [box] = re.findall(rb"/MediaBox \[ 0 0 (\S+) (\S+) \]", pdf)  # in points, as the SVG; the PNG has 110 dots an inch
+    sides = re.findall(r'(?:width|height)="([0-9.]+)pt"', (tmp_path / "a.svg").read_text())[:2]
+    with Image.open(tmp_path / "a.png") as picture:
+        for points, side, pixels in zip(map(float, box), map(float, sides), picture.size, strict=True):
+            assert points == pytest.approx(side, abs=1)
+            assert pixels == pytest.approx(side / 72 * 110, abs=2)
+
+
+@pytest.mark.parametrize("red", np.linspace(0, 1, 6))
+def test_numbers_can_be_read_on_every_colour(red):
+    """The contrast of WCAG 2.1: (lighter + 0.05) / (darker + 0.05), of luminances from 0 (black) to 1 (white)."""
+    for green, blue in np.ndindex(6, 6):
+        color = np.array([red, green / 5, blue / 5])
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+        luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        contrast = {"black": (luminance + 0.05) / 0.05, "white": 1.05 / (luminance + 0.05)}
+        assert contrast[readable_on(color)] == max(contrast.values()) > 4.5
+
+
+@pytest.mark.parametrize("count", [3, 1234, 50_000])
+def test_numbers_in_a_confusion_are_its_counts_and_its_colours_their_shares(count, tmp_path):
+    """A third of each row: rounded shares would add up to 99 %."""
+    counts = np.array([[count, count, count], [0, 7, 0], [0, 0, 0]])
+    plot_confusion(counts, ["a", "b", "c"], ["a", "b", "c"], tmp_path / "a.svg")
+    texts = texts_of(tmp_path / "a.svg")
+    assert [text for text in texts if text == str(count)] == 3 * [str(count)]
+    assert "prediction (the numbers are images)" in texts
+    assert not any("nan" in text for text in texts)
+
+
+def test_a_column_that_sums_up_other_classes_is_gray_and_does_not_pale_the_mistakes(tmp_path):
+    counts = np.diag([60] * 30) + np.diag([10] * 29, 1)
+    plot_confusion(np.hstack([counts, np.full((30, 1), 30)]), ["a"] * 30, [*["a"] * 30, "(other)"], tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        colors = {color: number for number, color in picture.convert("RGB").getcolors(1 << 20) if number > 300}
+    cells = [color for color in colors if max(color) - min(color) > 30 or 0 < 255 - color[0] < 120]
+    assert (103, 0, 13) in cells  # the darkest red is for 10 of 100 images, not for 30
+    assert any(max(color) - min(color) <= 2 and color[0] < 220 for color in cells)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 20, 40, 100])

@@ -9,11 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
+
+from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
 
 DATA = Path(__file__).parents[1] / "data"
 SHARED = Path(__file__).parents[3] / "shared"
 GOLDEN = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the whole golden data is not beside the repository")
+
+
+def error_counts(logits: Tensor, targets: Tensor, loss: float = 0.0) -> ErrorCounts:
+    """logits (N, K), or (N, 10, K) for ten crops, whose raw outputs the original sums; targets (N,); loss: the mean."""
+    logits = logits.sum(1) if logits.ndim == 3 else logits
+    return counts_of_ranks(ranks_of(logits, targets), logits.shape[1], loss)
 
 
 @dataclass(frozen=True)

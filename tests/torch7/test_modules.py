@@ -75,14 +75,14 @@ def test_the_key_model_wins_over_other_nets():
     ("value", "message"),
     [
         (None, "there is no network in it: the file holds nil"),
-        (3, "the file holds a int"),
+        (3, "the file holds a number"),
         (LuaTable(), "the file holds an empty table"),
         (LuaTable([(b"features", 1), (b"image_list", 2)]), "a table with the keys features, image_list"),
-        (module("nn.Sequential", modules=3), "the root module .*modules is a int; expected a list of modules"),
+        (module("nn.Sequential", modules=3), "the root module .*modules is a number; expected a list of modules"),
         (module("nn.Sequential", modules=LuaTable([(2, net())])), "modules is not a list"),
-        (module("nn.Sequential", modules=LuaTable([(1, b"x")])), "child 1 is a bytes; expected a module"),
+        (module("nn.Sequential", modules=LuaTable([(1, b"x")])), "child 1 is a string; expected a module"),
         (module("nn.DataParallelTable"), "holds no network"),
-        (sequential([net(), module("nn.Linear", weight=4)]), "module 2 .*weight is a int; expected a tensor"),
+        (sequential([net(), module("nn.Linear", weight=4)]), "module 2 .*weight is a number; expected a tensor"),
         (sequential([module("nn.Linear", weight=np.ones(3, np.int64))]), "module 1 .*expected a tensor of floating"),
     ],
 )

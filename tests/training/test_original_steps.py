@@ -14,7 +14,6 @@ import torch
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
 from resnet_tools.compute.inference import logits_of
-from resnet_tools.metrics import error_counts
 from resnet_tools.torch7.modules import module_tree
 from resnet_tools.torch7.recognise import recognise_and_bind
 from resnet_tools.torch7.t7 import read_t7
@@ -24,7 +23,7 @@ from resnet_tools.training.lua_run import lua_momentum, read_latest
 from resnet_tools.training.optimizer import momentum_of, set_lr, set_momentum
 from resnet_tools.training.recipe import lr_factor, make_recipe
 from resnet_tools.training.step import TrainStep
-from tests.support.golden import DATA, GOLDEN, needs_golden
+from tests.support.golden import DATA, GOLDEN, error_counts, needs_golden
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import gc
 import os
 import warnings
@@ -31,6 +30,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MODEL_HELP = """MODEL is a .t7, .pt, .safetensors, torchvision .pth or .onnx file, recognised by its content, or `demo`,
     the small net that comes with the package."""
+
+
+class UsageErrors(click.UsageError):
+    """Several things that are wrong with a command line, a line each."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__("\n".join(map(printable, messages)))
 
 
 def model_argument(function: F) -> F:
@@ -74,7 +80,11 @@ class Images:
         """All that was named, folders before the content of lists. Raises: ResnetToolsError if one cannot be read."""
         if self.lists.count("-") + self.images.count("-") > 1:
             raise click.UsageError("stdin can be given only once, as an image or as a list of images")
-        return [*self.images, *folders, *(name for path in self.lists for name in listed_images(path))]
+        listed = {path: listed_images(path) for path in self.lists}
+        empty = [path for path, names in listed.items() if not names]
+        if empty:
+            raise UsageErrors([f"{path}: this list names no images" for path in empty])
+        return [*self.images, *folders, *(name for path in self.lists for name in listed[path])]
 
 
 def image_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -101,16 +111,12 @@ def image_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def listed_images(path: str) -> list[str]:
-    """The names in a list: separated by null bytes, as `find -print0` does, if it holds any, otherwise one per line."""
+    """The names in a list, or on stdin. Raises: ResnetToolsError if it cannot be read."""
+    from resnet_tools.data.image_lists import names_in_list
     from resnet_tools.reading import read_bounded, read_stdin
 
     read = read_stdin if path == "-" else partial(read_bounded, path)
-    content = read(MAX_LIST_BYTES, "list of images")
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        content = content.decode("utf-16", "replace").encode()
-    content = content.removeprefix(codecs.BOM_UTF8)
-    names = content.split(b"\0") if b"\0" in content else content.splitlines()
-    return [os.fsdecode(name) for name in names if name.strip()]
+    return names_in_list(read(MAX_LIST_BYTES, "list of images"))
 
 
 def inference_options(function: Callable[..., int]) -> Callable[..., int]:
@@ -195,9 +201,9 @@ def check_files(model: str, images: Sequence[str], *, allow_urls: bool = False) 
     try:
         paths = image_files(images, allow_urls=allow_urls, skipped=skipped)
     except ImageError as error:
-        missing.append(str(error))
+        missing += map(str, error.args)
     if missing:
-        raise click.UsageError("\n".join(missing))
+        raise UsageErrors(missing)
     if skipped:
         click.echo(skipped_text(skipped, "Left out: "), err=True)
     return paths
@@ -218,7 +224,7 @@ def check_models(models: Sequence[str]) -> None:
     """Raises: click.UsageError (exit code 2) that names every missing file."""
     missing = _missing_models(models)
     if missing:
-        raise click.UsageError("\n".join(missing))
+        raise UsageErrors(missing)
 
 
 def _missing_models(models: Sequence[str]) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from resnet_tools.data.image import load_image
+from resnet_tools.data.samples import Samples
+from resnet_tools.data.transforms import pixels_of, white_of
 from resnet_tools.errors import ImageError
 from resnet_tools.evaluation.report.tables import Mistake
 from resnet_tools.history.plotting import drawable
@@ -21,10 +22,12 @@ MAX_CHARACTERS = 200  # no more than these fit; measuring a longer text only tak
 Font = ImageFont.FreeTypeFont
 
 
-def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], font_file: str) -> Image.Image:
+def contact_sheet(
+    mistakes: Sequence[Mistake], samples: Samples, class_names: Sequence[str], font_file: str, *, exif: bool
+) -> Image.Image:
     """The first mistakes, row by row: picture, truth, prediction with its probability, file.
 
-    short_names: full name of a class -> what it is called here.
+    class_names: short ones. exif: whether the net saw the images turned upright.
     """
     shown = mistakes[:MOST]
     columns = min(COLUMNS, len(shown))
@@ -34,11 +37,11 @@ def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], f
     draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file, FONT_PX)
     for number, mistake in enumerate(shown):
         x, y = MARGIN_PX + number % columns * width, MARGIN_PX + number // columns * height
-        sheet.paste(_thumbnail(mistake.path), (x, y))
+        sheet.paste(_thumbnail(samples, mistake.position, exif), (x, y))
         folder, name = os.path.split(mistake.path)
         lines = (
-            (short_names[mistake.truth], "", TRUTH),
-            (f"→ {short_names[mistake.prediction]}", f" {100 * mistake.probability:.1f} %", PREDICTION),
+            (class_names[mistake.truth], "", TRUTH),
+            (f"→ {class_names[mistake.prediction]}", f" {100 * mistake.probability:.1f} %", PREDICTION),
             (os.path.join(os.path.basename(folder), name), "", FILE),
         )
         for line, (text, end, color) in enumerate(lines):
@@ -47,14 +50,15 @@ def contact_sheet(mistakes: Sequence[Mistake], short_names: Mapping[str, str], f
     return sheet
 
 
-def _thumbnail(path: str) -> Image.Image:
+def _thumbnail(samples: Samples, position: int, exif: bool) -> Image.Image:
     """The image centred in a square; small ones are enlarged without smoothing."""
     square = Image.new("RGB", (PICTURE_PX, PICTURE_PX), "#ececec")
     try:
-        pixels = load_image(path)
+        pixels = pixels_of(samples.images[position], exif)
     except ImageError:  # gone, or changed, since it was evaluated
         return square
-    image = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+    shades = pixels if pixels.dtype == np.uint8 else (255 * np.clip(pixels / white_of(pixels), 0, 1)).astype(np.uint8)
+    image = Image.fromarray(shades)
     scale = PICTURE_PX / max(image.size)
     kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
     image = image.resize([max(1, round(side * scale)) for side in image.size], kind)

@@ -1,10 +1,14 @@
 """An evaluation -> the files of a report.
 
-- `summary.json`: what was evaluated, how, and the error rates.
-- `per_class.csv`: class, images, top-1 and top-5 error in percent, most confused with, how often, by output.
+- `summary.json`: what was evaluated, how, the error rates, and the means over classes.
+- `per_class.csv`: class, images, top-1 and top-5 error, most confused with, how often; accuracy, precision, recall, F1;
+  by output, in percent. The last two lines are means over the classes that have images: each class counting the same
+  (macro), and as often as it has images (weighted); their `images` are all images.
+- `predictions.csv`: every image in the order of the data: path, truth, probability of the truth, and the five best
+  classes with their probabilities; empty cells where it could not be read.
 - `confusion.csv`: a row for each true class and a column for each prediction, in images.
 - `mistakes.csv`: path, truth, prediction, probability; the most confident first.
-- `confusion.png`: in percent, with classes that are often confused side by side; of many classes the worst ones.
+- `confusion.png`: classes that are often confused side by side; of many classes the worst ones.
 - `mistakes.png`: the most confident mistakes, if there are any.
 - `index.html`: everything on one self-contained page.
 
@@ -14,41 +18,52 @@ Names in the CSV files are written as `text.csv_cell` does.
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from resnet_tools.data.labels import short_names
 from resnet_tools.errors import DataError
-from resnet_tools.evaluation.evaluate import Evaluation
+from resnet_tools.evaluation.evaluate import UNREAD, Evaluation
+from resnet_tools.evaluation.options import PAGE
+from resnet_tools.evaluation.report.confusion import draw_confusion
 from resnet_tools.evaluation.report.contact_sheet import contact_sheet
+from resnet_tools.evaluation.report.folder import SUMMARY, begin_folder, replaced_report
 from resnet_tools.evaluation.report.page import html_page
-from resnet_tools.evaluation.report.tables import Counts, class_errors, confusion_matrix, mistakes, shown_classes
-from resnet_tools.history.plotting import check_plotting, font_file, plot_confusion
+from resnet_tools.evaluation.report.tables import (
+    ClassErrors,
+    MeanScores,
+    class_errors,
+    confusion_matrix,
+    macro_means,
+    mistakes,
+    weighted_means,
+)
+from resnet_tools.history.plotting import check_plotting, font_file
 from resnet_tools.text import csv_cell
 from resnet_tools.writing import written_whole
 
-ALL_CLASSES, WORST_CLASSES = 100, 50  # up to so many classes are all drawn; of more, so many of the worst
-OTHER = "(other)"
+CLASS_COLUMNS = ("class", "images", "top1_error", "top5_error", "most_confused_with", "confused_images")
+SCORE_COLUMNS = ("accuracy", "precision", "recall", "f1")
+
+
+def begin_report(folder: Path) -> None:
+    """Make the folder. Raises: DataError or ResnetToolsError before any work is done if a report cannot be written,
+    or if the folder holds something else than an earlier report.
+    """
+    check_plotting()
+    begin_folder(folder)
 
 
 @contextmanager
 def report_folder(folder: Path) -> Iterator[None]:
-    """Make the folder for a report that the block writes; if it writes none, what was made is removed again.
-
-    Raises: DataError or ResnetToolsError before any work is done if a report cannot be written.
-    """
-    check_plotting()
+    """`begin_report` for a report that the block writes; if it writes none, the folders that were made are removed."""
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: a folder for the report cannot be made there ({error.strerror})") from error
+    begin_report(folder)
     try:
         yield
     finally:
@@ -57,52 +72,85 @@ def report_folder(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
-def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
-    """Write all files into `folder`. facts: see `summary`. Raises: DataError if they cannot be written."""
+def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> Path:
+    """Write all files into `folder`, replacing those of an earlier report. facts: see `summary`.
+
+    Returns: the path of the page. Raises: DataError if they cannot be written; then an earlier report is still there.
+    """
+    try:
+        with replaced_report(folder) as partial:
+            _write_files(partial, evaluation, facts)
+    except OSError as error:
+        place = Path(error.filename2 or error.filename or folder).name
+        raise DataError(f"{folder}: the report cannot be written: {place}: {error.strerror}") from error
+    return folder / PAGE
+
+
+def _write_files(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
     matrix, per_class, wrong = confusion_matrix(evaluation), class_errors(evaluation), mistakes(evaluation)
     names = evaluation.samples.class_names
-    short = short_names(names)
-    try:
-        _write(folder / "summary.json", json.dumps(facts, indent=1))
-        columns = ("class", "images", "top1_error", "top5_error", "most_confused_with", "confused_images")
-        rows = ((c.name, c.images, c.top1_error, c.top5_error, c.confused_with, c.confused_images) for c in per_class)
-        _write_csv(folder / "per_class.csv", columns, rows)
-        counted = ((name, *cells) for name, cells in zip(names, matrix.tolist(), strict=True))
-        _write_csv(folder / "confusion.csv", ("truth \\ prediction", *names), counted)
-        listed = ((m.path, m.truth, m.prediction, f"{m.probability:.9g}") for m in wrong)
-        _write_csv(folder / "mistakes.csv", ("path", "truth", "prediction", "probability"), listed)
-        shown = _draw_confusion(matrix, short, folder / "confusion.png")
-        (folder / "mistakes.png").unlink(missing_ok=True)  # of an earlier report
-        if wrong:
-            with written_whole(folder / "mistakes.png") as partial:
-                contact_sheet(wrong, dict(zip(names, short, strict=True)), font_file()).save(partial)
-        pictures = {name: (folder / name).read_bytes() for name in ("confusion.png", "mistakes.png")[: 1 + bool(wrong)]}
-        _write(folder / "index.html", html_page(facts, per_class, matrix, wrong, shown, pictures))
-    except OSError as error:
-        raise DataError(
-            f"{error.filename2 or error.filename or folder}: the report cannot be written: {error.strerror}"
-        ) from error
+    short, cells = short_names(names), [csv_cell(name) for name in names]
+    _write(folder / SUMMARY, json.dumps(facts, indent=1))
+    means = (("(macro mean)", macro_means(per_class)), ("(weighted mean)", weighted_means(per_class)))
+    rows = [*map(_class_row, cells, per_class), *(_mean_row(name, scores) for name, scores in means)]
+    _write_csv(folder / "per_class.csv", (*CLASS_COLUMNS, *SCORE_COLUMNS), rows)
+    counted = ((cell, *row.tolist()) for cell, row in zip(cells, matrix, strict=True))
+    _write_csv(folder / "confusion.csv", ("truth \\ prediction", *cells), counted)
+    listed = ((csv_cell(m.path), cells[m.truth], cells[m.prediction], _digits(m.probability)) for m in wrong)
+    _write_csv(folder / "mistakes.csv", ("path", "truth", "prediction", "probability"), listed)
+    _write_csv(folder / "predictions.csv", _prediction_columns(evaluation), _prediction_rows(evaluation, cells))
+    shown = draw_confusion(matrix, short, folder / "confusion.png")
+    pictures = {"confusion.png": (folder / "confusion.png").read_bytes()}
+    if wrong:
+        with written_whole(folder / "mistakes.png") as partial:
+            exif = bool(facts["exif_orientation"])
+            contact_sheet(wrong, evaluation.samples, short, font_file(), exif=exif).save(partial)
+        pictures["mistakes.png"] = (folder / "mistakes.png").read_bytes()
+    _write(folder / PAGE, html_page(facts, per_class, matrix, wrong, names, shown, pictures))
 
 
-def _draw_confusion(matrix: Counts, names: Sequence[str], path: Path) -> int:
-    """Returns the number of classes that are drawn."""
-    most = ALL_CLASSES if np.count_nonzero(matrix.sum(0) + matrix.sum(1)) <= ALL_CLASSES else WORST_CLASSES
-    shown = shown_classes(matrix, most)
-    cells = matrix[np.ix_(shown, shown)]
-    images = matrix[shown].sum(1, keepdims=True)
-    others = images - cells.sum(1, keepdims=True)
-    columns = [names[k] for k in shown]
-    if most == WORST_CLASSES:
-        cells, columns = np.hstack([cells, others]), [*columns, OTHER]
-    plot_confusion(100 * cells / np.maximum(1, images), [names[k] for k in shown], columns, path)
-    return len(shown)
+def _class_row(cell: str, scores: ClassErrors) -> tuple[Any, ...]:
+    _, *values = astuple(scores)
+    values[3] = csv_cell(scores.confused_with)
+    return cell, *values
+
+
+def _mean_row(name: str, means: MeanScores) -> tuple[Any, ...]:
+    _, images, top1_error, top5_error, *scores = astuple(means)
+    return name, images, top1_error, top5_error, "", "", *scores
+
+
+def _prediction_columns(evaluation: Evaluation) -> list[str]:
+    best = range(1, evaluation.best.shape[1] + 1)
+    return ["path", "truth", "truth_probability", *(f"{name}_{k}" for k in best for name in ("class", "probability"))]
+
+
+def _prediction_rows(evaluation: Evaluation, cells: Sequence[str]) -> Iterator[Sequence[str]]:
+    samples, count = evaluation.samples, evaluation.best.shape[1]
+    truths, best = evaluation.truth_probabilities.tolist(), evaluation.best.tolist()
+    for k, (target, probabilities) in enumerate(zip(samples.targets, evaluation.best_probabilities, strict=True)):
+        row = [csv_cell(samples.name(k)), cells[target]]
+        if evaluation.ranks[k] == UNREAD:
+            yield [*row, *[""] * (1 + 2 * count)]
+            continue
+        row.append(_digits(truths[k]))
+        for place, probability in zip(best[k], probabilities.tolist(), strict=True):
+            row += (cells[place], _digits(probability))
+        yield row
+
+
+def _digits(probability: float) -> str:
+    """As many digits as float32 has."""
+    return f"{probability:.9g}"
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in (columns, *rows))
-    _write(path, text.getvalue())
+    """The cells are safe ones already. Lines go out one by one: of a thousand classes they may be many megabytes."""
+    with (
+        written_whole(path) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows(itertools.chain([columns], rows))
 
 
 def _write(path: Path, text: str) -> None:

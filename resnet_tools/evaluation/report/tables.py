@@ -5,9 +5,9 @@ Shapes: N images, K classes. Images that could not be read are in none of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,17 @@ from resnet_tools.evaluation.evaluate import UNREAD, Evaluation
 from resnet_tools.metrics import TOP_K
 
 Counts = NDArray[np.int64]
+SCORES = ("top1_error", "top5_error", "accuracy", "precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
 class ClassErrors:
-    """One class: errors in percent, None without images; the class it is most often mistaken for, and how often."""
+    """One class: its images; errors and scores in percent; the class it is most often mistaken for, and how often.
+
+    Errors, accuracy and recall are shares of the class's own images, so accuracy and recall are the same number, and
+    None without images. `precision` is the share of what was predicted to be of the class that is: None if the class
+    has no images and was never predicted, 0 if it only was never predicted. `f1` is the harmonic mean of both.
+    """
 
     name: str
     images: int
@@ -28,15 +34,36 @@ class ClassErrors:
     top5_error: float | None
     confused_with: str
     confused_images: int
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class MeanScores:
+    """Means over the classes that have images, in percent: `classes` of them with `images` in all."""
+
+    classes: int
+    images: int
+    top1_error: float
+    top5_error: float
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose best class is not the true one; `probability` is that of the prediction."""
+    """An image whose best class is not the true one: its place in the samples, both classes as positions in the net's
+    output, and the probability of the prediction.
+    """
 
+    position: int
     path: str
-    truth: str
-    prediction: str
+    truth: int
+    prediction: int
     probability: float
 
 
@@ -51,28 +78,50 @@ def confusion_matrix(evaluation: Evaluation) -> Counts:
 def class_errors(evaluation: Evaluation) -> list[ClassErrors]:
     """Every class, in the order of the net's outputs."""
     names, targets = evaluation.samples.class_names, np.asarray(evaluation.samples.targets, np.int64)
-    images, top1_wrong, top5_wrong = (
-        np.bincount(targets[evaluation.ranks >= rank], minlength=len(names))
-        for rank in (UNREAD + 1, 1, min(TOP_K, len(names)))  # images that were read, top-1 and top-5 errors
+    matrix, ranks = confusion_matrix(evaluation), evaluation.ranks
+    images, predicted = matrix.sum(1).tolist(), matrix.sum(0).tolist()
+    right, not_in_top5 = (
+        np.bincount(targets[chosen], minlength=len(names)).tolist()
+        for chosen in (ranks == 0, ranks >= min(TOP_K, len(names)))
     )
-    wrong = confusion_matrix(evaluation)
-    np.fill_diagonal(wrong, 0)
-    confused = wrong.argmax(1)
+    wrong = matrix - np.diag(np.diag(matrix))
+    confused = wrong.argmax(1).tolist()
     return [
         ClassErrors(
             name,
-            int(images[k]),
-            _percent(top1_wrong[k], images[k]),
-            _percent(top5_wrong[k], images[k]),
+            images[k],
+            _percent(images[k] - right[k], images[k]),
+            _percent(not_in_top5[k], images[k]),
             names[confused[k]] if wrong[k, confused[k]] else "",
             int(wrong[k, confused[k]]),
+            accuracy=_percent(right[k], images[k]),
+            precision=_percent(right[k], predicted[k] or images[k]),  # 0 of some images if it was never predicted
+            recall=_percent(right[k], images[k]),
+            f1=_percent(2 * right[k], images[k] + predicted[k]),
         )
         for k, name in enumerate(names)
     ]
 
 
-def _percent(part: Any, whole: Any) -> float | None:
-    return 100 * int(part) / int(whole) if whole else None
+def _percent(part: int, whole: int) -> float | None:
+    return 100 * part / whole if whole else None
+
+
+def macro_means(per_class: Sequence[ClassErrors]) -> MeanScores:
+    """Every class counts the same, however many images it has."""
+    return _means(per_class, lambda _: 1)
+
+
+def weighted_means(per_class: Sequence[ClassErrors]) -> MeanScores:
+    """Every class counts as often as it has images, so accuracy and errors are those of all images."""
+    return _means(per_class, lambda scores: scores.images)
+
+
+def _means(per_class: Sequence[ClassErrors], weight: Callable[[ClassErrors], int]) -> MeanScores:
+    known = [scores for scores in per_class if scores.images]
+    total = sum(map(weight, known))
+    means = {name: math.fsum(getattr(scores, name) * weight(scores) for scores in known) / total for name in SCORES}
+    return MeanScores(len(known), sum(scores.images for scores in known), **means)
 
 
 def mistakes(evaluation: Evaluation) -> list[Mistake]:
@@ -82,12 +131,13 @@ def mistakes(evaluation: Evaluation) -> list[Mistake]:
     order = wrong[np.argsort(-evaluation.probabilities[wrong], kind="stable")]
     return [
         Mistake(
-            samples.name(int(k)),
-            samples.class_names[samples.targets[k]],
-            samples.class_names[evaluation.predictions[k]],
+            k,
+            samples.name(k),
+            int(samples.targets[k]),
+            int(evaluation.predictions[k]),
             float(evaluation.probabilities[k]),
         )
-        for k in order
+        for k in order.tolist()
     ]
 
 
