@@ -30,7 +30,8 @@ from resnet_tools.text import OUTPUT_ERRORS, csv_cell, printable
 from resnet_tools.writing import written_whole
 
 if TYPE_CHECKING:
-    from resnet_tools.compute.inference import Prediction
+    from resnet_tools.checkpoints.runnable import Classifier
+    from resnet_tools.compute.inference import Loading, Prediction
     from resnet_tools.errors import ImageError
 
 Form = Literal["text", "json", "csv"]
@@ -94,24 +95,31 @@ def command(
     with quick_imports():
         from resnet_tools.checkpoints.runnable import load_classifier
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.inference import classify
-
-        if explain is not None:
-            from resnet_tools.evaluation.explanations import PAGE_NAME, explained
     with warnings_as_lines():
         device = find_device(inference.device)
         classifier = load_classifier(model, device, inference.precision, weights=weights, labels=labels)
-    loading = inference.loading(classifier.preprocessing)
-    if explain is None:
-        predictions = classify(paths, classifier.net, loading, top_k=top_k)
-    else:
-        predictions = explained(paths, classifier.net, loading, classifier.class_names, explain, top_k=top_k)
+    predictions = _predictions(paths, classifier, inference.loading(classifier.preprocessing), top_k, explain)
     with _opened(output) as file:
         write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
         code = _write_all(predictions, len(paths), file, write, write_error)
     if explain is not None:
+        from resnet_tools.evaluation.explanations import PAGE_NAME
+
         click.echo(f"Pictures of where the labels come from: {printable(str(explain / PAGE_NAME))}", err=True)
     return code
+
+
+def _predictions(
+    paths: Sequence[str], classifier: Classifier, loading: Loading, top_k: int, explain: Path | None
+) -> Iterator[Prediction | tuple[str, ImageError]]:
+    """The best classes of each image, and with `explain` pictures of where they come from in that folder."""
+    if explain is None:
+        from resnet_tools.compute.inference import classify
+
+        return classify(paths, classifier.net, loading, top_k=top_k)
+    from resnet_tools.evaluation.explanations import explained
+
+    return explained(paths, classifier.net, loading, classifier.class_names, explain, top_k=top_k)
 
 
 def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:

@@ -11,6 +11,7 @@ import click
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.several import in_processes
+from resnet_tools.cli.train_classifier import train_classifier
 from resnet_tools.cli.train_clock import RunClock
 from resnet_tools.cli.train_lines import end_lines, next_lines, opening_lines, resume_notes, start_line
 from resnet_tools.cli.train_options import check_options, read_options, train_options
@@ -85,6 +86,9 @@ def command(**values: Any) -> int:
         _check_data(train, val, options, processes)
         if options.test_only:
             return _test(options, start, data, config)
+        if options.classifier_only:
+            _keep_decisions(options, split)
+            return train_classifier(options, start, data, config, RunPictures(options, start, data, config))
         return _train(options, start, data, config, split, anew)
 
 

@@ -63,7 +63,8 @@ def start_line(options: TrainOptions, start: Start, data: RunData, config: Compu
     if options.resume:
         name += f", going on after epoch {start.state.epoch}"
     elif options.retrain:
-        name += f" from {options.retrain}, " + ("fine-tuning" if options.reset_classifier else "training on")
+        how = "fine-tuning" if options.reset_classifier else "training on"
+        name += f" from {options.retrain}, {'a new classifier only' if options.classifier_only else how}"
     else:
         name += ", a new net"
     count = len(train.class_names)
@@ -118,7 +119,7 @@ def shorter_line(
     shorter = train_seconds * cost_then / cost_now + val_seconds
     return (
         f"{text}With --freeze {stages}, which trains only the last stage and the classifier, it would be about "
-        f"{duration(shorter)}"
+        f"{duration(shorter)}; --classifier-only computes the features of each image once and takes less than an epoch"
     )
 
 
@@ -140,6 +141,15 @@ def end_lines(
     if pictures:
         lines.append(f"To look at: {', '.join(map(str, pictures))}")
     return lines
+
+
+def classifier_line(train: ErrorCounts, val: ErrorCounts, penalty: float, net: Path, num_classes: int) -> str:
+    """What came of a run that trained the classifier only."""
+    top5 = f", top-5 error {val.top5_error:.2f} %" * (num_classes > FEW_CLASSES)
+    return (
+        f"Classifier with penalty {penalty:g}: training error {train.top1_error:.2f} %, validation error "
+        f"{val.top1_error:.2f} % (accuracy {100 - val.top1_error:.2f} %){top5}; its net is {net}"
+    )
 
 
 def next_lines(options: TrainOptions, val: Samples, *, stopped: bool = False) -> list[str]:

@@ -18,7 +18,7 @@ from resnet_tools.errors import TrainingError
 from resnet_tools.training.arguments import ARGUMENTS, Plain, given_anew, stored_arguments
 from resnet_tools.training.board import require_tensorboard
 from resnet_tools.training.options import NOT_WITH_RESUME, RESUMED, TrainOptions
-from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
+from resnet_tools.training.run_files import BEST, DEFAULT_FOLDER, has_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -69,6 +69,10 @@ MODEL: tuple[Decorator, ...] = (
     model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
     model("--weights", metavar="KEY", help="Which weights of --retrain to use if it holds several."),
     model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, for fine-tuning."),
+    model(
+        "--classifier-only", is_flag=True,
+        help="Only fit a new classifier, on features that are computed once: seconds in place of epochs.",
+    ),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
     model("--arch", metavar="NAME", help="A new net of those that `resnet models` lists, such as resnet-18."),
     model(
@@ -175,6 +179,10 @@ SPEED: tuple[Decorator, ...] = (
     speed("--sync-bn/--no-sync-bn", default=False, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
+NOT_FOR_A_CLASSIFIER = (
+    "recipe", "test_only", "ten_crop", "optim_state", "tensorboard", "save_every", "keep", "precision", "compile",
+    "checkpoint_activations", "sync_bn",
+)  # fmt: skip
 OF_A_NEW_NET = ("arch", "stem", "in_channels", "net_type", "depth", "shortcut_type")
 
 
@@ -191,6 +199,8 @@ def read_options(values: Mapping[str, Any]) -> tuple[TrainOptions, list[str]]:
     Raises: click.UsageError, TrainingError if what is stored is damaged or leads nowhere.
     """
     options = TrainOptions(**values)
+    if options.classifier_only:
+        options = replace(options, reset_classifier=True)
     if was_restarted(os.environ):
         options = options.continued()
     if not options.resume:
@@ -234,6 +244,8 @@ def check_options(options: TrainOptions) -> None:
         unused += ["epoch_number"] if options.epoch_number != 1 else []
         if unused:
             raise click.UsageError(f"{_listed(unused)}: the run of --resume has its own; leave them out")
+    if options.classifier_only:
+        _check_classifier_only(options)
     if options.reset_classifier and not options.retrain:
         raise click.UsageError("--reset-classifier replaces the classifier of a net; give the net with --retrain")
     if options.weights and not options.retrain:
@@ -255,13 +267,40 @@ def check_options(options: TrainOptions) -> None:
             f"--device {options.device}: with --n-gpu {options.n_gpu} each process takes a GPU of its own; leave "
             "--device out, or choose among the GPUs with CUDA_VISIBLE_DEVICES"
         )
+    if options.resume and _holds_classifier(Path(options.resume)):
+        raise click.UsageError(
+            f"the run in {options.resume} fitted a classifier only, so there is nothing to continue; to train the net, "
+            f"start a run with --retrain {options.resume}/{BEST}"
+        )
     folder = options.save_folder
     resumed = options.resume and os.path.realpath(options.resume) == os.path.realpath(folder)
-    if has_run(folder) and not (resumed or options.overwrite or options.test_only):
+    holds_run = has_run(folder) or _holds_classifier(folder)
+    if holds_run and not (resumed or options.overwrite or options.test_only):
+        resume = f"--resume {folder} to continue it, " if has_run(folder) else ""
         raise click.UsageError(
-            f"{folder} holds a run; give --resume {folder} to continue it, another folder with --save, or --overwrite "
-            "to replace it"
+            f"{folder} holds a run; give {resume}another folder with --save, or --overwrite to replace it"
         )
+
+
+def _check_classifier_only(options: TrainOptions) -> None:
+    if not options.retrain:
+        raise click.UsageError("--classifier-only needs a net whose features it can use; give it with --retrain")
+    if options.augmentation not in (None, "none", "light"):
+        raise click.UsageError("--classifier-only sees images as --augment light or none has them; give one of these")
+    unused = {*options.recipe_changes, *NOT_FOR_A_CLASSIFIER} - {"batch_size", "augmentation"}
+    spelled = {parameter.name: parameter.opts[0] for parameter in click.get_current_context().command.params}
+    given = [spelled[name] for name in sorted(unused) if getattr(options, name) not in (None, False)]
+    if given or options.n_gpu > 1:
+        raise click.UsageError(
+            f"--classifier-only has no epochs and runs in one process; leave out {', '.join(given or ['--n-gpu'])}"
+        )
+
+
+def _holds_classifier(folder: Path) -> bool:
+    """Whether the folder has what --classifier-only leaves."""
+    if not (folder / BEST).is_file() or has_run(folder):
+        return False
+    return stored_arguments(folder, ("classifier_only",)).get("classifier_only") is True
 
 
 def _listed(names: Sequence[str]) -> str:

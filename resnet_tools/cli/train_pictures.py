@@ -42,18 +42,20 @@ class RunPictures:
         """Curves, and the report of the best net on the validation images."""
         folder, state = self.options.save_folder, self.start.state
         is_done = state.epoch == self.begun_after and (folder / REPORT / PAGE).exists()
-        if not self.wanted or is_done:
+        if is_done or not self._can_draw():
             return
-        from resnet_tools.errors import ResnetToolsError
-        from resnet_tools.history.plotting import check_plotting
-        from resnet_tools.training.pictures import draw_curves, report_best_net
+        from resnet_tools.training.pictures import draw_curves
 
-        try:
-            check_plotting()
-        except ResnetToolsError:
-            click.echo(HINT, err=True)
-            return
         self._draw("the curves", lambda: draw_curves(state.history, folder))
+        self.report()
+
+    def report(self) -> None:
+        """The report of the best net on the validation images."""
+        folder = self.options.save_folder
+        if not self._can_draw():
+            return
+        from resnet_tools.training.pictures import report_best_net
+
         with progress_bar(len(self.data.val), "report", quiet=self.options.quiet) as progress:
             self._draw(
                 "the report",
@@ -65,6 +67,20 @@ class RunPictures:
                     lambda images, _: progress(images, []),  # what cannot be read was listed before
                 ),
             )
+
+    def _can_draw(self) -> bool:
+        """Whether pictures are wanted and matplotlib is there; if not, it is told."""
+        if not self.wanted:
+            return False
+        from resnet_tools.errors import ResnetToolsError
+        from resnet_tools.history.plotting import check_plotting
+
+        try:
+            check_plotting()
+        except ResnetToolsError:
+            click.echo(HINT, err=True)
+            return False
+        return True
 
     def _draw(self, what: str, draw: Callable[[], list[Path]]) -> None:
         try:

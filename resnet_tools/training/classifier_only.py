@@ -26,17 +26,20 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from resnet_tools import __version__
-from resnet_tools.checkpoints.checkpoint import Checkpoint
+from resnet_tools.checkpoints.checkpoint import Checkpoint, save_model
 from resnet_tools.compute.inference import Loading, prepare
 from resnet_tools.data.samples import Samples
-from resnet_tools.errors import ImageError, TrainingError
+from resnet_tools.errors import CheckpointError, ImageError, TrainingError
 from resnet_tools.features.layers import FeatureKind, features_of
 from resnet_tools.features.store import FeatureStore
+from resnet_tools.history.history import HISTORY, Epoch, write_history
 from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.training.batches import Positions, TrainingBatch
 from resnet_tools.training.linear_classifier import LinearClassifier, fit_linear_classifier
 from resnet_tools.training.loading import BatchLoader
+from resnet_tools.training.recipe import Recipe
+from resnet_tools.training.run_files import BEST
 from resnet_tools.training.start import digest_of
 from resnet_tools.training.transforms import training_transform
 
@@ -173,3 +176,33 @@ def _counts(found: LinearClassifier, rows: NDArray[np.float32], targets: NDArray
     logits, classes = found.logits(torch.from_numpy(rows)), torch.from_numpy(targets)
     loss = float(cross_entropy(logits, classes))
     return counts_of_ranks(ranks_of(logits, classes), logits.shape[1], loss)
+
+
+def save_classifier(folder: Path, checkpoint: Checkpoint, recipe: Recipe, figures: Epoch) -> Path:
+    """Write `model_best.pt`, and `history.csv` with the figures as those of one epoch. Returns: the file of the net.
+
+    recipe: the one with which a training of this net would go on. Raises: TrainingError.
+    """
+    try:
+        write_history([figures], folder / HISTORY)
+        save_model(checkpoint, folder / BEST, extra={"recipe": recipe.to_dict(), "epoch": figures.epoch})
+    except (CheckpointError, OSError) as error:
+        raise TrainingError(f"{error}. The features are kept: make room, and give the same command again") from error
+    return folder / BEST
+
+
+def figures_of(train: ErrorCounts, val: ErrorCounts, seconds: float) -> Epoch:
+    """`lr` is not a number: there is no learning rate."""
+    speed = train.images / seconds if seconds else 0.0
+    return Epoch(
+        1,
+        float("nan"),
+        train.loss,
+        train.top1_error,
+        train.top5_error,
+        val.loss,
+        val.top1_error,
+        val.top5_error,
+        seconds,
+        speed,
+    )

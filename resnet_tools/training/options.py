@@ -15,8 +15,8 @@ from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
 # A resumed run has these already.
 NOT_WITH_RESUME = (
-    "retrain", "weights", "reset_classifier", "n_classes", "arch", "stem", "in_channels", "net_type", "depth",
-    "shortcut_type", "optim_state", "val_fraction", "exif_orientation",
+    "retrain", "weights", "reset_classifier", "classifier_only", "n_classes", "arch", "stem", "in_channels", "net_type",
+    "depth", "shortcut_type", "optim_state", "val_fraction", "exif_orientation",
 )  # fmt: skip
 # A resumed run takes these from the `args.json` of its folder, unless they are given anew; see `arguments`. What it has
 # computed with is in its checkpoint: net, recipe, data set, seed, preprocessing. What depends on the machine is asked
@@ -46,6 +46,7 @@ class TrainOptions:
     retrain: str | None
     weights: str | None
     reset_classifier: bool
+    classifier_only: bool
     n_classes: int | None
     arch: str | None
     stem: Literal["imagenet", "cifar"] | None
@@ -107,7 +108,7 @@ class TrainOptions:
         """The same training after a restart of its processes: it resumes what it has saved, if anything."""
         if self.test_only or not has_run(self.save_folder):
             return self
-        nothing: dict[str, Any] = dict.fromkeys(NOT_WITH_RESUME) | {"reset_classifier": False}
+        nothing: dict[str, Any] = dict.fromkeys(NOT_WITH_RESUME) | {"reset_classifier": False, "classifier_only": False}
         return replace(self, **nothing, epoch_number=1, resume=str(self.save_folder))
 
     @property

@@ -139,6 +139,9 @@ def _resumed_run(folder: Path, options: TrainOptions, dataset: str, train: Sampl
     before, state.recipe = state.recipe, changed(state.recipe, **options.recipe_changes)
     lines_of_start = lines.resume_lines(folder / LATEST, folder / model_name(state.moment))
 
+    # From another folder the same images have other names, under which they are met again.
+    state.skipped = {k: v for k, v in state.skipped.items() if os.path.exists(k) or not os.path.dirname(k)}
+
     # The order of the samples is drawn by position: with other samples, half an epoch is half of something else.
     digest = digest_of(train)
     if digest != state.data and state.batches_done:
@@ -173,8 +176,8 @@ def _notes_on_the_end(folder: Path, before: Recipe, state: RunState) -> tuple[st
         return ()
     end = ", and falls to 0 again" if recipe.lr_schedule == "cosine" else ""
     return (
-        f"the learning rate was {last:.2g} when the run ended after epoch {epoch}; by the {recipe.lr_schedule} "
-        f"schedule of {recipe.epochs} epochs it goes on at {first:.2g}{end}",
+        f"the learning rate was {0 if last < 1e-6 else last:.2g} when the run ended after epoch {epoch}; by the "
+        f"{recipe.lr_schedule} schedule of {recipe.epochs} epochs it goes on at {first:.2g}{end}",
     )
 
 

@@ -306,9 +306,9 @@ def test_the_file_of_class_names_is_named_if_they_are_too_few(tmp_path, capsys):
     names.write_text("cat\ndog\n")
     image = str(Path(__file__).parents[2] / "resnet_tools" / "assets" / "images" / "bag.png")
     assert run(["classify", "demo", image, "--labels", str(names)]) == 1
-    assert f"{names}: the net has 10 classes, but 2 class names are given" in capsys.readouterr().err
+    assert f"{names}: the net has 10 classes, but 2 names are here" in capsys.readouterr().err
     assert run(["convert", "demo", str(tmp_path / "x.pt"), "--classes", str(names)]) == 1
-    assert f"{names}: 2 class names are given; the net has 10" in capsys.readouterr().err
+    assert f"{names}: the net has 10 classes, but 2 names are here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

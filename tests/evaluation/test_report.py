@@ -285,9 +285,9 @@ def test_names_do_nothing_to_a_spreadsheet_or_a_browser(tmp_path):
 
 def test_class_names_of_ten_thousand_characters_are_cut_in_pictures_without_delay(tmp_path):
     names = [f"{k}" + 10_000 * "long " for k in range(24)]
-    begin = time.monotonic()
+    begin = time.process_time()
     report(tmp_path, evaluation([(k, 1, (k + 1) % 24, 0.5) for k in range(24)], names, [PHOTO] * 24))
-    assert time.monotonic() - begin < 20  # it took minutes when a letter at a time was cut off
+    assert time.process_time() - begin < 20  # it took minutes when a letter at a time was cut off
     assert read_csv(tmp_path / "per_class.csv")[1][0] == names[0]
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "long long" in page

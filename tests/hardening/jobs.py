@@ -24,6 +24,7 @@ from tests.hardening.fuzzing import IN_MEMORY
 from tests.hardening.targets import narrow_cifar_net, narrow_imagenet_net
 
 FULL_DISK = re.compile(r"^Error: .*[Nn]o space left on device", re.MULTILINE)
+MOST_PROBLEMS = 5  # one fault of the code shows at many points
 SIZES = "--crop-size 32 --resize-size 36 --workers 0"
 
 
@@ -79,7 +80,7 @@ JOBS = {
     "train within epochs": Job(f"{TRAIN} --save-every 0.0000001{FIRST}", _train_again, CHANGING),
     **{
         f"convert{ending}": Job(f"convert {{data}}/small.pt {{out}}/net{ending} --force")
-        for ending in (".pt", ".safetensors", ".pth", ".onnx", ".t7")
+        for ending in (".pt", ".safetensors", ".onnx", ".t7")
     },
     "download": Job("download {address}small.pt --output {out}/small.pt --quiet", _download_again),
     "evaluate": Job(f"evaluate {{data}}/net.pt --data {{data}}/set {SIZES} --quiet --report {{out}}/report"),
@@ -129,6 +130,8 @@ def _try_all(job: Job, data: Path, out: Path) -> Tried:
     expected = content_of(out)
     tried = Tried(len(undisturbed.points))
     for fault, at in undisturbed.faults():
+        if len(tried.problems) >= MOST_PROBLEMS:
+            break
         tried.faults[fault] += 1
         shutil.rmtree(out)
         out.mkdir()
