@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from resnet_tools.data.samples import LazyImage, Samples
 from resnet_tools.errors import DataError, ImageError
 
 EXPECTED = "expected a function that returns (train, val), each with __len__, __getitem__ and classes"
+EXPECTED_ONE = "expected a data set with __len__, __getitem__(k) -> (image, class) and classes"
 TARGETS = ("targets", "labels")  # where torchvision's data sets have all classes
 
 
@@ -78,6 +79,17 @@ def read_custom(name: str, path: str) -> tuple[Samples, Samples]:
         raise DataError(f"{name}: the training data set has no `classes`; {EXPECTED}")
     train, val = parts
     return _samples(train, class_names, f"{name}: train"), _samples(val, class_names, f"{name}: val")
+
+
+def samples_of(dataset: Any, class_names: Sequence[str] | None, where: str) -> Samples:
+    """The samples of a data set as it is described above. class_names: if None, those that it has itself.
+
+    Raises: DataError that says what is missing; `where`: what the data set is called.
+    """
+    names = [str(name) for name in (getattr(dataset, "classes", ()) if class_names is None else class_names)]
+    if not names:
+        raise DataError(f"{where}: {type(dataset).__name__} has no `classes`, the names of its classes; {EXPECTED_ONE}")
+    return _samples(dataset, names, where)
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -68,6 +68,16 @@ def labelled_samples(
     return Samples([path for path, _ in pairs], [numbers[label] for _, label in pairs], names)
 
 
+def numbered_samples(samples: Samples, outputs: Outputs, where: str) -> Samples:
+    """The same images with the net's output of their class, matched by name as those of folders.
+
+    where: what the data set is called in messages. Raises: DataError that names the classes that do not fit.
+    """
+    found = list(samples.class_names)
+    numbers, names = _numbered(found, outputs, found if outputs.names is None else [], Path(where))
+    return Samples(samples.images, [numbers[found[target]] for target in samples.targets], names)
+
+
 def _stored_part(folder: Path, split: str | None, stored: Path) -> list[tuple[str, str]] | None:
     """Path and class of the images of a part in `split.csv`; None if the folder has such a part, or other images."""
     part = split or SPLIT
