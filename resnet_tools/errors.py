@@ -84,6 +84,12 @@ class TrainingError(ResnetToolsError):
     """Training cannot begin, go on or resume; the message says what to change."""
 
 
+class OptionError(TrainingError):
+    """Options of a training contradict each other, name what is not there, or would destroy a run."""
+
+    exit_code = 2
+
+
 class DeviceMemoryError(ResnetToolsError):
     """The device does not have enough memory for so many images at once."""
 

@@ -20,6 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = [
     ["__main__", "export"],
     ["cli"],
+    ["jobs"],
     ["training"],
     ["evaluation", "features"],
     ["checkpoints"],
@@ -32,7 +33,21 @@ ROOMS = [
 ]
 # The same inside the rooms: a file imports only from files later in its list.
 INSIDE = {
+    "jobs": [
+        "train",
+        "train_arguments",
+        "run_pictures",
+        "run",
+        "evaluate",
+        "extract_features",
+        "classify",
+        "activation_maps",
+        "nets",
+        "running",
+        "images",
+    ],
     "training": [
+        "option_checks",
         "setup",
         "pictures",
         "classifier_only",
@@ -89,6 +104,7 @@ INSIDE = {
         "inspect",
         "convert",
         "verify",
+        "nets_in_python",
         "runnable",
         "onnx_files",
         "onnx_export",

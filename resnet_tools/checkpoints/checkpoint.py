@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from resnet_tools.checkpoints.foreign import description_of
 from resnet_tools.checkpoints.heads import find_head, left_out
 from resnet_tools.checkpoints.lua_nets import check_doubles, net_of_tables
@@ -40,6 +42,7 @@ from resnet_tools.checkpoints.tensor_files import (
     write_safetensors,
 )
 from resnet_tools.checkpoints.torch_files import FROZEN, read_torch
+from resnet_tools.compute.device import find_device
 from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
@@ -86,12 +89,25 @@ class Checkpoint:
         return self.class_names
 
 
-def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None = None) -> Checkpoint:
-    """The net in a file of any format above; without a path, or for `demo`, the small net of the package.
+def load_checkpoint(
+    path: str | os.PathLike[str] = DEMO, *, weights: str | None = None, device: str | torch.device = "cpu"
+) -> Checkpoint:
+    """The net in a file, with its class names and preprocessing.
 
+    path: a `.t7`, our `.pt`, a `.safetensors`, a torchvision `.pth`, another trainer's PyTorch file, or the folder of a
+    training, which stands for its best net; the content decides and not the name. `demo` is the net of the package.
     weights: where in the file the net lies, if it holds several: `state_dict_ema`, `encoder_q`, `last`.
+    device: where the net is to be: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`. No code in a file is run.
     Warns in one line of what was chosen, stripped or left out, and of weights that are not finite.
-    Raises: T7Error, ModuleError, RecognitionError or CheckpointError; the message begins with the path.
+    Raises: T7Error, ModuleError, RecognitionError or CheckpointError, whose messages begin with the path;
+    ResnetToolsError if there is no such device.
+
+    >>> from resnet_tools import load_checkpoint, preprocess
+    >>> checkpoint = load_checkpoint("demo")
+    >>> image = preprocess("resnet_tools/assets/images/bag.png", checkpoint.preprocessing)
+    >>> logits = checkpoint.model(image[None])
+    >>> tuple(logits.shape), checkpoint.class_names[int(logits.argmax())]
+    ((1, 10), 'bag')
     """
     found = model_path(path)
     try:
@@ -105,6 +121,8 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
     damaged = not_finite(checkpoint.model.state_dict())
     if damaged is not None:
         _warn(found, f"{damaged} holds NaN or infinite numbers, so the outputs of the net may be NaN or infinite too")
+    if str(device) != "cpu":
+        checkpoint.model.to(find_device(str(device)))
     return checkpoint
 
 

@@ -1,4 +1,4 @@
-"""A net that a program holds <-> a checkpoint: with it, a net that was trained elsewhere is saved and run as any other."""
+"""A net that a program holds -> a checkpoint, so that it is saved and run as one from a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import load_resnet
 
 IN_PYTHON = "python"  # the `format` of a checkpoint that no file holds
-WRAPPED_IN = ("_orig_mod", "module")  # where torch.compile, DistributedDataParallel and averages of weights have the net
+WRAPPED_IN = (
+    "_orig_mod",
+    "module",
+)  # by torch.compile; DistributedDataParallel, averages of weights
 
 
 def save_checkpoint(
@@ -58,7 +61,7 @@ def checkpoint_of(
     state = {name: value.detach().float().cpu().clone() for name, value in net.state_dict().items()}
     state = {name: value if "num_batches" not in name else value.long() for name, value in state.items()}
     try:
-        own = load_resnet(architecture, state)
+        whole = load_resnet(architecture, state)
     except CheckpointError as error:
         raise CheckpointError(
             f"the net is not as it was built, such as one whose batch norms were folded: {error}"
@@ -66,10 +69,10 @@ def checkpoint_of(
     prepared = preprocessing or default_preprocessing(architecture)
     if prepared.channels != architecture.in_channels:
         raise CheckpointError(
-            f"the preprocessing gives images of {prepared.channels} channels; the net takes {architecture.in_channels}. "
-            f"preprocessing.for_channels({architecture.in_channels}) fits"
+            f"the preprocessing gives images of {prepared.channels} channels; the net takes "
+            f"{architecture.in_channels}. preprocessing.for_channels({architecture.in_channels}) fits"
         )
-    return Checkpoint(own, architecture, _checked(class_names, outputs), prepared, IN_PYTHON)
+    return Checkpoint(whole, architecture, _checked(class_names, outputs), prepared, IN_PYTHON)
 
 
 def _unwrapped(model: Any) -> ResNet:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from resnet_tools.cli.shared.option_groups import GroupedCommand
-from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.several import in_processes
 from resnet_tools.cli.train_classifier import train_classifier
 from resnet_tools.cli.train_clock import RunClock
@@ -23,21 +23,16 @@ from resnet_tools.cli.train_output import (
     print_test,
     stop_requests,
 )
-from resnet_tools.cli.train_pictures import RunPictures
+from resnet_tools.cli.train_pictures import run_pictures
+from resnet_tools.errors import OptionError
 from resnet_tools.text import printable
 
 if TYPE_CHECKING:
-    from resnet_tools.compute.processes import Processes
-    from resnet_tools.data.samples import Samples
     from resnet_tools.data.splits import SplitRow
-    from resnet_tools.training.compute_config import ComputeConfig
+    from resnet_tools.jobs.run import ReadyRun
+    from resnet_tools.jobs.run_pictures import RunPictures
     from resnet_tools.training.options import TrainOptions
-    from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
-
-MAX_DECODED = (
-    2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
-)
 
 SMALL_IMAGES = (
     "Most images are 64 pixels or smaller: a net for small images suits them and is quick (--arch cifar10-resnet-20)"
@@ -64,68 +59,66 @@ def command(**values: Any) -> int:
     with quick_imports():
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.processes import joined_processes, own_device
-        from resnet_tools.data.datasets import dataset_kind
-        from resnet_tools.training.run_samples import dataset_of, read_samples
-        from resnet_tools.training.setup import held_folder, held_to_resume, run_data, set_up_compute
-        from resnet_tools.training.start import find_start
+        from resnet_tools.jobs.run import keep_decisions, ready_run
     device = find_device(own_device(options.device))
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with (
         joined_processes(backend) as processes,
         warnings_as_lines(quiet=processes.rank > 0),
-        held_folder(options, processes),
+        _usage_errors(),
+        ready_run(options, device, processes) as ready,
     ):
-        # Whatever was given is looked at before the images are, which may take minutes.
-        train, val, split = read_samples(options)
-        with held_to_resume(options, processes):
-            start = find_start(options, dataset_kind(dataset_of(options)), train)
-        config = set_up_compute(options, start, device, processes)
-        changes = options.resize_size, options.crop_size, options.exif_orientation
-        sizes = changed_preprocessing(start.checkpoint.preprocessing, *changes)
-        data = run_data(options, start, train, val, sizes, config)
-        _check_data(train, val, options, processes)
+        _check_data(ready, options)
         if options.test_only:
-            return _test(options, start, data, config)
+            return _test(options, ready)
         if options.classifier_only:
-            _keep_decisions(options, split)
-            return train_classifier(options, start, data, config, RunPictures(options, start, data, config))
-        return _train(options, start, data, config, split, anew)
+            keep_decisions(options, ready.split)
+            _say_split(options, ready.split)
+            return train_classifier(options, ready, run_pictures(options, ready.start, ready.data, ready.config))
+        return _train(options, ready, anew)
 
 
-def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: Processes) -> None:
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """What is wrong with options is wrong with the command line."""
+    try:
+        yield
+    except OptionError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _check_data(ready: ReadyRun, options: TrainOptions) -> None:
     """Check the data set before training, in the first process. Raises: DataError with all that is wrong."""
     from resnet_tools.cli.shared.running import progress_bar
-    from resnet_tools.data.checking import check_samples
     from resnet_tools.data.datasets import mostly_small
-    from resnet_tools.errors import DataError
+    from resnet_tools.jobs.run import checked_data, is_checked, require_usable
 
-    if processes.rank > 0 or not options.check:
+    train, val = ready.data.train, ready.data.val
+    if ready.config.processes.rank > 0 or not options.check:
         return
     if not options.test_only and not options.chooses_net and mostly_small(train):
         click.echo(SMALL_IMAGES, err=True)
-    decode = len(train) + len(val) <= MAX_DECODED
-    if options.test_only and not decode:
-        return  # every image is decoded next
+    if not is_checked(options, ready.data):
+        return
     with progress_bar(len(train) + len(val), "check", quiet=options.quiet) as progress:
-        findings = check_samples(train, val, decode=decode, progress=lambda images, _: progress(images, []))
+        findings = checked_data(ready.data, progress)
     for warning in findings.warnings:
         click.echo(f"Warning: {printable(warning)}", err=True)
-    if findings.errors and options.on_error == "fail":
-        advice = "Fix these errors, or give --on-error skip to leave out images that cannot be read"
-        raise DataError(*findings.errors, advice)
+    require_usable(findings, options)
 
 
-def _say_split(split: Sequence[SplitRow] | None, folder: Path) -> None:
-    if split is not None:
+def _say_split(options: TrainOptions, split: Sequence[SplitRow] | None) -> None:
+    if split is not None and not options.resume:
         count = sum(row.split == "val" for row in split)
-        file = printable(str(folder / "split.csv"))
+        file = printable(str(options.save_folder / "split.csv"))
         click.echo(f"{count} of {len(split)} images are for validation; {file} says which", err=True)
 
 
-def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:
+def _test(options: TrainOptions, ready: ReadyRun) -> int:
     """The error rates on the validation set, as the original's -testOnly prints them."""
     from resnet_tools.evaluation.evaluate import evaluate_batches
 
+    start, data, config = ready.start, ready.data, ready.config
     batches = evaluate_batches(
         start.checkpoint.model.to(config.device, config.dtype),
         data.val,
@@ -140,27 +133,23 @@ def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeCon
     return 0
 
 
-def _train(
-    options: TrainOptions,
-    start: Start,
-    data: RunData,
-    config: ComputeConfig,
-    split: Sequence[SplitRow] | None,
-    anew: Sequence[str],
-) -> int:
-    """split: which image is for what, if that was decided here. anew: options in place of those of a resumed run."""
+def _train(options: TrainOptions, ready: ReadyRun, anew: Sequence[str]) -> int:
+    """anew: options in place of those of a resumed run."""
+    from resnet_tools.jobs.run import keep_decisions
     from resnet_tools.training.run import RunStopped
     from resnet_tools.training.setup import build_run
 
+    start, data, config = ready.start, ready.data, ready.config
     first, code = config.processes.rank == 0, 0
-    pictures = RunPictures(options, start, data, config)
+    pictures = run_pictures(options, start, data, config)
     with stop_requests() as stop_signal:
         run = build_run(options, start, data, config, stop_signal)
         if first:
             print_lines(opening_lines(start))
             print_lines([start_line(options, start, data, config)], err=_is_original(start))
             print_lines(resume_notes(start, anew), err=True)
-            _keep_decisions(options, split)
+            keep_decisions(options, ready.split)
+            _say_split(options, ready.split)
             pictures.begin()
         clock = RunClock(start.state.recipe.epochs, (len(data.train), len(data.val)))
         show = event_printer(options, start, config, clock)
@@ -197,13 +186,3 @@ def _print_end(options: TrainOptions, start: Start, pictures: RunPictures, clock
         pictures=pictures.drawn,
     )
     print_lines(lines, err=_is_original(start))
-
-
-def _keep_decisions(options: TrainOptions, split: Sequence[SplitRow] | None) -> None:
-    """What a resumed run needs to know of this one."""
-    from resnet_tools.data.splits import keep_split
-    from resnet_tools.training.arguments import keep_arguments
-
-    keep_split(options.save_folder, split)
-    keep_arguments(options, options.save_folder)
-    _say_split(split if not options.resume else None, options.save_folder)

@@ -83,7 +83,7 @@ class Extraction:
             kept += [name for k, name in enumerate(names) if k not in reasons or self.on_error == "zero"]
             progress(len(names), list(reasons.values()))
         rows = np.ascontiguousarray(np.concatenate(parts))
-        return Features(rows, kept, errors, self.provenance, zlib.crc32(rows))
+        return Features(rows, kept, errors, self.provenance, zlib.crc32(rows.data))
 
     def _run(
         self, paths: Sequence[str], output: Path, shard_size: int | None, progress: Callable[[int, list[str]], None]

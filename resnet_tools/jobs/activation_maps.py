@@ -32,9 +32,9 @@ def activation_maps(
 
     image: one image in any form that `classify` takes. The other arguments are as there.
     Returns: `indices`, `probabilities`, `logits` and `biases` of the labels, the best first, and `maps`, (top_k, h, w)
-    float32, over the image as it was cropped: what each place adds to the logit. The mean of a map is its logit less its
-    bias, exactly. `resnet classify --explain` draws them.
-    Raises: ImageError; CheckpointError for a net without a classifier, or an .onnx, which does not give its feature maps.
+    float32, over the image as it was cropped: what each place adds to the logit. The mean of a map is exactly its logit
+    less its bias. `resnet classify --explain` draws them.
+    Raises: ImageError; CheckpointError for a net without a classifier, or an .onnx, which does not give feature maps.
 
     >>> from resnet_tools import activation_maps
     >>> found = activation_maps("resnet_tools/assets/images/bag.png", top_k=2)

@@ -125,8 +125,8 @@ def classify(
     """The most probable labels of images, as `resnet classify` gives them.
 
     images: one image or several. One is a path, the bytes of a file, an open file, a PIL image, an array (H, W),
-    (H, W, 3) or (H, W, 4) of uint8, uint16 or floats from 0 to 1, or a tensor (3, H, W) of these. Several are a folder, a
-    pattern such as `photos/*.jpg`, an array (N, H, W, 3), a tensor (N, 3, H, W), or any iterable of images.
+    (H, W, 3) or (H, W, 4) of uint8, uint16 or floats from 0 to 1, or a tensor (3, H, W) of these. Several are a folder,
+    a pattern such as `photos/*.jpg`, an array (N, H, W, 3), a tensor (N, 3, H, W), or any iterable of images.
     checkpoint: the path of a net in any format, `demo`, a loaded `Checkpoint` or net, which stay as they are.
     top_k: how many labels for each image. class_names: names of the outputs, or a file of them, in place of the net's.
     weights: which net of a file that holds several. batch_size: images at once (by default 8, or 64 on a GPU).

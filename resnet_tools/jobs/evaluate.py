@@ -69,7 +69,8 @@ class EvaluationResult:
     @cached_property
     def errors(self) -> dict[str, str]:
         """Name -> why the image could not be read."""
-        return {self.names[k]: reason for k, reason in sorted(self.evaluation.errors.items())}
+        found = sorted(self.evaluation.errors.items())
+        return {self.names[k]: reason.removeprefix(f"{self.names[k]}: ") for k, reason in found}
 
     @cached_property
     def targets(self) -> NDArray[np.int64]:
@@ -103,7 +104,8 @@ class EvaluationResult:
 
     def __repr__(self) -> str:
         unread = f", {len(self.errors)} could not be read" if self.errors else ""
-        return f"<top1 error {self.top1_error:.3f} %, top5 {self.top5_error:.3f} %, {self.summary['images']} images{unread}>"
+        errors = f"top1 error {self.top1_error:.3f} %, top5 {self.top5_error:.3f} %"
+        return f"<{errors}, {self.summary['images']} images{unread}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The summary, plain JSON values as `resnet evaluate --json` prints them."""
@@ -119,7 +121,7 @@ class EvaluationResult:
             row: dict[str, Any] = {"name": name, "truth": names[truth]}
             if found.ranks[k] == UNREAD:
                 nothing = dict.fromkeys(("prediction", "probability", "truth_probability", "correct"))
-                rows.append(row | nothing | {"error": found.errors[k]})
+                rows.append(row | nothing | {"error": self.errors[name]})
                 continue
             best, probability, truth_probability = int(values[0]), float(values[1]), float(values[2])
             row |= {"prediction": names[best], "probability": probability, "truth_probability": truth_probability}

@@ -51,7 +51,7 @@ class ExtractedFeatures:
 
     @cached_property
     def features(self) -> NDArray[Any]:
-        """(N, D); (N, C, h, w) with pool="none", of a file (N, C h w). Those of a file are read when first asked for."""
+        """(N, D), or (N, C, h, w) with pool="none"; of a file (N, C h w), read when they are first asked for."""
         if self.rows_in_memory is not None:
             return self.rows_in_memory
         opened = open_features(self.files[-1])
@@ -106,9 +106,9 @@ def extract_features(
 ) -> ExtractedFeatures:
     """One row of features for each image, as `resnet extract-features` computes them.
 
-    images, checkpoint and the arguments from `weights` on: as for `classify` (batch_size: by default 32, or 64 on a GPU).
-    layer: the module whose output is taken, by default the classifier's input, (N, D). pool: `avg` averages each channel
-    over all positions, `none` keeps the map. l2_normalize: scale each row to length 1. dtype: of the rows.
+    images, checkpoint and the arguments from `weights` on: as for `classify` (batch_size: by default 32, 64 on a GPU).
+    layer: the module whose output is taken, by default the classifier's input, (N, D). pool: `avg` averages each
+    channel over all positions, `none` keeps the map. l2_normalize: scale each row to length 1. dtype: of the rows.
     output: write a file (.pt .npy .npz .safetensors .parquet .csv .h5 .t7), or with `shard_size` numbered ones and an
     index. If all images are files, a call that was interrupted continues when it is repeated, unless `resume` is False.
     on_error: `skip` leaves out an image that cannot be read or gives NaN, `zero` writes zeros, `fail` stops.

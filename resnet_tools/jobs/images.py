@@ -49,7 +49,7 @@ class GivenImages:
     """N images. `sources` are what the loaders take; `single`: one image was given, and not a list of one."""
 
     names: list[str]
-    sources: Sequence[str] | Sequence[GivenImage]
+    sources: Sequence[Any]
     single: bool
 
     @property
@@ -97,7 +97,7 @@ def _several(images: Iterable[Any]) -> Iterable[Any]:
 
 
 def _files(path: str | os.PathLike[str], single: bool) -> list[Any]:
-    """The files that a path names: itself, those in a folder, those that match. Raises: ImageError if it is `single`."""
+    """What a path names: itself, the files in a folder, those that match. Raises: ImageError if it is `single`."""
     name = os.fsdecode(path)
     try:
         if is_address(name):

@@ -1,4 +1,4 @@
-"""The path of a net, or a net that a program holds -> one that can be run, and whose use changes nothing of the caller's."""
+"""The path of a net, or one that a program holds and that stays as it is -> a net that can be run."""
 
 from __future__ import annotations
 
