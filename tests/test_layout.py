@@ -45,6 +45,7 @@ INSIDE = {
         "nets",
         "running",
         "images",
+        "defaults",
     ],
     "training": [
         "option_checks",
@@ -79,7 +80,7 @@ INSIDE = {
         "recipe",
         "run_files",
     ],
-    "evaluation": ["explanations", "error_tables", "report", "evaluate", "options"],
+    "evaluation": ["classified_sheet", "explanations", "error_tables", "report", "evaluate", "options"],
     "features": [
         "map_files",
         "map_page",
@@ -152,6 +153,7 @@ INSIDE = {
         "pickled",
         "loading",
         "augment",
+        "sheets",
         "thumbnails",
         "transforms",
         "resample",

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint, classes_beside, load_checkpoint, model_path
 from resnet_tools.checkpoints.onnx_files import OnnxCheckpoint, OnnxNet, is_onnx, load_onnx
 from resnet_tools.compute.inference import prepare
-from resnet_tools.data.labels import output_names, read_labels
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.resnet import ResNet
@@ -46,25 +44,6 @@ class Classifier:
     net: Net
     class_names: list[str]
     preprocessing: Preprocessing
-
-
-def load_classifier(
-    path: str | os.PathLike[str],
-    device: torch.device,
-    precision: str = "single",
-    *,
-    weights: str | None = None,
-    labels: Path | None = None,
-) -> Classifier:
-    """The net in a file of any format. `labels`: a file of class names, in place of those that the net has.
-
-    Raises: ResnetToolsError as `load_runnable`, or if the net has no classifier or the file other names.
-    """
-    checkpoint = load_runnable(path, weights=weights)
-    require_classifier(checkpoint, path)
-    count = checkpoint.num_classes
-    names = output_names(checkpoint.class_names if labels is None else read_labels(labels, count), count)
-    return Classifier(prepare_net(checkpoint.model, device, precision), names, checkpoint.preprocessing)
 
 
 def prepare_net(model: Net, device: torch.device, precision: str = "single", *, fold: bool = True) -> Net:

@@ -70,6 +70,12 @@ HEADER = ["path", "rank", "index", "label", "probability"]
     help="Write to this folder, for each image, a picture of where each label comes from, and a page with all of them.",
 )
 @click.option(
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a contact sheet of the images with their labels, the most certain first: .png, of at most 400 images, "
+    "or .html, a page of at most 2,000.",
+)
+@click.option(
     "--labels",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="File of class names: one per line, numbered lines, JSON, or another common form.",
@@ -84,6 +90,7 @@ def command(
     as_json: bool,
     as_csv: bool,
     explain: Path | None,
+    sheet: Path | None,
     labels: Path | None,
     weights: str | None,
     inference: Inference,
@@ -91,17 +98,21 @@ def command(
     form = _form(output, as_json=as_json, as_csv=as_csv)
     if explain is not None and inference.ten_crop:
         raise click.UsageError("--explain shows the center crop; leave out --ten-crop")
-    paths = _image_paths(model, sources, output, labels)
+    paths = _image_paths(model, sources, [output, sheet], labels)
     with quick_imports():
-        from resnet_tools.checkpoints.runnable import load_classifier
-        from resnet_tools.compute.device import find_device
+        from resnet_tools.evaluation.classified_sheet import check_sheet
+        from resnet_tools.jobs.nets import given_classifier
+    if sheet is not None:
+        check_sheet(sheet)
     with warnings_as_lines():
-        device = find_device(inference.device)
-        classifier = load_classifier(model, device, inference.precision, weights=weights, labels=labels)
-    predictions = _predictions(paths, classifier, inference.loading(classifier.preprocessing), top_k, explain)
+        classifier = given_classifier(model, inference.running(), weights=weights, class_names=labels)
+    loading = inference.loading(classifier.preprocessing)
+    predictions = _predictions(paths, classifier, loading, top_k, explain, sheet)
     with _opened(output) as file:
         write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
         code = _write_all(predictions, len(paths), file, write, write_error)
+    if sheet is not None:
+        click.echo(f"Contact sheet: {printable(str(sheet))}", err=True)
     if explain is not None:
         from resnet_tools.evaluation.explanations import PAGE_NAME
 
@@ -110,16 +121,21 @@ def command(
 
 
 def _predictions(
-    paths: Sequence[str], classifier: Classifier, loading: Loading, top_k: int, explain: Path | None
+    paths: Sequence[str], classifier: Classifier, loading: Loading, top_k: int, explain: Path | None, sheet: Path | None
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
-    """The best classes of each image, and with `explain` pictures of where they come from in that folder."""
-    if explain is None:
-        from resnet_tools.compute.inference import classify
-
-        return classify(paths, classifier.net, loading, top_k=top_k)
+    """The best classes of each image; with `explain` pictures of where they come from in that folder, with `sheet` all
+    images on one picture or page."""
+    from resnet_tools.compute.inference import classify
+    from resnet_tools.evaluation.classified_sheet import sheeted
     from resnet_tools.evaluation.explanations import explained
 
-    return explained(paths, classifier.net, loading, classifier.class_names, explain, top_k=top_k)
+    net, names = classifier.net, classifier.class_names
+    found: Iterator[Prediction | tuple[str, ImageError]] = (
+        classify(paths, net, loading, top_k=top_k)
+        if explain is None
+        else explained(paths, net, loading, names, explain, top_k=top_k)
+    )
+    return found if sheet is None else sheeted(found, names, sheet, exif=loading.preprocessing.exif_orientation)
 
 
 def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:
@@ -130,14 +146,15 @@ def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:
     return ENDINGS.get(output.suffix.lower() if output else "", "text")
 
 
-def _image_paths(model: str, sources: Images, output: Path | None, labels: Path | None) -> list[str]:
-    """The paths of all images. Raises: click.UsageError if there are none, not all, or one is the output."""
+def _image_paths(model: str, sources: Images, outputs: Sequence[Path | None], labels: Path | None) -> list[str]:
+    """The paths of all images. Raises: click.UsageError if there are none, not all, or one is an output."""
     arguments = sources.arguments()
     if not arguments:
         raise click.UsageError("Missing argument 'IMAGE...': give files, folders or --from-file")
     paths = check_files(model, arguments, allow_urls=sources.allow_urls)
-    if output is not None:
-        refuse_inputs(output, [model, labels, *sources.lists, *paths])
+    for output in outputs:
+        if output is not None:
+            refuse_inputs(output, [model, labels, *sources.lists, *paths])
     return paths
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,8 @@ from resnet_tools.evaluation.options import PAGE, EvaluateOptions, Format
 from resnet_tools.text import printable
 
 if TYPE_CHECKING:
-    from resnet_tools.checkpoints.runnable import Net, Runnable
+    from resnet_tools.checkpoints.runnable import Net
     from resnet_tools.compute.processes import Processes
-    from resnet_tools.data.samples import Samples
 
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -130,47 +130,26 @@ def _evaluate(
 ) -> dict[str, Any]:
     """The summary of one model; `report`: the folder for its report, which is there."""
     from resnet_tools.checkpoints.runnable import load_runnable, require_classifier
-    from resnet_tools.evaluation.evaluate import evaluate
-    from resnet_tools.evaluation.report.files import write_report
-    from resnet_tools.evaluation.report.summary import summary
+    from resnet_tools.jobs.evaluate import evaluate_on, samples_for
+    from resnet_tools.jobs.nets import given_names
 
     checkpoint = load_runnable(model, weights=options.weights)
     require_classifier(checkpoint, model)
-    samples, loading = _samples(options, checkpoint, model), inference.loading(checkpoint.preprocessing)
+    inference.check_sizes(checkpoint.preprocessing)
+    names = given_names(options.class_names, checkpoint.num_classes) or checkpoint.class_names
+    samples = samples_for(options, checkpoint, names, model)
     own_images = -(-len(samples) // processes.count)
     with progress_bar(own_images, "evaluate", quiet=options.quiet or processes.rank > 0) as progress:
-        evaluation = evaluate(
-            ready(checkpoint.model),
+        return evaluate_on(
+            checkpoint,
             samples,
-            loading,
-            average=options.average,
-            on_error=options.on_error,
-            processes=processes,
+            replace(options, models=(model,)),
+            inference.running(),
+            ready=ready,
+            report=report,
             progress=progress,
-        )
-    conditions = options.conditions(model, inference.precision)
-    facts = summary(evaluation, checkpoint.architecture, loading, conditions)
-    if report is not None:
-        write_report(report, evaluation, facts)
-    return facts
-
-
-def _samples(options: EvaluateOptions, checkpoint: Runnable, model: str) -> Samples:
-    """The images with their targets for this net: the same label may be another output in another net."""
-    from resnet_tools.data.labelled import Outputs, labelled_samples
-    from resnet_tools.data.labels import read_labels
-    from resnet_tools.data.splits import stored_split
-
-    file, count = options.class_names, checkpoint.num_classes
-    names = checkpoint.class_names if file is None else read_labels(file, count)
-    return labelled_samples(
-        options.data,
-        Outputs(count, names),
-        split=options.split,
-        labels=options.labels,
-        synsets=options.synsets,
-        stored=stored_split(options.data, Path(model)),
-    )
+            processes=processes,
+        ).summary
 
 
 def _print_all(summaries: Iterable[dict[str, Any]], form: Format, *, first: bool) -> None:

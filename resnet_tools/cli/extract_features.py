@@ -12,7 +12,6 @@ import click
 
 from resnet_tools.cli.shared.options import (
     BATCH_SIZE,
-    EXTRACTION_BATCH_SIZE,
     MODEL_HELP,
     Images,
     Inference,
@@ -28,6 +27,7 @@ from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.several import in_processes, n_gpu_option
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.features.options import ExtractOptions
+from resnet_tools.jobs.defaults import EXTRACTION_BATCH_SIZE
 from resnet_tools.text import printable
 
 if TYPE_CHECKING:

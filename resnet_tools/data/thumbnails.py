@@ -1,40 +1,45 @@
-"""Image file -> a small picture of it, and the lines below it, for sheets and pages that people look at."""
+"""Image -> a small picture of it, and the lines below it, for sheets and pages that people look at."""
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFont
 
-from resnet_tools.data.image import load_image
+from resnet_tools.data.image import FetchedImage
+from resnet_tools.data.transforms import pixels_of, white_of
 from resnet_tools.errors import ImageError
 
 MAX_CHARACTERS = 200  # no more than these fit; measuring a longer text only takes time
 Font = ImageFont.FreeTypeFont
 
 
-def thumbnail(path: str, side_px: int, *, exif: bool = False) -> Image.Image:
+def thumbnail(source: Any, side_px: int, *, exif: bool = False) -> Image.Image:
     """The image scaled so that its longer side has `side_px` pixels; small ones are enlarged without smoothing.
 
-    The path may come from a file that nobody checked: only a regular file is opened, so no device and no pipe.
+    source: a path, or what else `pixels_of` takes. The path may come from a file that nobody checked: only a regular
+    file is opened, so no device and no pipe.
     Raises: ImageError.
     """
-    if "\0" in path or not os.path.isfile(path):
-        raise ImageError(f"{path}: there is no such file")
-    pixels = load_image(path, exif=exif)
-    image = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+    is_file = isinstance(source, str) and not isinstance(source, FetchedImage)
+    if is_file and ("\0" in source or not os.path.isfile(source)):
+        raise ImageError(f"{source}: there is no such file")
+    pixels = pixels_of(source, exif)
+    shades = pixels if pixels.dtype == np.uint8 else (255 * np.clip(pixels / white_of(pixels), 0, 1)).astype(np.uint8)
+    image = Image.fromarray(shades)
     scale = side_px / max(image.size)
     kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
     return image.resize([max(1, round(side * scale)) for side in image.size], kind, reducing_gap=3.0)
 
 
-def in_square(path: str, side_px: int, *, exif: bool = False) -> Image.Image:
+def in_square(source: Any, side_px: int, *, exif: bool = False) -> Image.Image:
     """The same, centred in a square, which stays empty if the image is gone or damaged."""
     square = Image.new("RGB", (side_px, side_px), "#ececec")
     try:
-        image = thumbnail(path, side_px, exif=exif)
+        image = thumbnail(source, side_px, exif=exif)
     except ImageError:
         return square
     square.paste(image, ((side_px - image.width) // 2, (side_px - image.height) // 2))

@@ -6,17 +6,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import ImageFont
 
-from resnet_tools.data.thumbnails import fitting, in_square
+from resnet_tools.data.sheets import FONT_PX, INK, Tile, drawn_sheet
 from resnet_tools.errors import FeatureError
 from resnet_tools.features.similar import Neighbour, Similar
-from resnet_tools.history.plotting import drawable, font_file
+from resnet_tools.history.plotting import font_file
 from resnet_tools.writing import written_whole
 
 MOST_LINES, MOST_COLUMNS = 24, 12
-PICTURE_PX, MARGIN_PX, LINE_PX, FONT_PX, GAP_PX = 160, 12, 18, 14, 28
-SIMILARITY, FILE, RULE = "#1a1a1a", "#5f5f5f", "#c4c4c4"
+PICTURE_PX, GAP_PX = 160, 28
+FILE = "#5f5f5f"
 Line = Similar | Sequence[Neighbour]
 
 
@@ -29,7 +29,8 @@ def write_sheet(lines: Sequence[Line], path: Path, *, exif: bool = False) -> Non
     """
     if not lines:
         raise FeatureError(f"{path}: there is nothing to draw, so it is not written")
-    sheet = _drawn(lines[:MOST_LINES], ImageFont.truetype(font_file(), FONT_PX), exif)
+    font, gap_px = ImageFont.truetype(font_file(), FONT_PX), GAP_PX if isinstance(lines[0], Similar) else 0
+    sheet = drawn_sheet([_tiles(line) for line in lines[:MOST_LINES]], font, PICTURE_PX, exif=exif, gap_px=gap_px)
     try:
         with written_whole(path) as partial:
             sheet.save(partial, format="PNG")
@@ -37,38 +38,13 @@ def write_sheet(lines: Sequence[Line], path: Path, *, exif: bool = False) -> Non
         raise FeatureError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _drawn(lines: Sequence[Line], font: ImageFont.FreeTypeFont, exif: bool) -> Image.Image:
-    rows = [_cells(line) for line in lines]
-    with_query = isinstance(lines[0], Similar)
-    width, height = PICTURE_PX + MARGIN_PX, PICTURE_PX + 2 * LINE_PX + 2 * MARGIN_PX
-    gap = GAP_PX if with_query else 0
-    size = (max(map(len, rows)) * width + MARGIN_PX + gap, len(rows) * height + MARGIN_PX)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, cells in enumerate(rows):
-        y = MARGIN_PX + number * height
-        for column, (path, text) in enumerate(cells):
-            x = MARGIN_PX + column * width + (gap if column else 0)
-            sheet.paste(in_square(path, PICTURE_PX, exif=exif), (x, y))
-            _write(draw, (x, y + PICTURE_PX + 4), path, text, font)
-        if with_query:
-            x = MARGIN_PX + width + (gap - MARGIN_PX) // 2
-            draw.line([(x, y), (x, y + PICTURE_PX)], RULE, 2)
-    return sheet
-
-
-def _cells(line: Line) -> list[tuple[str, str]]:
-    """Path and caption of each picture of a line."""
+def _tiles(line: Line) -> list[Tile]:
+    """The pictures of a line with their captions."""
     neighbours = line.neighbours if isinstance(line, Similar) else line
-    cells = [(neighbour.path, f"{neighbour.similarity:.4f}") for neighbour in neighbours]
-    return ([(line.path, "")] if isinstance(line, Similar) else []) + cells[:MOST_COLUMNS]
+    tiles = [Tile(n.path, [(f"{n.similarity:.4f}", "", INK), _file_line(n.path)]) for n in neighbours]
+    return ([Tile(line.path, [_file_line(line.path)])] if isinstance(line, Similar) else []) + tiles[:MOST_COLUMNS]
 
 
-def _write(
-    draw: ImageDraw.ImageDraw, place: tuple[int, int], path: str, text: str, font: ImageFont.FreeTypeFont
-) -> None:
+def _file_line(path: str) -> tuple[str, str, str]:
     folder, name = os.path.split(path)
-    short = drawable(os.path.join(os.path.basename(folder), name))
-    lines = [(text, SIMILARITY)] * bool(text) + [(fitting(short, "", font, PICTURE_PX), FILE)]
-    for number, (line, color) in enumerate(lines):
-        draw.text((place[0], place[1] + number * LINE_PX), line, fill=color, font=font)
+    return os.path.join(os.path.basename(folder), name), "", FILE

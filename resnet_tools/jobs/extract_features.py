@@ -21,10 +21,10 @@ from resnet_tools.features.layers import DEFAULT_LAYER, layer_shapes
 from resnet_tools.features.opened import open_features
 from resnet_tools.features.options import ExtractOptions
 from resnet_tools.features.setup import set_up_extraction
+from resnet_tools.jobs.defaults import EXTRACTION_BATCH_SIZE
 from resnet_tools.jobs.images import GivenImages, given_images
 from resnet_tools.jobs.nets import GivenNet, file_of, given_net, name_of_net
 from resnet_tools.jobs.running import (
-    EXTRACTION_BATCH_SIZE,
     Progress,
     Running,
     counting,

@@ -13,10 +13,8 @@ from resnet_tools.compute.device import default_workers, find_device
 from resnet_tools.compute.inference import DTYPES, Loading
 from resnet_tools.data.transforms import MAX_SIDE_PX, Preprocessing
 from resnet_tools.errors import ResnetToolsError
+from resnet_tools.jobs.defaults import CPU_BATCH_SIZE, GPU_BATCH_SIZE, MAX_BATCH_SIZE, MAX_WORKERS
 
-CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 64
-EXTRACTION_BATCH_SIZE = 32  # on a CPU: 1.1 times as fast as 8 where the net is small
-MAX_BATCH_SIZE, MAX_WORKERS = 65536, 256
 Progress = Callable[[int, int], object]  # (done, total)
 
 

@@ -8,22 +8,28 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from resnet_tools.jobs.defaults import (
+    CPU_BATCH_SIZE,
+    EXTRACTION_BATCH_SIZE,
+    GPU_BATCH_SIZE,
+    MAX_BATCH_SIZE,
+    MAX_WORKERS,
+)
 from resnet_tools.text import printable
 
 if TYPE_CHECKING:
     from resnet_tools.compute.inference import Loading
     from resnet_tools.data.transforms import Preprocessing
+    from resnet_tools.jobs.running import Running
 
-BATCH_SIZE = click.IntRange(1, 65536)
-CPU_BATCH_SIZE, GPU_BATCH_SIZE = 8, 64
-EXTRACTION_BATCH_SIZE = 32  # on a CPU: 1.1 times as fast as 8 where the net is small
+BATCH_SIZE = click.IntRange(1, MAX_BATCH_SIZE)
 MAX_LIST_BYTES = 1 << 29
 SIDE_PX = click.IntRange(1, 8192)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,14 +64,32 @@ class Inference:
 
     def loading(self, default: Preprocessing, cpu_batch_size: int = CPU_BATCH_SIZE) -> Loading:
         """How images are loaded for a net with that preprocessing. Raises: click.UsageError if the sizes do not fit."""
-        from resnet_tools.compute.device import default_workers, find_device
-        from resnet_tools.compute.inference import Loading
+        self.check_sizes(default)
+        return self.running().loading(default, cpu_batch_size)
 
-        preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size, self.exif_orientation)
-        device = find_device(self.device)
-        batch_size = self.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else cpu_batch_size)
-        workers = default_workers(device) if self.workers is None else self.workers
-        return Loading(preprocessing, batch_size, self.ten_crop, workers)
+    def check_sizes(self, default: Preprocessing) -> None:
+        """Raises: click.UsageError if the sizes do not fit."""
+        from resnet_tools.jobs.running import changed_preprocessing
+
+        try:
+            changed_preprocessing(default, self.resize_size, self.crop_size)
+        except ValueError as error:
+            raise click.UsageError(f"{error} (--resize-size, --crop-size)") from error
+
+    def running(self) -> Running:
+        """The same as a function takes it."""
+        from resnet_tools.jobs.running import Running
+
+        return Running(
+            self.batch_size,
+            self.device,
+            self.precision,
+            self.resize_size,
+            self.crop_size,
+            self.ten_crop,
+            self.exif_orientation,
+            self.workers,
+        )
 
 
 @dataclass(frozen=True)
@@ -171,7 +195,7 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
         ),
         click.option(
             "--workers",
-            type=click.IntRange(0, 256),
+            type=click.IntRange(0, MAX_WORKERS),
             help="Image-loading threads, or, if more than 4, processes.  [default: 2; for a GPU, the cores that this "
             "job may use divided by its processes on this machine, at most 16]",
         ),
@@ -238,21 +262,6 @@ def _missing_models(models: Sequence[str]) -> list[str]:
     absent = [model for model in absent if model not in folders]
     advice = [download_advice(absent[0])] if absent else []
     return missing + [f"{model}: no such model file" for model in absent] + advice
-
-
-def changed_preprocessing(
-    default: Preprocessing, resize_px: int | None, crop_px: int | None, exif_orientation: bool | None = None
-) -> Preprocessing:
-    """The model's own preprocessing with what was asked for. Raises: click.UsageError if the sizes do not fit."""
-    try:
-        return replace(
-            default,
-            resize_px=resize_px or default.resize_px,
-            crop_px=crop_px or default.crop_px,
-            exif_orientation=default.exif_orientation if exif_orientation is None else exif_orientation,
-        )
-    except ValueError as error:
-        raise click.UsageError(f"{error} (--resize-size, --crop-size)") from error
 
 
 @contextmanager

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
 from collections.abc import Sequence
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 
 from resnet_tools.data.samples import Samples
-from resnet_tools.data.transforms import pixels_of, white_of
-from resnet_tools.errors import ImageError
+from resnet_tools.data.sheets import FONT_PX, Tile, drawn_sheet, in_rows
 from resnet_tools.evaluation.report.tables import Mistake
-from resnet_tools.history.plotting import drawable
 
-MOST, COLUMNS = 24, 6
-PICTURE_PX, MARGIN_PX, LINE_PX, FONT_PX = 176, 12, 18, 14
+MOST, COLUMNS, PICTURE_PX = 24, 6, 176
 TRUTH, PREDICTION, FILE = "#1a1a1a", "#b3261e", "#6b6b6b"
-MAX_CHARACTERS = 200  # no more than these fit; measuring a longer text only takes time
-Font = ImageFont.FreeTypeFont
 
 
 def contact_sheet(
@@ -29,47 +22,12 @@ def contact_sheet(
 
     class_names: short ones. exif: whether the net saw the images turned upright.
     """
-    shown = mistakes[:MOST]
-    columns = min(COLUMNS, len(shown))
-    width, height = PICTURE_PX + MARGIN_PX, PICTURE_PX + 3 * LINE_PX + 2 * MARGIN_PX
-    rows = -(-len(shown) // columns)
-    sheet = Image.new("RGB", (columns * width + MARGIN_PX, rows * height + MARGIN_PX), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file, FONT_PX)
-    for number, mistake in enumerate(shown):
-        x, y = MARGIN_PX + number % columns * width, MARGIN_PX + number // columns * height
-        sheet.paste(_thumbnail(samples, mistake.position, exif), (x, y))
-        folder, name = os.path.split(mistake.path)
-        lines = (
-            (class_names[mistake.truth], "", TRUTH),
-            (f"→ {class_names[mistake.prediction]}", f" {100 * mistake.probability:.1f} %", PREDICTION),
-            (os.path.join(os.path.basename(folder), name), "", FILE),
-        )
-        for line, (text, end, color) in enumerate(lines):
-            place = (x, y + PICTURE_PX + 4 + line * LINE_PX)
-            draw.text(place, fitting(drawable(text), end, font), fill=color, font=font)
-    return sheet
+    tiles = [_tile(mistake, samples, class_names) for mistake in mistakes[:MOST]]
+    return drawn_sheet(in_rows(tiles, COLUMNS), ImageFont.truetype(font_file, FONT_PX), PICTURE_PX, exif=exif)
 
 
-def _thumbnail(samples: Samples, position: int, exif: bool) -> Image.Image:
-    """The image centred in a square; small ones are enlarged without smoothing."""
-    square = Image.new("RGB", (PICTURE_PX, PICTURE_PX), "#ececec")
-    try:
-        pixels = pixels_of(samples.images[position], exif)
-    except ImageError:  # gone, or changed, since it was evaluated
-        return square
-    shades = pixels if pixels.dtype == np.uint8 else (255 * np.clip(pixels / white_of(pixels), 0, 1)).astype(np.uint8)
-    image = Image.fromarray(shades)
-    scale = PICTURE_PX / max(image.size)
-    kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    image = image.resize([max(1, round(side * scale)) for side in image.size], kind)
-    square.paste(image, ((PICTURE_PX - image.width) // 2, (PICTURE_PX - image.height) // 2))
-    return square
-
-
-def fitting(text: str, end: str, font: Font) -> str:
-    """The text, shortened if it does not fit, and its end, which is never shortened."""
-    if len(text) <= MAX_CHARACTERS and font.getlength(text + end) <= PICTURE_PX:
-        return text + end
-    text = text[:MAX_CHARACTERS]
-    too_long = bisect_left(range(len(text)), True, key=lambda kept: font.getlength(f"{text[:kept]}…{end}") > PICTURE_PX)
-    return f"{text[: max(0, too_long - 1)].rstrip()}…{end}"
+def _tile(mistake: Mistake, samples: Samples, class_names: Sequence[str]) -> Tile:
+    folder, name = os.path.split(mistake.path)
+    prediction = f"→ {class_names[mistake.prediction]}", f" {100 * mistake.probability:.1f} %", PREDICTION
+    file = os.path.join(os.path.basename(folder), name), "", FILE
+    return Tile(samples.images[mistake.position], ((class_names[mistake.truth], "", TRUTH), prediction, file))
