@@ -79,11 +79,13 @@ def command(**values: Any) -> int:
         train, val, split = read_samples(options)
         with held_to_resume(options, processes):
             start = find_start(options, dataset_kind(dataset_of(options)), train)
+        is_default = options.on_error is None
+        options = options.with_on_error(start.state.recipe.name)
         config = set_up_compute(options, start, device, processes)
         changes = options.resize_size, options.crop_size, options.exif_orientation
         sizes = changed_preprocessing(start.checkpoint.preprocessing, *changes)
         data = run_data(options, start, train, val, sizes, config)
-        _check_data(train, val, options, processes)
+        _check_data(train, val, options, processes, may_skip_most=not is_default)
         if options.test_only:
             return _test(options, start, data, config)
         if options.classifier_only:
@@ -92,8 +94,13 @@ def command(**values: Any) -> int:
         return _train(options, start, data, config, split, anew)
 
 
-def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: Processes) -> None:
-    """Check the data set before training, in the first process. Raises: DataError with all that is wrong."""
+def _check_data(
+    train: Samples, val: Samples, options: TrainOptions, processes: Processes, *, may_skip_most: bool
+) -> None:
+    """Check the data set before training, in the first process. Raises: DataError with all that is wrong.
+
+    may_skip_most: leaving out more than half of the images was asked for.
+    """
     from resnet_tools.cli.shared.running import progress_bar
     from resnet_tools.data.checking import check_samples
     from resnet_tools.data.datasets import mostly_small
@@ -110,9 +117,16 @@ def _check_data(train: Samples, val: Samples, options: TrainOptions, processes: 
         findings = check_samples(train, val, decode=decode, progress=lambda images, _: progress(images, []))
     for warning in findings.warnings:
         click.echo(f"Warning: {printable(warning)}", err=True)
-    if findings.errors and options.on_error == "fail":
+    bad, images = len(findings.errors), len(train) + len(val)
+    if bad and (options.on_error == "fail" or (2 * bad > images and not may_skip_most)):
         advice = "Fix these errors, or give --on-error skip to leave out images that cannot be read"
         raise DataError(*findings.errors, advice)
+    if bad:
+        click.echo(
+            f"Warning: {bad} of {images} images cannot be read and are left out; they are listed at the end "
+            "(--on-error fail stops instead)",
+            err=True,
+        )
 
 
 def _say_split(split: Sequence[SplitRow] | None, folder: Path) -> None:
@@ -130,7 +144,7 @@ def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeCon
         start.checkpoint.model.to(config.device, config.dtype),
         data.val,
         data.loading,
-        on_error=options.on_error,
+        on_error=options.on_error or "fail",
         processes=config.processes,
         autocast=config.autocast,
     )
