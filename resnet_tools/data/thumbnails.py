@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
 from resnet_tools.data.image import load_image
+from resnet_tools.data.transforms import white_of
 from resnet_tools.errors import ImageError
 
 MAX_CHARACTERS = 200  # no more than these fit; measuring a longer text only takes time
@@ -23,8 +26,13 @@ def thumbnail(path: str, side_px: int, *, exif: bool = False) -> Image.Image:
     """
     if "\0" in path or not os.path.isfile(path):
         raise ImageError(f"{path}: there is no such file")
-    pixels = load_image(path, exif=exif)
-    image = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
+    return scaled(load_image(path, exif=exif), side_px)
+
+
+def scaled(pixels: NDArray[Any], side_px: int) -> Image.Image:
+    """Pixels (H, W, 3) of any type as such a picture."""
+    shades = pixels if pixels.dtype == np.uint8 else (255 * np.clip(pixels / white_of(pixels), 0, 1)).astype(np.uint8)
+    image = Image.fromarray(shades)
     scale = side_px / max(image.size)
     kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
     return image.resize([max(1, round(side * scale)) for side in image.size], kind, reducing_gap=3.0)
@@ -32,12 +40,17 @@ def thumbnail(path: str, side_px: int, *, exif: bool = False) -> Image.Image:
 
 def in_square(path: str, side_px: int, *, exif: bool = False) -> Image.Image:
     """The same, centred in a square, which stays empty if the image is gone or damaged."""
-    square = Image.new("RGB", (side_px, side_px), "#ececec")
     try:
-        image = thumbnail(path, side_px, exif=exif)
+        return centred(thumbnail(path, side_px, exif=exif), side_px)
     except ImageError:
-        return square
-    square.paste(image, ((side_px - image.width) // 2, (side_px - image.height) // 2))
+        return centred(None, side_px)
+
+
+def centred(image: Image.Image | None, side_px: int) -> Image.Image:
+    """The picture in a square; without one an empty square."""
+    square = Image.new("RGB", (side_px, side_px), "#ececec")
+    if image is not None:
+        square.paste(image, ((side_px - image.width) // 2, (side_px - image.height) // 2))
     return square
 
 

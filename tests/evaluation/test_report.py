@@ -21,11 +21,12 @@ from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.compute.inference import Loading
 from resnet_tools.data.labels import imagenet_labels
 from resnet_tools.data.samples import Samples
+from resnet_tools.data.thumbnails import fitting
 from resnet_tools.data.transforms import IMAGENET
 from resnet_tools.errors import DataError, ResnetToolsError
 from resnet_tools.evaluation.evaluate import UNREAD, Evaluation
 from resnet_tools.evaluation.report import files
-from resnet_tools.evaluation.report.contact_sheet import FONT_PX, PICTURE_PX, contact_sheet, fitting
+from resnet_tools.evaluation.report.contact_sheet import FONT_PX, PICTURE_PX, contact_sheet
 from resnet_tools.evaluation.report.files import begin_report, report_folder, write_report
 from resnet_tools.evaluation.report.summary import summary
 from resnet_tools.evaluation.report.tables import (
@@ -299,7 +300,7 @@ def test_class_names_of_ten_thousand_characters_are_cut_in_pictures_without_dela
 def test_a_line_of_the_contact_sheet_holds_as_much_as_fits(text, end):
     font = ImageFont.truetype(font_file(), FONT_PX)
     text = drawable(text)
-    line = fitting(text, end, font)
+    line = fitting(text, end, font, PICTURE_PX)
     if font.getlength(text + end) <= PICTURE_PX and len(text) <= 200:
         assert line == text + end
     else:

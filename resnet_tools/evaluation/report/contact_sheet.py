@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from resnet_tools.data.samples import Samples
-from resnet_tools.data.transforms import pixels_of, white_of
+from resnet_tools.data.thumbnails import centred, fitting, scaled
+from resnet_tools.data.transforms import pixels_of
 from resnet_tools.errors import ImageError
 from resnet_tools.evaluation.report.tables import Mistake
 from resnet_tools.history.plotting import drawable
@@ -18,8 +17,6 @@ from resnet_tools.history.plotting import drawable
 MOST, COLUMNS = 24, 6
 PICTURE_PX, MARGIN_PX, LINE_PX, FONT_PX = 176, 12, 18, 14
 TRUTH, PREDICTION, FILE = "#1a1a1a", "#b3261e", "#6b6b6b"
-MAX_CHARACTERS = 200  # no more than these fit; measuring a longer text only takes time
-Font = ImageFont.FreeTypeFont
 
 
 def contact_sheet(
@@ -46,30 +43,13 @@ def contact_sheet(
         )
         for line, (text, end, color) in enumerate(lines):
             place = (x, y + PICTURE_PX + 4 + line * LINE_PX)
-            draw.text(place, fitting(drawable(text), end, font), fill=color, font=font)
+            draw.text(place, fitting(drawable(text), end, font, PICTURE_PX), fill=color, font=font)
     return sheet
 
 
 def _thumbnail(samples: Samples, position: int, exif: bool) -> Image.Image:
-    """The image centred in a square; small ones are enlarged without smoothing."""
-    square = Image.new("RGB", (PICTURE_PX, PICTURE_PX), "#ececec")
+    """The image centred in a square, which stays empty if it is gone, or changed, since it was evaluated."""
     try:
-        pixels = pixels_of(samples.images[position], exif)
-    except ImageError:  # gone, or changed, since it was evaluated
-        return square
-    shades = pixels if pixels.dtype == np.uint8 else (255 * np.clip(pixels / white_of(pixels), 0, 1)).astype(np.uint8)
-    image = Image.fromarray(shades)
-    scale = PICTURE_PX / max(image.size)
-    kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    image = image.resize([max(1, round(side * scale)) for side in image.size], kind)
-    square.paste(image, ((PICTURE_PX - image.width) // 2, (PICTURE_PX - image.height) // 2))
-    return square
-
-
-def fitting(text: str, end: str, font: Font) -> str:
-    """The text, shortened if it does not fit, and its end, which is never shortened."""
-    if len(text) <= MAX_CHARACTERS and font.getlength(text + end) <= PICTURE_PX:
-        return text + end
-    text = text[:MAX_CHARACTERS]
-    too_long = bisect_left(range(len(text)), True, key=lambda kept: font.getlength(f"{text[:kept]}…{end}") > PICTURE_PX)
-    return f"{text[: max(0, too_long - 1)].rstrip()}…{end}"
+        return centred(scaled(pixels_of(samples.images[position], exif), PICTURE_PX), PICTURE_PX)
+    except ImageError:
+        return centred(None, PICTURE_PX)
