@@ -47,6 +47,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{plural}"
 
 
+def percent(probability: float) -> str:
+    """As people read it: `87.3 %`; what is not all is never 100 %, and what is there never 0 %."""
+    share = f"{100 * probability:.1f} %"
+    return "< 0.1 %" if share == "0.0 %" else "> 99.9 %" if share == "100.0 %" and probability < 1 else share
+
+
 def write_lone_surrogates(error: UnicodeError) -> tuple[str | bytes, int]:
     """An error handler for output: the bytes that a surrogate stands for, or else its escape; never an exception."""
     if not isinstance(error, UnicodeEncodeError):

@@ -68,14 +68,14 @@ def command(**values: Any) -> int:
         _usage_errors(),
         ready_run(options, device, processes) as ready,
     ):
-        _check_data(ready, options)
+        _check_data(ready)
         if options.test_only:
-            return _test(options, ready)
+            return _test(ready)
         if options.classifier_only:
-            keep_decisions(options, ready.split)
+            keep_decisions(ready)
             _say_split(options, ready.split)
-            return train_classifier(options, ready, run_pictures(options, ready.start, ready.data, ready.config))
-        return _train(options, ready, anew)
+            return train_classifier(ready, run_pictures(ready.options, ready.start, ready.data, ready.config))
+        return _train(ready, anew)
 
 
 @contextmanager
@@ -87,24 +87,25 @@ def _usage_errors() -> Iterator[None]:
         raise click.UsageError(str(error)) from None
 
 
-def _check_data(ready: ReadyRun, options: TrainOptions) -> None:
+def _check_data(ready: ReadyRun) -> None:
     """Check the data set before training, in the first process. Raises: DataError with all that is wrong."""
     from resnet_tools.cli.shared.running import progress_bar
     from resnet_tools.data.datasets import mostly_small
-    from resnet_tools.jobs.run import checked_data, is_checked, require_usable
+    from resnet_tools.jobs.run import checked_data, is_checked, usable_text
 
-    train, val = ready.data.train, ready.data.val
+    options, train, val = ready.options, ready.data.train, ready.data.val
     if ready.config.processes.rank > 0 or not options.check:
         return
     if not options.test_only and not options.chooses_net and mostly_small(train):
         click.echo(SMALL_IMAGES, err=True)
-    if not is_checked(options, ready.data):
+    if not is_checked(ready):
         return
     with progress_bar(len(train) + len(val), "check", quiet=options.quiet) as progress:
         findings = checked_data(ready.data, progress)
     for warning in findings.warnings:
         click.echo(f"Warning: {printable(warning)}", err=True)
-    require_usable(findings, options)
+    if left_out := usable_text(findings, ready):
+        click.echo(f"Warning: {left_out}", err=True)
 
 
 def _say_split(options: TrainOptions, split: Sequence[SplitRow] | None) -> None:
@@ -114,16 +115,16 @@ def _say_split(options: TrainOptions, split: Sequence[SplitRow] | None) -> None:
         click.echo(f"{count} of {len(split)} images are for validation; {file} says which", err=True)
 
 
-def _test(options: TrainOptions, ready: ReadyRun) -> int:
+def _test(ready: ReadyRun) -> int:
     """The error rates on the validation set, as the original's -testOnly prints them."""
     from resnet_tools.evaluation.evaluate import evaluate_batches
 
-    start, data, config = ready.start, ready.data, ready.config
+    options, start, data, config = ready.options, ready.start, ready.data, ready.config
     batches = evaluate_batches(
         start.checkpoint.model.to(config.device, config.dtype),
         data.val,
         data.loading,
-        on_error=options.on_error,
+        on_error=options.on_error or "fail",
         processes=config.processes,
         autocast=config.autocast,
     )
@@ -133,13 +134,13 @@ def _test(options: TrainOptions, ready: ReadyRun) -> int:
     return 0
 
 
-def _train(options: TrainOptions, ready: ReadyRun, anew: Sequence[str]) -> int:
+def _train(ready: ReadyRun, anew: Sequence[str]) -> int:
     """anew: options in place of those of a resumed run."""
     from resnet_tools.jobs.run import keep_decisions
     from resnet_tools.training.run import RunStopped
     from resnet_tools.training.setup import build_run
 
-    start, data, config = ready.start, ready.data, ready.config
+    options, start, data, config = ready.options, ready.start, ready.data, ready.config
     first, code = config.processes.rank == 0, 0
     pictures = run_pictures(options, start, data, config)
     with stop_requests() as stop_signal:
@@ -148,7 +149,7 @@ def _train(options: TrainOptions, ready: ReadyRun, anew: Sequence[str]) -> int:
             print_lines(opening_lines(start))
             print_lines([start_line(options, start, data, config)], err=_is_original(start))
             print_lines(resume_notes(start, anew), err=True)
-            keep_decisions(options, ready.split)
+            keep_decisions(ready)
             _say_split(options, ready.split)
             pictures.begin()
         clock = RunClock(start.state.recipe.epochs, (len(data.train), len(data.val)))

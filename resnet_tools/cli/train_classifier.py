@@ -13,19 +13,19 @@ from resnet_tools.cli.train_output import list_skipped, print_lines
 if TYPE_CHECKING:
     from resnet_tools.jobs.run import ReadyRun
     from resnet_tools.jobs.run_pictures import RunPictures
-    from resnet_tools.training.options import TrainOptions
 
 STOPPED = "Stopped. The features so far are kept; give the same command again to continue."
 
 
-def train_classifier(options: TrainOptions, ready: ReadyRun, pictures: RunPictures) -> int:
+def train_classifier(ready: ReadyRun, pictures: RunPictures) -> int:
     """One process, from the features to the report. Raises: as `fitted_classifier`."""
     from resnet_tools.jobs.run import classifier_images, fitted_classifier
 
+    options = ready.options
     print_lines([start_line(options, ready.start, ready.data, ready.config)])
-    images = classifier_images(options, ready.data)
+    images = classifier_images(ready)
     with terminable(STOPPED), progress_bar(images, "features", quiet=options.quiet) as progress:
-        found = fitted_classifier(options, ready, progress)
+        found = fitted_classifier(ready, progress)
     list_skipped(dict(zip(found.reasons, found.reasons, strict=True)))
     num_classes = len(ready.data.train.class_names)
     print_lines([classifier_line(found.train, found.val, found.classifier.penalty, found.net, num_classes)])

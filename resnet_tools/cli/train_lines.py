@@ -13,6 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnet_tools.text import counted
+
 if TYPE_CHECKING:
     from resnet_tools.data.samples import Samples
     from resnet_tools.history.history import Epoch
@@ -27,10 +29,6 @@ if TYPE_CHECKING:
 FEW_CLASSES = 20  # up to so many, a truth among the best five says little and is left out
 LONG_SECONDS = 600
 FORWARD_SHARE = 1 / 3  # of the time of a training step; the backward pass takes twice as long
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:
@@ -67,10 +65,8 @@ def start_line(options: TrainOptions, start: Start, data: RunData, config: Compu
         name += f" from {options.retrain}, {'a new classifier only' if options.classifier_only else how}"
     else:
         name += ", a new net"
-    count = len(train.class_names)
-    images = (
-        f"{len(train)} training and {counted(len(val), 'validation image')}, {count} class{'' if count == 1 else 'es'}"
-    )
+    classes = counted(len(train.class_names), "class")
+    images = f"{len(train):,} training and {counted(len(val), 'validation image')}, {classes}"
     processes = f"{config.processes.count} processes: " if config.processes.count > 1 else ""
     precision = "" if config.precision == "single" else f", {config.precision}"
     device = f"{processes}{device_text(config.device)}{precision}"

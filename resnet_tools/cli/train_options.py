@@ -60,8 +60,9 @@ DATA: tuple[Decorator, ...] = (
     data("--resize-size", type=SIDE_PX, help="Shorter side for validation, in pixels.  [default: the net's own]"),
     data("--crop-size", type=SIDE_PX, help="Side of the net's input, in pixels.  [default: the net's own]"),
     data(
-        "--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
-        help="Stop at an image that cannot be read, or leave it out.",
+        "--on-error", type=click.Choice(["fail", "skip"]),
+        help="Stop at an image that cannot be read, or leave it out.  [default: skip; fail with --recipe original or "
+        "--test-only]",
     ),
     data("--check/--no-check", default=True, show_default=True, help="Check the data set before training."),
 )  # fmt: skip

@@ -16,7 +16,7 @@ import click
 from resnet_tools.cli.shared.running import progress_bar
 from resnet_tools.cli.train_clock import RunClock
 from resnet_tools.cli.train_lines import batch_line, duration, epoch_line, shorter_line
-from resnet_tools.text import printable
+from resnet_tools.text import counted, printable
 
 if TYPE_CHECKING:
     from resnet_tools.compute.processes import Processes
@@ -41,7 +41,8 @@ def print_lines(lines: Iterable[str], *, err: bool = False) -> None:
 
 def list_skipped(skipped: Mapping[str, str]) -> None:
     if skipped:
-        click.echo(f"{len(skipped)} images could not be read and were left out:", err=True)
+        were = "was" if len(skipped) == 1 else "were"
+        click.echo(f"{counted(len(skipped), 'image')} could not be read and {were} left out:", err=True)
     for reason in skipped.values():
         click.echo(f"  {printable(reason)}", err=True)
 

@@ -18,7 +18,7 @@ from resnet_tools.data.sheets import INK, Tile, drawn_sheet, in_rows, sheet_font
 from resnet_tools.data.thumbnails import thumbnail
 from resnet_tools.errors import DataError, ImageError
 from resnet_tools.evaluation.report.html_text import label, text
-from resnet_tools.text import counted
+from resnet_tools.text import counted, percent
 from resnet_tools.writing import check_target, written_whole
 
 FORMATS = {".png": 400, ".html": 2000}  # the most images that each shows
@@ -84,18 +84,13 @@ def sheet_note(shown: int, count: int, unread: int) -> str:
     return what + (f"; {counted(unread, 'more image')} could not be read" if unread else "")
 
 
-def percent(probability: float) -> str:
-    """As people read it: `87.3 %`; what is not all is never 100 %."""
-    return "> 99.9 %" if 0.9995 <= probability < 1 else f"{100 * probability:.1f} %"
-
-
 def _labels(prediction: Prediction, names: Sequence[str]) -> list[tuple[str, str]]:
     found = zip(prediction.indices, prediction.probabilities, strict=True)
     return [(names[index], percent(probability)) for index, probability in list(found)[:LABELS]]
 
 
 def _tile(prediction: Prediction, names: Sequence[str]) -> Tile:
-    lines = [(name, f" {share}", OTHER if k else INK) for k, (name, share) in enumerate(_labels(prediction, names))]
+    lines = [(name, f"  {share}", OTHER if k else INK) for k, (name, share) in enumerate(_labels(prediction, names))]
     return Tile(prediction.path, [*lines, (os.path.basename(prediction.path), "", FILE)])
 
 

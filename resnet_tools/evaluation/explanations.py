@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from resnet_tools.compute.activation_maps import ActivationMaps, activation_maps_of
 from resnet_tools.compute.inference import NOT_FINITE, Loading, Prediction, device_of, loaded_batches
+from resnet_tools.data.sheets import sheet_font
 from resnet_tools.data.transforms import Preprocessing
-from resnet_tools.errors import DataError, ImageError, NotFiniteError, ResnetToolsError
-from resnet_tools.history.plotting import font_file
-from resnet_tools.text import printable
+from resnet_tools.errors import DataError, ImageError, NotFiniteError
+from resnet_tools.text import percent, printable
 from resnet_tools.writing import written_whole
 
-PANEL_PX, MARGIN_PX, LINE_PX, FONT_PX = 224, 10, 18, 14
+PANEL_PX, MARGIN_PX, LINE_PX = 224, 10, 18
 ADDS, TAKES = (214.0, 40.0, 40.0), (40.0, 90.0, 214.0)  # red, green, blue
 STRENGTH = 0.75  # of the colour where a map is largest
 DARKEST = 80  # black becomes this gray below the colours, which could not be told apart on it
@@ -96,7 +96,7 @@ def picture(explanation: Explanation, names: Sequence[str], font: ImageFont.Free
     panels += [overlaid(explanation.pixels, values, largest) for values in maps.maps]
     captions = [os.path.basename(explanation.path)]
     captions += [names[index] for index in maps.indices]
-    below = ["as the net sees it", *map(_percent, maps.probabilities)]
+    below = ["as the net sees it", *map(percent, maps.probabilities)]
     width = len(panels) * (PANEL_PX + MARGIN_PX) + MARGIN_PX
     row = Image.new("RGB", (width, PANEL_PX + 2 * LINE_PX + 2 * MARGIN_PX), BACKGROUND)
     draw = ImageDraw.Draw(row)
@@ -106,11 +106,6 @@ def picture(explanation: Explanation, names: Sequence[str], font: ImageFont.Free
         for k, text in enumerate((_shortened(printable(caption), font), line)):
             draw.text((x, MARGIN_PX + PANEL_PX + 2 + k * LINE_PX), text, fill=INK, font=font)
     return row
-
-
-def _percent(probability: float) -> str:
-    percent = f"{100 * probability:.1f} %"
-    return "< 0.1 %" if percent == "0.0 %" else "> 99.9 %" if percent == "100.0 %" and probability < 1 else percent
 
 
 def _fitted(panel: Image.Image) -> Image.Image:
@@ -141,7 +136,7 @@ def explained(
     Pictures of an earlier call are replaced, and what is left of them is removed at the end.
     Raises: CheckpointError if the net has no maps; DataError if the folder cannot be written or holds other files.
     """
-    font = _font()
+    font = sheet_font()
     _make_folder(folder)
     rows: list[tuple[str, str]] = []
     try:
@@ -178,14 +173,6 @@ def _make_folder(folder: Path) -> None:
         raise DataError(
             f"{folder}: holds {others[0]}, which is no picture of an earlier explanation; give a new or an empty folder"
         )
-
-
-def _font() -> Any:
-    """DejaVu has Latin, Greek and Cyrillic letters, but comes with matplotlib; Pillow's own has Latin ones."""
-    try:
-        return ImageFont.truetype(font_file(), FONT_PX)
-    except ResnetToolsError:
-        return ImageFont.load_default(FONT_PX)
 
 
 def index_page(rows: Sequence[tuple[str, str]]) -> str:

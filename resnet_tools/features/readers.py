@@ -24,6 +24,7 @@ Array = np.ndarray[Any, Any]
 ROWS_AT_ONCE = 4096
 BLOCK_BYTES = 1 << 25  # of a block of longer rows, such as maps of features: fewer rows
 MAX_ROW_BYTES = 1 << 28
+MOST_SMALLER = 1032  # deflate makes nothing smaller by more than that
 MAX_LINE = 1 << 26  # characters of a row as text
 
 
@@ -122,6 +123,8 @@ def own_dataset(file: Any, name: str) -> Any:
         raise FeatureError(f"has no data set {name!r} of its own; expected what `resnet extract-features` writes")
     if prod(found.chunks or (1,)) * found.dtype.itemsize > MAX_ROW_BYTES:
         raise FeatureError(f"its data set {name!r} has chunks of more than {MAX_ROW_BYTES} bytes")
+    if found.nbytes > file.id.get_filesize() * (1 if found.chunks is None else MOST_SMALLER):
+        raise FeatureError(f"its data set {name!r} has {found.shape} entries, for which the file is too small")
     return found
 
 

@@ -34,8 +34,12 @@ MAX_DECODED = 2000  # data sets up to this size are fully decoded before trainin
 
 @dataclass(frozen=True)
 class ReadyRun:
-    """`split`: which image is for what, if that was decided here."""
+    """`options`: with a choice for images that cannot be read; `may_skip_most`: leaving out more than half of them was
+    asked for. `split`: which image is for what, if that was decided here.
+    """
 
+    options: TrainOptions
+    may_skip_most: bool
     start: Start
     data: RunData
     config: ComputeConfig
@@ -55,18 +59,21 @@ def ready_run(
         train, val, split = read_samples(options) if samples is None else samples
         with held_to_resume(options, processes):
             start = find_start(options, dataset_kind(dataset_of(options)), train)
+        may_skip_most, options = options.on_error is not None, options.with_on_error(start.state.recipe.name)
         config = set_up_compute(options, start, device, processes)
         changes = options.resize_size, options.crop_size, options.exif_orientation
         try:
             sizes = changed_preprocessing(start.checkpoint.preprocessing, *changes)
         except ValueError as error:
             raise OptionError(f"{error} (--resize-size, --crop-size)") from error
-        yield ReadyRun(start, run_data(options, start, train, val, sizes, config), config, split)
+        data = run_data(options, start, train, val, sizes, config)
+        yield ReadyRun(options, may_skip_most, start, data, config, split)
 
 
-def is_checked(options: TrainOptions, data: RunData) -> bool:
+def is_checked(ready: ReadyRun) -> bool:
     """Whether the data set is checked before; with test_only every image of a large one is decoded next anyway."""
-    return options.check and not (options.test_only and len(data.train) + len(data.val) > MAX_DECODED)
+    images = len(ready.data.train) + len(ready.data.val)
+    return ready.options.check and not (ready.options.test_only and images > MAX_DECODED)
 
 
 def checked_data(data: RunData, progress: Callable[[int, list[str]], None]) -> DataFindings:
@@ -75,17 +82,24 @@ def checked_data(data: RunData, progress: Callable[[int, list[str]], None]) -> D
     return check_samples(data.train, data.val, decode=decode, progress=lambda images, _: progress(images, []))
 
 
-def require_usable(findings: DataFindings, options: TrainOptions) -> None:
-    """Raises: DataError with all errors, unless images that cannot be read are left out."""
-    if findings.errors and options.on_error == "fail":
+def usable_text(findings: DataFindings, ready: ReadyRun) -> str | None:
+    """What to tell of images that are left out. Raises: DataError with all errors, if they are not to be left out."""
+    bad, images = len(findings.errors), len(ready.data.train) + len(ready.data.val)
+    if bad and (ready.options.on_error == "fail" or (2 * bad > images and not ready.may_skip_most)):
         advice = "Fix these errors, or give --on-error skip to leave out images that cannot be read"
         raise DataError(*findings.errors, advice)
+    if not bad:
+        return None
+    return (
+        f"{bad} of {images} images cannot be read and are left out; they are listed at the end (--on-error fail stops "
+        "instead)"
+    )
 
 
-def keep_decisions(options: TrainOptions, split: Sequence[SplitRow] | None) -> None:
+def keep_decisions(ready: ReadyRun) -> None:
     """What a resumed run needs to know of this one."""
-    keep_split(options.save_folder, split)
-    keep_arguments(options, options.save_folder)
+    keep_split(ready.options.save_folder, ready.split)
+    keep_arguments(ready.options, ready.options.save_folder)
 
 
 @dataclass(frozen=True)
@@ -100,19 +114,17 @@ class FittedClassifier:
     reasons: list[str]
 
 
-def classifier_images(options: TrainOptions, data: RunData) -> int:
+def classifier_images(ready: ReadyRun) -> int:
     """How many images `fitted_classifier` computes features of."""
-    return _views(options) * len(data.train) + len(data.val)
+    return _views(ready.options) * len(ready.data.train) + len(ready.data.val)
 
 
-def fitted_classifier(
-    options: TrainOptions, ready: ReadyRun, progress: Callable[[int, list[str]], None]
-) -> FittedClassifier:
+def fitted_classifier(ready: ReadyRun, progress: Callable[[int, list[str]], None]) -> FittedClassifier:
     """A new classifier on the features of a net that stays as it is, saved. progress: called with the images done.
 
     Raises: TrainingError, and whatever `ClassifierRun.run` raises.
     """
-    start, data, config = ready.start, ready.data, ready.config
+    options, start, data, config = ready.options, ready.start, ready.data, ready.config
     if config.processes.count > 1:
         raise TrainingError("--classifier-only runs in one process; start it without torchrun or srun")
     (options.save_folder / LATEST).unlink(missing_ok=True)  # with --overwrite: the folder holds another run now

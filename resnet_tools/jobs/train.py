@@ -31,7 +31,7 @@ from resnet_tools.jobs.run import (
     is_checked,
     keep_decisions,
     ready_run,
-    require_usable,
+    usable_text,
 )
 from resnet_tools.jobs.run_pictures import RunPictures
 from resnet_tools.jobs.running import Progress
@@ -135,23 +135,24 @@ def train(
         if samples is None and not found.data and ":" not in (found.dataset or ""):
             raise OptionError(f"data: the run in {resume} was trained on data sets in Python; give them again")
         with ready_run(found, find_device(found.device), ALONE, samples) as ready:
-            return _trained(found, ready, progress)
+            return _trained(ready, progress)
 
 
-def _trained(options: TrainOptions, ready: ReadyRun, progress: Progress | None) -> TrainedRun:
-    _check(options, ready)
+def _trained(ready: ReadyRun, progress: Progress | None) -> TrainedRun:
+    options = ready.options
+    _check(ready)
     pictures = RunPictures(
         options, ready.start, ready.data, ready.config, _warn, lambda: nullcontext(lambda images, reasons: None)
     )
     state = ready.start.state
     if options.classifier_only:
-        keep_decisions(options, ready.split)
-        fitted = fitted_classifier(options, ready, lambda images, _: None)
+        keep_decisions(ready)
+        fitted = fitted_classifier(ready, lambda images, _: None)
         pictures.report()
         return TrainedRun(options.save_folder, state.history, {reason: reason for reason in fitted.reasons})
     with _interruptions() as stop_signal:
         run = build_run(options, ready.start, ready.data, ready.config, stop_signal)
-        keep_decisions(options, ready.split)
+        keep_decisions(ready)
         pictures.begin()
         write = tensorboard_writer(options.save_folder / "tensorboard") if options.tensorboard else None
         try:
@@ -166,12 +167,13 @@ def _trained(options: TrainOptions, ready: ReadyRun, progress: Progress | None) 
     return TrainedRun(options.save_folder, list(state.history), dict(state.skipped))
 
 
-def _check(options: TrainOptions, ready: ReadyRun) -> None:
-    if is_checked(options, ready.data):
+def _check(ready: ReadyRun) -> None:
+    if is_checked(ready):
         findings = checked_data(ready.data, lambda images, _: None)
         for warning in findings.warnings:
             _warn(warning)
-        require_usable(findings, options)
+        if left_out := usable_text(findings, ready):
+            _warn(left_out)
 
 
 def _warn(text: str) -> None:

@@ -28,7 +28,7 @@ class TrainArguments(TypedDict, total=False):
     exif_orientation: bool | None
     resize_size: int | None
     crop_size: int | None
-    on_error: Literal["fail", "skip"]
+    on_error: Literal["fail", "skip"] | None
     check: bool
     weights: str | None
     classifier_only: bool
@@ -78,7 +78,7 @@ class TrainArguments(TypedDict, total=False):
 
 
 DEFAULTS: dict[str, Any] = {
-    "data": "", "on_error": "fail", "check": True, "epoch_number": 1, "quiet": True, "device": "auto", "n_gpu": 1,
+    "data": "", "check": True, "epoch_number": 1, "quiet": True, "device": "auto", "n_gpu": 1,
     "cudnn": "fastest",
 }  # fmt: skip
 # The least and the largest value of a number; "(" and ")" stand for bounds that are not part of the range.

@@ -40,7 +40,7 @@ class TrainOptions:
     exif_orientation: bool | None
     resize_size: int | None
     crop_size: int | None
-    on_error: Literal["fail", "skip"]
+    on_error: Literal["fail", "skip"] | None
     check: bool
     # Model
     retrain: str | None
@@ -110,6 +110,13 @@ class TrainOptions:
             return self
         nothing: dict[str, Any] = dict.fromkeys(NOT_WITH_RESUME) | {"reset_classifier": False, "classifier_only": False}
         return replace(self, **nothing, epoch_number=1, resume=str(self.save_folder))
+
+    def with_on_error(self, recipe: RecipeName) -> TrainOptions:
+        """The same with a choice for images that cannot be read: a few broken ones among photos are left out, but the
+        original stops, and an error rate that is asked for counts every image.
+        """
+        stops = recipe == "original" or self.test_only
+        return self if self.on_error else replace(self, on_error="fail" if stops else "skip")
 
     @property
     def chooses_net(self) -> bool:

@@ -469,11 +469,13 @@ def test_an_unreadable_image_stops_the_run_or_is_left_out(folder_with_a_broken_i
     arguments = ["--data", folder_with_a_broken_image, "--retrain", "demo", "--reset-classifier", "--quiet"]
     arguments += ["--n-epochs", 2, "--batch-size", 4, "--crop-size", 32, "--resize-size", 32]
     for check in ("--check", "--no-check"):
-        assert train(*arguments, "--save", tmp_path / check, check) == 1
+        assert train(*arguments, "--save", tmp_path / check, check, "--on-error", "fail") == 1
         assert "3.png" in capsys.readouterr().err
-    assert train(*arguments, "--save", tmp_path / "skip", "--on-error", "skip") == 0
+    assert train(*arguments, "--save", tmp_path / "original", "--recipe", "original") == 1
+    assert train(*arguments, "--save", tmp_path / "skip") == 0
     message = capsys.readouterr().err
-    assert "1 images could not be read and were left out" in message
+    assert "images cannot be read and are left out; they are listed at the end" in message
+    assert "1 image could not be read and was left out" in message
     bad = folder_with_a_broken_image / "val" / "red" / "0.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n broken")
     test = ["--data", folder_with_a_broken_image, "--retrain", tmp_path / "skip" / "model_best.pt", "--test-only"]

@@ -72,10 +72,20 @@ def test_a_run_in_place_of_another_keeps_nothing_of_its_split(tmp_path):
 def test_an_image_that_cannot_be_read_is_named_with_the_option_that_leaves_it_out(tmp_path, capsys):
     data = photos(tmp_path / "photos")
     (data / "a/broken.jpg").write_bytes(b"\xff\xd8\xff")
-    options = ("--data", data, "--save", tmp_path / "run", "--n-epochs", 1, *NET)
-    assert train(*options) == 1
+    options = ("--data", data, "--save", tmp_path / "run", "--n-epochs", 1, "--recipe", "finetune", *NET)
+    assert train(*options, "--on-error", "fail") == 1
     assert re.search(r"a/broken\.jpg: .*\n.*--on-error skip to leave out images", capsys.readouterr().err)
-    assert train(*options, "--on-error", "skip") == 0
+    assert train(*options) == 0
+    assert "1 of 21 images cannot be read" in capsys.readouterr().err
+
+
+def test_more_bad_images_than_good_ones_are_left_out_only_on_request(tmp_path, capsys):
+    data = photos(tmp_path / "photos")
+    for path in [*data.rglob("*.png")][::2] + [*data.rglob("*.png")][1:2]:
+        path.write_bytes(b"\xff\xd8\xff")
+    options = ("--data", data, "--save", tmp_path / "run", "--n-epochs", 1, "--recipe", "finetune", *NET)
+    assert train(*options) == 1
+    assert "--on-error skip to leave out images" in capsys.readouterr().err
 
 
 def test_lists_say_what_is_trained_and_validated(tmp_path, capsys):

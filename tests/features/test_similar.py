@@ -192,6 +192,7 @@ BAD = {
     "text.npz": lambda p: p.write_text("no features"),
     "other.npz": lambda p: np.savez(p, x=np.ones(3)),
     "other.h5": lambda p: linked_h5(p),
+    "claims.h5": lambda p: claiming_h5(p),
     "text.parquet": lambda p: p.write_text("no features"),
     "other.csv": lambda p: p.write_text("a,b\n1,2\n"),
     "ragged.csv": lambda p: p.write_text("path,f0,f1\na,1,2\nb,1\n"),
@@ -219,6 +220,16 @@ def linked_h5(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file["features"]
         file["features"] = h5py.ExternalLink("elsewhere.h5", "features")
+
+
+def claiming_h5(path: Path) -> None:
+    """Its list of names has a million entries of which the file holds nothing."""
+    import h5py
+
+    write(path, rows_of(3, 4, 0))
+    with h5py.File(path, "r+") as file:
+        del file["image_list"]
+        file.create_dataset("image_list", (1_000_000,), h5py.string_dtype())
 
 
 @pytest.mark.parametrize("name", list(BAD))
