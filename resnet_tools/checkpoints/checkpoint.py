@@ -159,7 +159,13 @@ def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: M
     """Write a checkpoint as `.pt` or `.safetensors`, by the extension of `path`; only a whole file replaces one.
 
     extra: plain values that a .pt also holds, such as the recipe of its training; they do not change what is loaded.
+    A net without a checkpoint is written by `save_checkpoint`.
     Raises: CheckpointError for another extension, or if the file cannot be written.
+
+    >>> from resnet_tools import load_checkpoint, save_model
+    >>> save_model(load_checkpoint("demo"), "demo.safetensors")
+    >>> load_checkpoint("demo.safetensors").num_classes
+    10
     """
     target = Path(path)
     if target.suffix.lower() not in (".pt", ".safetensors"):

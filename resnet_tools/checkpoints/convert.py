@@ -119,6 +119,12 @@ def convert(
     logit; each format has its own.
     force: an existing file may be replaced. weights: which net of the source, as `load_checkpoint` takes it.
     Raises: ResnetToolsError if that cannot be done; the source, and an earlier file, are untouched then.
+
+    >>> from pathlib import Path
+    >>> from resnet_tools import Target, convert
+    >>> converted = convert("demo", Target(Path("demo.safetensors")))
+    >>> converted.path.name, converted.tolerance
+    ('demo.safetensors', 1e-06)
     """
     found = model_path(source)
     target = replace(target, path=Path(os.path.realpath(target.path)))  # a link stays a link

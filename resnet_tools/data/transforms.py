@@ -37,6 +37,14 @@ class Preprocessing:
     one number each for a net of gray images.
     `exif_orientation`: files are first turned upright as their EXIF data says, which the original does not do.
     Raises ValueError for values with which no image could be prepared.
+
+    It is a callable that takes an image in any form to the net's input, so torchvision's data sets and
+    `torch.utils.data.DataLoader` take it as `transform`.
+
+    >>> from resnet_tools import load_checkpoint
+    >>> transform = load_checkpoint("demo").preprocessing
+    >>> transform.resize_px, transform("resnet_tools/assets/images/bag.png").shape
+    (256, torch.Size([3, 224, 224]))
     """
 
     resize_px: int
@@ -119,6 +127,11 @@ def preprocess(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: boo
     `image` is a path, a file's bytes, an open file, a PIL image, an array or a tensor: see `given_pixels`. `exif`: see
     `load_image`; as the preprocessing says if None.
     Raises ImageError.
+
+    >>> import numpy as np
+    >>> from resnet_tools import preprocess
+    >>> preprocess(np.zeros((300, 400, 3), np.uint8)).shape
+    torch.Size([3, 224, 224])
     """
     pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)

@@ -54,8 +54,10 @@ def project(
     progress: called with the numbers of rows that were read; each is read twice for PCA.
     Raises: FeatureError if the file cannot be used, too few of its rows are finite, or a package is not installed.
 
-    >>> project("photos.pt").coordinates.shape  # doctest: +SKIP
-    (1000, 2)
+    >>> from resnet_tools import extract_features, project
+    >>> found = extract_features("resnet_tools/assets/images", output="photos.pt")
+    >>> project("photos.pt").coordinates.shape
+    (10, 2)
     """
     return project_rows(open_features(features), method, progress)
 

@@ -47,11 +47,11 @@ class Similar:
 
 
 def similar(
-    features: Path,
+    features: str | os.PathLike[str],
     images: Sequence[Any] | None = None,
     *,
     top_k: int = 5,
-    model: Path | None = None,
+    model: str | os.PathLike[str] | None = None,
     weights: str | None = None,
     device: str = "auto",
     progress: Callable[[int], None] = lambda _: None,
@@ -68,8 +68,11 @@ def similar(
     Equal similarities are in the order of the rows. Rows of zeros or with NaN are nobody's neighbours, and have none.
     Raises: FeatureError (the features or the net cannot be used), ImageError (an image cannot be read).
 
-    >>> similar("photos.pt", ["cat.jpg"], top_k=1)  # doctest: +SKIP
-    [Similar(path='cat.jpg', neighbours=[Neighbour(row=7, path='photos/7.jpg', similarity=0.97)], row=None)]
+    >>> from resnet_tools import extract_features, similar
+    >>> found = extract_features("resnet_tools/assets/images", output="photos.pt")
+    >>> [bag] = similar("photos.pt", ["resnet_tools/assets/images/bag.png"], top_k=1)
+    >>> bag.neighbours[0].path, round(bag.neighbours[0].similarity, 3)
+    ('resnet_tools/assets/images/bag.png', 1.0)
     """
     opened, found_device, report = open_features(features), find_device(device), _counted(progress)
     if images is None:
@@ -86,7 +89,7 @@ def similar(
 
 
 def duplicates(
-    features: Path,
+    features: str | os.PathLike[str],
     threshold: float = 0.98,
     *,
     device: str = "auto",
@@ -97,6 +100,12 @@ def duplicates(
     features, device, progress: as in `similar`. Each image has the similarity of the most similar other one of its
     group. Groups and images are in the order of the rows.
     Raises: FeatureError, also for a threshold that is not above 0 and at most 1.
+
+    >>> from resnet_tools import duplicates, extract_features
+    >>> image = "resnet_tools/assets/images/bag.png"
+    >>> found = extract_features([image, "resnet_tools/assets/images/coat.png", image], output="photos.pt")
+    >>> [[image.row for image in group] for group in duplicates("photos.pt")]
+    [[0, 2]]
     """
     return duplicate_groups(open_features(features), find_device(device), threshold, _counted(progress))
 

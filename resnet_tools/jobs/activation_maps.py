@@ -38,7 +38,7 @@ def activation_maps(
 
     >>> from resnet_tools import activation_maps
     >>> found = activation_maps("resnet_tools/assets/images/bag.png", top_k=2)
-    >>> found.maps.shape, abs(found.maps[0].mean() - (found.logits[0] - found.biases[0])) < 1e-4
+    >>> found.maps.shape, bool(abs(found.maps[0].mean() - (found.logits[0] - found.biases[0])) < 1e-4)
     ((2, 7, 7), True)
     """
     require_whole("top_k", top_k, 1)

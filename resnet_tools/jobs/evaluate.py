@@ -169,8 +169,8 @@ def evaluate(
     >>> from resnet_tools import evaluate, train
     >>> run = train("digits", retrain="demo", reset_classifier=True, n_epochs=1, report=False)
     >>> result = evaluate("run", "digits")
-    >>> result.confusion_matrix.sum(), len(result.per_class)
-    (20, 10)
+    >>> int(result.confusion_matrix.sum()), result.confusion_matrix.shape, len(result.rows())
+    (20, (10, 10), 20)
     """
     require_one_of("average", average, ("outputs", "softmax"))
     require_one_of("on_error", on_error, ("skip", "fail"))

@@ -120,7 +120,7 @@ def extract_features(
     >>> from resnet_tools import extract_features
     >>> found = extract_features("resnet_tools/assets/images", l2_normalize=True)
     >>> found.features.shape, found.names[1]
-    ((10, 512), 'resnet_tools/assets/images/bag.png')
+    ((10, 64), 'resnet_tools/assets/images/bag.png')
     """
     require_one_of("pool", pool, ("avg", "none"))
     require_one_of("dtype", dtype, ("float32", "float16"))

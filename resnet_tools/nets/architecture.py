@@ -41,6 +41,13 @@ class Architecture:
 
     `widths` are the output channels of each stage, `inner_widths` those of the first convolution of its blocks.
     A net with `num_classes` 0 has no classifier: it gives features.
+
+    >>> from resnet_tools import Architecture, build_resnet
+    >>> architecture = build_resnet("cifar10-resnet-20").architecture
+    >>> architecture.depth, architecture.widths
+    (20, (16, 32, 64))
+    >>> Architecture.from_dict(architecture.to_dict()) == architecture
+    True
     """
 
     block: Block

@@ -51,6 +51,12 @@ def build_resnet(
     in_channels: 3, or 1 for a net of gray images.
     Raises: ResnetToolsError if there is no such net, or if options contradict each other or the given net.
     Source: models/resnet.lua of facebook/fb.resnet.torch.
+
+    >>> import torch
+    >>> from resnet_tools import build_resnet
+    >>> net = build_resnet("cifar10-resnet-20", num_classes=5)
+    >>> net(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 5])
     """
     options = {"depth": depth, "dataset": dataset, "net_type": net_type, "shortcut_type": shortcut_type}
     given = {name: value for name, value in options.items() if value is not None}

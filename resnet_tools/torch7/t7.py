@@ -65,6 +65,11 @@ def read_t7(path: str | os.PathLike[str], *, long_bytes: int | None = None) -> A
     None reads 8, and 4 if that fails in a way that a file with longs of 8 bytes, even cut short, does not.
 
     Raises T7Error, with the byte offset, for anything that is not a whole .t7 file.
+
+    >>> from resnet_tools import read_t7
+    >>> tensor = read_t7("tests/data/t7/tensors_all.t7")["Float"]
+    >>> tensor.torch_type, tensor.dtype
+    ('torch.FloatTensor', dtype('float32'))
     """
     if long_bytes not in (None, 4, 8):
         raise ValueError(f"long_bytes is {long_bytes!r}; a long has 4 or 8 bytes")

@@ -36,6 +36,12 @@ def save_t7(value: object, path: str | os.PathLike[str], *, ascii: bool = False,
 
     Raises: T7Error if the file cannot be written, or if a part of the value has no form in Lua; the message
     says which.
+
+    >>> import numpy as np
+    >>> from resnet_tools import read_t7, save_t7
+    >>> save_t7({"epoch": 3, "mean": np.zeros(3, np.float32)}, "state.t7")  # Lua's torch.load("state.t7") reads it
+    >>> read_t7("state.t7")["epoch"]
+    3
     """
     name = os.fsdecode(path)
     target = os.path.realpath(name)  # a link stays a link
