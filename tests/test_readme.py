@@ -158,7 +158,8 @@ def test_the_python_example_runs_as_it_stands(tmp_path):
 
 
 def test_the_python_example_passes_a_users_strict_mypy(tmp_path):
-    ending = "\nreveal_type(logits)\nreveal_type(checkpoint.class_names)\n"
+    names = ["logits", "checkpoint.class_names", "labels", "features", "run", "result.confusion_matrix", "maps"]
+    ending = "".join(f"\nreveal_type({name})" for name in names) + "\n"
     (tmp_path / "script.py").write_text(EXAMPLE + ending)
     cache = f"--cache-dir={ROOT / '.mypy_cache' / 'readme'}"
     options = ["--strict", "--follow-imports=silent", "--config-file=", cache]
@@ -166,7 +167,15 @@ def test_the_python_example_passes_a_users_strict_mypy(tmp_path):
     environment = {**os.environ, "MYPYPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r'Revealed type is "(.*)"', done.stdout) == ["torch._tensor.Tensor", "list[str] | None"]
+    revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
+    assert revealed[:2] == ["torch._tensor.Tensor", "list[str] | None"]
+    assert [revealed[2], revealed[4]] == [
+        "resnet_tools.jobs.classify.Predictions",
+        "resnet_tools.jobs.train.TrainedRun",
+    ]
+    assert all("ndarray" in revealed[k] for k in (3, 5, 6))
+    assert "int64" in revealed[5] or "signedinteger" in revealed[5]
+    assert "float32" in revealed[6] or "floating" in revealed[6]
 
 
 def test_with_length_1_the_matrix_product_is_the_cosine_similarity(tmp_path, monkeypatch):

@@ -62,8 +62,10 @@ def test_onnxruntime_quantises_a_converted_net(demo, images, tmp_path):
     onnx = pytest.importorskip("onnx")
     quantization = pytest.importorskip("onnxruntime.quantization")
     convert("demo", Target(tmp_path / "demo.onnx"))
-    # Convolutions of 8 bits on the fly are slow in onnxruntime; weights of the classifier are what this is for.
-    quantization.quantize_dynamic(tmp_path / "demo.onnx", tmp_path / "small.onnx", op_types_to_quantize=["Gemm"])
-    assert "DynamicQuantizeLinear" in {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
+    kind = quantization.QuantType.QUInt8  # which onnxruntime's convolutions take
+    quantization.quantize_dynamic(tmp_path / "demo.onnx", tmp_path / "small.onnx", weight_type=kind)
+    assert "ConvInteger" in {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
     whole, small = classify(PHOTOS, tmp_path / "demo.onnx"), classify(PHOTOS, tmp_path / "small.onnx")
-    assert [image.indices[0] for image in whole] == [image.indices[0] for image in small]
+    for a, b in zip(whole, small, strict=True):
+        if a.probability > 0.8:  # 8 bits change logits by some percent
+            assert a.label == b.label
