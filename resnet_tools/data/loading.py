@@ -34,6 +34,8 @@ def load_ahead(
     together = max(1, min(ahead, len(sources)) // (2 * workers))
     remaining = iter(sources)
     groups = iter(lambda: list(islice(remaining, together)), [])
+    # torch settles this thread's number at its first use, and takes for it what was set last, by whatever thread.
+    torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, "load", initializer=torch.set_num_threads, initargs=(1,))
     waiting: deque[Future[list[tuple[S, T | ImageError]]]] = deque()
     try:
