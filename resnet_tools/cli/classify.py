@@ -31,7 +31,7 @@ from resnet_tools.writing import written_whole
 
 if TYPE_CHECKING:
     from resnet_tools.checkpoints.runnable import Classifier
-    from resnet_tools.compute.inference import Loading, Prediction
+    from resnet_tools.compute.predictions import Loading, Prediction
     from resnet_tools.errors import ImageError
 
 Form = Literal["text", "json", "csv"]
@@ -100,14 +100,27 @@ def command(
         raise click.UsageError("--explain shows the center crop; leave out --ten-crop")
     paths = _image_paths(model, sources, [output, sheet], labels)
     with quick_imports():
-        from resnet_tools.evaluation.classified_sheet import check_sheet
-        from resnet_tools.jobs.nets import given_classifier
+        from resnet_tools.checkpoints.runnable import load_classifier
     if sheet is not None:
+        from resnet_tools.evaluation.classified_sheet import check_sheet
+
         check_sheet(sheet)
     with warnings_as_lines():
-        classifier = given_classifier(model, inference.running(), weights=weights, class_names=labels)
-    loading = inference.loading(classifier.preprocessing)
-    predictions = _predictions(paths, classifier, loading, top_k, explain, sheet)
+        classifier = load_classifier(
+            model,
+            inference.device,
+            inference.precision,
+            engine=inference.engine,
+            with_gradients=explain is not None,
+            weights=weights,
+            labels=labels,
+        )
+    predictions = _predictions(paths, classifier, inference.loading(classifier.preprocessing), top_k, explain)
+    if sheet is not None:
+        from resnet_tools.evaluation.classified_sheet import sheeted
+
+        exif = inference.loading(classifier.preprocessing).preprocessing.exif_orientation
+        predictions = sheeted(predictions, classifier.class_names, sheet, exif=exif)
     with _opened(output) as file:
         write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
         code = _write_all(predictions, len(paths), file, write, write_error)
@@ -121,21 +134,15 @@ def command(
 
 
 def _predictions(
-    paths: Sequence[str], classifier: Classifier, loading: Loading, top_k: int, explain: Path | None, sheet: Path | None
+    paths: Sequence[str], classifier: Classifier, loading: Loading, top_k: int, explain: Path | None
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
-    """The best classes of each image; with `explain` pictures of where they come from in that folder, with `sheet` all
-    images on one picture or page."""
-    from resnet_tools.compute.inference import classify
-    from resnet_tools.evaluation.classified_sheet import sheeted
+    """The best classes of each image, and with `explain` pictures of where they come from in that folder."""
+    if explain is None:
+        return classifier.classify(paths, loading=loading, top_k=top_k)
     from resnet_tools.evaluation.explanations import explained
 
-    net, names = classifier.net, classifier.class_names
-    found: Iterator[Prediction | tuple[str, ImageError]] = (
-        classify(paths, net, loading, top_k=top_k)
-        if explain is None
-        else explained(paths, net, loading, names, explain, top_k=top_k)
-    )
-    return found if sheet is None else sheeted(found, names, sheet, exif=loading.preprocessing.exif_orientation)
+    net: Any = classifier.net  # a module, as load_classifier was told
+    return explained(paths, net, loading, classifier.class_names, explain, top_k=top_k)
 
 
 def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from resnet_tools.compute.cpus import usable_cpus, workers_for
+from resnet_tools.compute.cpus import CPU_WORKERS, usable_cpus, workers_for
 from resnet_tools.compute.job import place_of
 from resnet_tools.errors import ResnetToolsError, TrainingError
 
@@ -25,7 +25,6 @@ OUT_OF_MEMORY = (  # what torch and the libraries below it say
     "ALLOCATION_FAILED",
     "valid cuDNN algorithm",  # no algorithm whose workspace fits
 )
-CPU_WORKERS = 2
 CUBLAS_WORKSPACE = ":4096:8"  # with which cuBLAS gives equal sums; read when it is first used
 HALF_CAPABILITY = (7, 0)  # the first GPUs with tensor cores
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from resnet_tools.compute.inference import Prediction
+from resnet_tools.compute.predictions import Prediction
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.sheets import INK, Tile, drawn_sheet, in_rows, sheet_font
 from resnet_tools.data.thumbnails import thumbnail

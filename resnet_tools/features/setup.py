@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from resnet_tools import __version__
-from resnet_tools.checkpoints.runnable import Net, Runnable, prepare_net
+from resnet_tools.checkpoints.runnable import Net, Runnable, ready_net
 from resnet_tools.compute.inference import Loading
 from resnet_tools.data.fetched import stdin_bytes
 from resnet_tools.data.files import STDIN
@@ -20,6 +20,7 @@ from resnet_tools.data.image import MAX_FILE_BYTES
 from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, may_fold
 from resnet_tools.features.options import ExtractOptions
+from resnet_tools.nets.resnet import ResNet
 from resnet_tools.reading import Digest, hashed
 
 NO_FILE = "a net in Python"
@@ -33,8 +34,9 @@ def set_up_extraction(
     device: torch.device,
     precision: str,
     paths: Sequence[str],
+    engine: str = "auto",
 ) -> Extraction:
-    """The job, with the net made ready on its device. model_file: None of a net that is in no file.
+    """The job, with the net made ready by its engine on its device. model_file: None of a net that is in no file.
 
     Raises: DeviceMemoryError; ImageError if stdin gives no image.
     """
@@ -42,7 +44,8 @@ def set_up_extraction(
     provenance = provenance_of(model_file, checkpoint.model, kind, loading, precision, device.type)
     if STDIN in paths:  # it may hold another image each time, and its name does not tell
         provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
-    net = prepare_net(checkpoint.model, device, precision, fold=may_fold(options.layer))
+    net = ready_net(checkpoint, engine, device, precision, layer=options.layer, fold=may_fold(options.layer))
+    provenance["engine"] = "torch" if isinstance(net, ResNet) else "onnxruntime"
     return Extraction(net, kind, loading, provenance, options.on_error, options.resume)
 
 
@@ -73,7 +76,8 @@ def provenance_of(
 def _of_weights(net: Net) -> Digest:
     """The hash of the names and values of all weights."""
     digest = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        digest.update(name.encode() + b"\0")
-        digest.update(tensor.detach().cpu().float().contiguous().numpy())
+    if isinstance(net, torch.nn.Module):
+        for name, tensor in net.state_dict().items():
+            digest.update(name.encode() + b"\0")
+            digest.update(tensor.detach().cpu().float().contiguous().numpy())
     return digest

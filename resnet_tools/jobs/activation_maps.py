@@ -42,14 +42,15 @@ def activation_maps(
     ((2, 7, 7), True)
     """
     require_whole("top_k", top_k, 1)
-    running = Running(None, device, "single", resize_px, crop_px, False, exif_orientation)
+    running = Running(None, device, "torch", "single", resize_px, crop_px, False, exif_orientation)
     with kept_settings():
         classifier = given_classifier(checkpoint, running, weights=weights)
         preprocessing = running.loading(classifier.preprocessing).preprocessing
         given = given_images(image, exif=preprocessing.exif_orientation)
         if not given.single:
             raise ImageError(f"{len(given.names)} images are given; expected one")
-        [maps] = activation_maps_of(classifier.net, preprocess(given.sources[0], preprocessing)[None], top_k)
+        net: Any = classifier.net
+        [maps] = activation_maps_of(net, preprocess(given.sources[0], preprocessing)[None], top_k)
     if not np.isfinite(maps.logits).all():
         raise NotFiniteError(f"{given.names[0]}: {NOT_FINITE}")
     return maps

@@ -9,7 +9,6 @@ from typing import Any, overload
 import torch
 
 from resnet_tools.compute.device import kept_settings
-from resnet_tools.compute.inference import classify as predictions
 from resnet_tools.jobs.images import given_images
 from resnet_tools.jobs.nets import ClassNames, GivenNet, given_classifier
 from resnet_tools.jobs.running import Progress, Running, counting, require_whole
@@ -114,6 +113,7 @@ def classify(
     weights: str | None = None,
     batch_size: int | None = None,
     device: str | int | torch.device = "auto",
+    engine: str = "auto",
     precision: str = "single",
     ten_crop: bool = False,
     resize_px: int | None = None,
@@ -130,7 +130,8 @@ def classify(
     checkpoint: the path of a net in any format, `demo`, a loaded `Checkpoint` or net, which stay as they are.
     top_k: how many labels for each image. class_names: names of the outputs, or a file of them, in place of the net's.
     weights: which net of a file that holds several. batch_size: images at once (by default 8, or 64 on a GPU).
-    device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. precision: `single`, `tf32`, `bf16` or `half`.
+    device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. engine: `torch` or `onnxruntime`, which is quicker on a CPU and is
+    taken by itself for the net in a file, if it is installed. precision: `single`, `tf32`, `bf16` or `half`.
     ten_crop: the mean of ten crops. resize_px, crop_px: the shorter side and the crop, in place of the net's own sizes.
     exif_orientation: turn images upright as their EXIF data says, by default as the net was trained.
     workers: threads, or above 4 processes, that load images. progress: called with the images done and their number.
@@ -145,14 +146,14 @@ def classify(
     ('bag', 1.0)
     """
     require_whole("top_k", top_k, 1)
-    running = Running(batch_size, device, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
+    running = Running(batch_size, device, engine, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
     with kept_settings():
         classifier = given_classifier(checkpoint, running, weights=weights, class_names=class_names)
         loading = running.loading(classifier.preprocessing)
         given = given_images(images, exif=loading.preprocessing.exif_orientation)
         count = counting(progress, len(given.names))
         names, found = classifier.class_names, []
-        for prediction in predictions(given.sources, classifier.net, loading, top_k=top_k):
+        for prediction in classifier.classify(given.sources, loading=loading, top_k=top_k):
             if isinstance(prediction, tuple):
                 if given.single:
                     raise prediction[1]

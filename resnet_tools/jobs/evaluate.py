@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet_tools.checkpoints.runnable import Net, Runnable, prepare_net, require_classifier
+from resnet_tools.checkpoints.runnable import Net, Runnable, ready_net, require_classifier
 from resnet_tools.compute.device import kept_settings
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.custom import samples_of
@@ -28,7 +28,7 @@ from resnet_tools.evaluation.options import EvaluateOptions
 from resnet_tools.evaluation.report.files import report_folder, write_report
 from resnet_tools.evaluation.report.summary import summary
 from resnet_tools.evaluation.report.tables import ClassErrors, Mistake, class_errors, confusion_matrix, mistakes
-from resnet_tools.jobs.nets import ClassNames, GivenNet, given_names, given_net, name_of_net
+from resnet_tools.jobs.nets import ClassNames, GivenNet, engine_for, given_names, given_net, name_of_net
 from resnet_tools.jobs.running import Progress, Running, counting, require_one_of
 
 FilePath = str | os.PathLike[str]
@@ -143,6 +143,7 @@ def evaluate(
     weights: str | None = None,
     batch_size: int | None = None,
     device: str | int | torch.device = "auto",
+    engine: str = "auto",
     precision: str = "single",
     ten_crop: bool = False,
     resize_px: int | None = None,
@@ -174,7 +175,7 @@ def evaluate(
     """
     require_one_of("average", average, ("outputs", "softmax"))
     require_one_of("on_error", on_error, ("skip", "fail"))
-    running = Running(batch_size, device, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
+    running = Running(batch_size, device, engine, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
     found, folder = running.found_device(), None if report is None else Path(report)
     name, place = name_of_net(checkpoint), data if is_path(data) else type(data).__name__
     options = EvaluateOptions(
@@ -191,7 +192,7 @@ def evaluate(
             samples,
             options,
             running,
-            ready=lambda model: prepare_net(model, found, precision),
+            ready=lambda net: ready_net(net, engine_for(checkpoint, engine), found, precision),
             report=folder,
             progress=counting(progress, len(samples)),
         )
@@ -203,7 +204,7 @@ def evaluate_on(
     options: EvaluateOptions,
     running: Running,
     *,
-    ready: Callable[[Net], Net],
+    ready: Callable[[Runnable], Net],
     report: Path | None,
     progress: Callable[[int, list[str]], None],
     processes: Processes = ALONE,
@@ -214,7 +215,7 @@ def evaluate_on(
     """
     loading = running.loading(net.preprocessing)
     evaluation = evaluated(
-        ready(net.model),
+        ready(net),
         samples,
         loading,
         average=options.average,

@@ -23,7 +23,7 @@ from resnet_tools.features.options import ExtractOptions
 from resnet_tools.features.setup import set_up_extraction
 from resnet_tools.jobs.defaults import EXTRACTION_BATCH_SIZE
 from resnet_tools.jobs.images import GivenImages, given_images
-from resnet_tools.jobs.nets import GivenNet, file_of, given_net, name_of_net
+from resnet_tools.jobs.nets import GivenNet, engine_for, file_of, given_net, name_of_net
 from resnet_tools.jobs.running import (
     Progress,
     Running,
@@ -96,6 +96,7 @@ def extract_features(
     weights: str | None = None,
     batch_size: int | None = None,
     device: str | int | torch.device = "auto",
+    engine: str = "auto",
     precision: str = "single",
     ten_crop: bool = False,
     resize_px: int | None = None,
@@ -127,7 +128,7 @@ def extract_features(
     require_one_of("on_error", on_error, ("skip", "fail", "zero"))
     require_whole("shard_size", shard_size, 1)
     target = None if output is None else Path(output)
-    running = Running(batch_size, device, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
+    running = Running(batch_size, device, engine, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
     with kept_settings():
         net = given_net(checkpoint, weights)
         loading = running.loading(net.preprocessing, EXTRACTION_BATCH_SIZE)
@@ -141,7 +142,8 @@ def extract_features(
         )  # fmt: skip
         file = file_of(checkpoint)
         found_device = running.found_device()
-        job = set_up_extraction(options, file, net, loading, found_device, precision, given.names)
+        asked = engine_for(checkpoint, engine)
+        job = set_up_extraction(options, file, net, loading, found_device, precision, given.names, asked)
         count = counting(progress, len(given.names))
         if target is not None and given.paths is not None:
             return _in_files(job, given.paths, target, shard_size, count)

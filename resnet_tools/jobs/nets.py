@@ -11,10 +11,11 @@ from torch import nn
 from resnet_tools.checkpoints.checkpoint import Checkpoint, model_path
 from resnet_tools.checkpoints.nets_in_python import checkpoint_of, copied
 from resnet_tools.checkpoints.onnx_files import OnnxCheckpoint
-from resnet_tools.checkpoints.runnable import Classifier, Runnable, load_runnable, prepare_net, require_classifier
+from resnet_tools.checkpoints.runnable import Classifier, Runnable, load_runnable, ready_classifier, require_classifier
+from resnet_tools.compute.engines import ENGINES
 from resnet_tools.data.labels import output_names, read_labels
 from resnet_tools.errors import CheckpointError
-from resnet_tools.jobs.running import Running
+from resnet_tools.jobs.running import Running, require_one_of
 
 Path = str | os.PathLike[str]
 GivenNet = Path | Runnable | nn.Module
@@ -51,11 +52,18 @@ def given_classifier(
 
     class_names: in place of those that the net has. Raises: ResnetToolsError, also if the net has no classifier.
     """
-    device = running.found_device()
     net = given_net(checkpoint, weights)
     require_classifier(net, name_of_net(checkpoint))
     names = given_names(class_names, net.num_classes) or output_names(net.class_names, net.num_classes)
-    return Classifier(prepare_net(net.model, device, running.precision), names, net.preprocessing)
+    engine = engine_for(checkpoint, running.engine)
+    return ready_classifier(net, names, str(running.device), running.precision, engine=engine)
+
+
+def engine_for(checkpoint: GivenNet, engine: str) -> str:
+    """The engine that was asked for; `auto` is torch for a loaded net, which may be anywhere and in any type."""
+    require_one_of("engine", engine, ENGINES)
+    loaded = isinstance(checkpoint, nn.Module | Checkpoint)
+    return "torch" if engine == "auto" and loaded else engine
 
 
 def given_names(class_names: ClassNames | None, count: int) -> list[str] | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from resnet_tools.compute.device import default_workers, find_device
-from resnet_tools.compute.inference import DTYPES, Loading
+from resnet_tools.compute.cpus import CPU_WORKERS
+from resnet_tools.compute.engines import find_engine
+from resnet_tools.compute.predictions import Loading
 from resnet_tools.data.transforms import MAX_SIDE_PX, Preprocessing
 from resnet_tools.errors import ResnetToolsError
-from resnet_tools.jobs.defaults import CPU_BATCH_SIZE, GPU_BATCH_SIZE, MAX_BATCH_SIZE, MAX_WORKERS
+from resnet_tools.jobs.defaults import CPU_BATCH_SIZE, GPU_BATCH_SIZE, MAX_BATCH_SIZE, MAX_WORKERS, PRECISIONS
+
+# Where onnxruntime runs a net, torch is not needed, which takes seconds to import.
+if TYPE_CHECKING:
+    import torch
 
 Progress = Callable[[int, int], object]  # (done, total)
 
@@ -27,6 +30,7 @@ class Running:
 
     batch_size: int | None = None
     device: str | int | torch.device = "auto"
+    engine: str = "auto"
     precision: str = "single"
     resize_px: int | None = None
     crop_px: int | None = None
@@ -39,11 +43,18 @@ class Running:
         require_whole("resize_px", self.resize_px, 1, MAX_SIDE_PX)
         require_whole("crop_px", self.crop_px, 1, MAX_SIDE_PX)
         require_whole("workers", self.workers, 0, MAX_WORKERS)
-        require_one_of("precision", self.precision, DTYPES)
+        require_one_of("precision", self.precision, PRECISIONS)
 
     def found_device(self) -> torch.device:
         """Raises: ResnetToolsError if this machine has no such device."""
-        return find_device(str(self.device))
+        from resnet_tools.compute.device import find_device
+
+        return find_device("cpu" if self.engine == "onnxruntime" else str(self.device))
+
+    @property
+    def runs_torch(self) -> bool:
+        """Whether torch runs the nets that it can run. Raises: ResnetToolsError."""
+        return find_engine(self.engine, str(self.device), self.precision) == "torch"
 
     def loading(self, default: Preprocessing, cpu_batch_size: int = CPU_BATCH_SIZE) -> Loading:
         """How images are loaded for a net with that preprocessing. Raises: ResnetToolsError if the sizes do not fit."""
@@ -51,10 +62,15 @@ class Running:
             preprocessing = changed_preprocessing(default, self.resize_px, self.crop_px, self.exif_orientation)
         except ValueError as error:
             raise ResnetToolsError(f"{error} (resize_px, crop_px)") from error
-        device = self.found_device()
-        batch_size = self.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else cpu_batch_size)
-        workers = default_workers(device) if self.workers is None else self.workers
-        return Loading(preprocessing, int(batch_size), self.ten_crop, int(workers))
+        batch_size, workers = cpu_batch_size, CPU_WORKERS
+        if self.runs_torch:
+            from resnet_tools.compute.device import default_workers
+
+            device = self.found_device()
+            batch_size = GPU_BATCH_SIZE if device.type == "cuda" else cpu_batch_size
+            workers = default_workers(device)
+        workers = workers if self.workers is None else int(self.workers)
+        return Loading(preprocessing, int(self.batch_size or batch_size), self.ten_crop, workers)
 
 
 def changed_preprocessing(

@@ -25,7 +25,7 @@ from resnet_tools.jobs.defaults import (
 from resnet_tools.text import printable
 
 if TYPE_CHECKING:
-    from resnet_tools.compute.inference import Loading
+    from resnet_tools.compute.predictions import Loading
     from resnet_tools.data.transforms import Preprocessing
     from resnet_tools.jobs.running import Running
 
@@ -55,6 +55,7 @@ class Inference:
 
     batch_size: int | None
     device: str
+    engine: str
     precision: str
     resize_size: int | None
     crop_size: int | None
@@ -83,6 +84,7 @@ class Inference:
         return Running(
             self.batch_size,
             self.device,
+            self.engine,
             self.precision,
             self.resize_size,
             self.crop_size,
@@ -164,6 +166,14 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
             show_default=True,
             callback=device_name,
             help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["auto", "torch", "onnxruntime"]),
+            default="auto",
+            show_default=True,
+            help="What runs the net: auto is onnxruntime on a CPU, where it is installed and --precision is single, "
+            "and torch elsewhere. Outputs differ by about 1e-6.",
         ),
         click.option(
             "--precision",
