@@ -126,6 +126,7 @@ def _checked(array: NDArray[Any], name: str) -> NDArray[Any]:
                 f"{name}: floats from {low:.6g} to {high:.6g}; expected 0 (black) to 1 (white). Divide by 255, or give "
                 "uint8"
             )
+        array = array.astype(np.float32, copy=False)  # what nets compute in
     elif array.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{name}: pixels are {array.dtype}; expected uint8, uint16, or floats from 0 to 1")
     if array.shape[2] == 1:

@@ -39,7 +39,7 @@ def save_t7(value: object, path: str | os.PathLike[str], *, ascii: bool = False,
 
     >>> import numpy as np
     >>> from resnet_tools import read_t7, save_t7
-    >>> save_t7({"epoch": 3, "mean": np.zeros(3, np.float32)}, "state.t7")  # Lua's torch.load("state.t7") reads it
+    >>> save_t7({"epoch": 3, "mean": np.zeros(3, np.float32)}, "state.t7")
     >>> read_t7("state.t7")["epoch"]
     3
     """
