@@ -9,6 +9,8 @@ from typing import Any, overload
 import torch
 
 from resnet_tools.compute.device import kept_settings
+from resnet_tools.compute.predictions import Prediction
+from resnet_tools.errors import ImageError
 from resnet_tools.jobs.images import given_images
 from resnet_tools.jobs.nets import ClassNames, GivenNet, given_classifier
 from resnet_tools.jobs.running import Progress, Running, counting, require_whole
@@ -151,17 +153,18 @@ def classify(
         classifier = given_classifier(checkpoint, running, weights=weights, class_names=class_names)
         loading = running.loading(classifier.preprocessing)
         given = given_images(images, exif=loading.preprocessing.exif_orientation)
-        count = counting(progress, len(given.names))
-        names, found = classifier.class_names, []
+        found, count = [], counting(progress, len(given.names))
         for prediction in classifier.classify(given.sources, loading=loading, top_k=top_k):
-            if isinstance(prediction, tuple):
-                if given.single:
-                    raise prediction[1]
-                name = str(prediction[0])
-                found.append(ImageLabels(name, [], [], [], str(prediction[1]).removeprefix(f"{name}: ")))
-            else:
-                labels = [names[index] for index in prediction.indices]
-                indices, probabilities = prediction.indices, prediction.probabilities
-                found.append(ImageLabels(str(prediction.path), labels, indices, probabilities))
+            if given.single and isinstance(prediction, tuple):
+                raise prediction[1]
+            found.append(_labelled(prediction, classifier.class_names))
             count(1, [])
-    return Predictions(found, names)
+    return Predictions(found, classifier.class_names)
+
+
+def _labelled(prediction: Prediction | tuple[str, ImageError], names: Sequence[str]) -> ImageLabels:
+    if isinstance(prediction, tuple):
+        name = str(prediction[0])
+        return ImageLabels(name, [], [], [], str(prediction[1]).removeprefix(f"{name}: "))
+    labels = [names[index] for index in prediction.indices]
+    return ImageLabels(str(prediction.path), labels, prediction.indices, prediction.probabilities)

@@ -176,26 +176,37 @@ def evaluate(
     require_one_of("average", average, ("outputs", "softmax"))
     require_one_of("on_error", on_error, ("skip", "fail"))
     running = Running(batch_size, device, engine, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
-    found, folder = running.found_device(), None if report is None else Path(report)
-    name, place = name_of_net(checkpoint), data if is_path(data) else type(data).__name__
+    place = data if is_path(data) else type(data).__name__
     options = EvaluateOptions(
-        (name,), Path(place), split, _path(labels), _path(synsets), None, average, on_error, folder, False, False, True,
-        weights,
+        (name_of_net(checkpoint),), Path(place), split, _path(labels), _path(synsets), None, average, on_error,
+        _path(report), False, False, True, weights,
     )  # fmt: skip
-    with kept_settings(), nullcontext() if folder is None else report_folder(folder):
-        net = given_net(checkpoint, weights)
-        require_classifier(net, name)
-        names = given_names(class_names, net.num_classes) or net.class_names
-        samples = _samples(data, options, net, names, name if is_path(checkpoint) else None)
-        return evaluate_on(
-            net,
-            samples,
-            options,
-            running,
-            ready=lambda net: ready_net(net, engine_for(checkpoint, engine), found, precision),
-            report=folder,
-            progress=counting(progress, len(samples)),
-        )
+    with kept_settings(), nullcontext() if options.report is None else report_folder(options.report):
+        return _evaluated(checkpoint, data, options, running, class_names, progress)
+
+
+def _evaluated(
+    checkpoint: GivenNet,
+    data: Any,
+    options: EvaluateOptions,
+    running: Running,
+    class_names: ClassNames | None,
+    progress: Progress | None,
+) -> EvaluationResult:
+    [name], device, engine = options.models, running.found_device(), engine_for(checkpoint, running.engine)
+    net = given_net(checkpoint, options.weights)
+    require_classifier(net, name)
+    names = given_names(class_names, net.num_classes) or net.class_names
+    samples = _samples(data, options, net, names, name if is_path(checkpoint) else None)
+    return evaluate_on(
+        net,
+        samples,
+        options,
+        running,
+        ready=lambda net: ready_net(net, engine, device, running.precision),
+        report=options.report,
+        progress=counting(progress, len(samples)),
+    )
 
 
 def evaluate_on(

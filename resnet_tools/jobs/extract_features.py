@@ -129,27 +129,30 @@ def extract_features(
     require_whole("shard_size", shard_size, 1)
     target = None if output is None else Path(output)
     running = Running(batch_size, device, engine, precision, resize_px, crop_px, ten_crop, exif_orientation, workers)
+    options = ExtractOptions(
+        name_of_net(checkpoint), target or Path(), shard_size, layer, False, pool, l2_normalize, dtype, on_error,
+        resume, True, weights,
+    )  # fmt: skip
     with kept_settings():
-        net = given_net(checkpoint, weights)
-        loading = running.loading(net.preprocessing, EXTRACTION_BATCH_SIZE)
-        given = given_images(images, exif=loading.preprocessing.exif_orientation)
-        layers = layer_shapes(net.model, loading.preprocessing.crop_px)
-        if layer not in layers:
-            raise FeatureError(f"layer {layer!r:.80} is not in {name_of_net(checkpoint)}; it has {', '.join(layers)}")
-        options = ExtractOptions(
-            name_of_net(checkpoint), target or Path(), shard_size, layer, False, pool, l2_normalize, dtype, on_error,
-            resume, True, weights,
-        )  # fmt: skip
-        file = file_of(checkpoint)
-        found_device = running.found_device()
-        asked = engine_for(checkpoint, engine)
-        job = set_up_extraction(options, file, net, loading, found_device, precision, given.names, asked)
+        job, given = _job(images, checkpoint, options, running)
         count = counting(progress, len(given.names))
         if target is not None and given.paths is not None:
             return _in_files(job, given.paths, target, shard_size, count)
-        if target is not None:
-            check_format(target, given.names)
         return _in_memory(job, given, target, shard_size, count)
+
+
+def _job(
+    images: Any, checkpoint: GivenNet, options: ExtractOptions, running: Running
+) -> tuple[Extraction, GivenImages]:
+    net = given_net(checkpoint, options.weights)
+    loading = running.loading(net.preprocessing, EXTRACTION_BATCH_SIZE)
+    given = given_images(images, exif=loading.preprocessing.exif_orientation)
+    layers = layer_shapes(net.model, loading.preprocessing.crop_px)
+    if options.layer not in layers:
+        raise FeatureError(f"layer {options.layer!r:.80} is not in {options.model}; it has {', '.join(layers)}")
+    file, device, engine = file_of(checkpoint), running.found_device(), engine_for(checkpoint, running.engine)
+    job = set_up_extraction(options, file, net, loading, device, running.precision, given.names, engine)
+    return job, given
 
 
 def _in_files(job: Extraction, paths: list[str], output: Path, shard_size: int | None, count: Any) -> ExtractedFeatures:
@@ -165,6 +168,8 @@ def _in_files(job: Extraction, paths: list[str], output: Path, shard_size: int |
 def _in_memory(
     job: Extraction, given: GivenImages, output: Path | None, shard_size: int | None, count: Any
 ) -> ExtractedFeatures:
+    if output is not None:
+        check_format(output, given.names)
     made = job.in_memory(given.sources, count)
     if given.single and made.errors:
         raise ImageError(made.errors[0][1])
