@@ -120,6 +120,7 @@ INSIDE = {
         "heads",
         "net_weights",
         "foreign",
+        "model_files",
         "run_folder",
         "tensor_files",
         "torch_files",

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_tools.checkpoints.lua_nets import check_doubles, net_of_tables
+from resnet_tools.checkpoints.model_files import DEMO, classes_beside, model_path
 from resnet_tools.checkpoints.placeholders import name_of
-from resnet_tools.checkpoints.run_folder import net_of_run
 from resnet_tools.checkpoints.weights import (
     Array,
     ModelField,
@@ -36,11 +35,9 @@ from resnet_tools.checkpoints.weights import (
     read_safetensors_arrays,
     weights_in,
 )
-from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
-from resnet_tools.nets.catalog import download_advice
 from resnet_tools.torch7.modules import classes_in, module_tree, other_classes_in
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind, looks_like_t7
@@ -55,9 +52,7 @@ if TYPE_CHECKING:
     from resnet_tools.nets.resnet import ResNet
 
 FORMAT, VERSION = "resnet_tools", 1
-DEMO = "demo"
 NOT_A_RESNET = (RecognitionError, ModuleError)
-DEMO_PATH = Path(__file__).parents[1] / "assets" / "fashion-resnet-18.t7"
 MAX_CLASS_NAME = 10_000  # characters; ImageNet's longest has 121
 
 
@@ -154,26 +149,6 @@ def _format_of(path: Path) -> str:
     from resnet_tools.checkpoints.tensor_files import format_of
 
     return format_of(path)
-
-
-def model_path(path: str | os.PathLike[str]) -> Path:
-    """The file itself; of the folder of a run its best net, which a warning names; `demo` names the net of the package
-    unless there is a file of that name.
-
-    Raises: CheckpointError if nothing is there, or a folder that holds no run.
-    """
-    name = os.fsdecode(path)
-    if not os.path.exists(name):
-        if name == DEMO:
-            return DEMO_PATH
-        address = re.match(r"[a-z0-9+]+:/", name)
-        problem = "this is an address; download the file" if address else "cannot be read: No such file or directory"
-        raise CheckpointError(f"{name}: {problem}. {download_advice(name)}")
-    if not os.path.isdir(name):
-        return Path(name)
-    found = net_of_run(Path(name))
-    warnings.warn(f"{name}: the net of this run is {found.name}", stacklevel=2)
-    return found
 
 
 def default_preprocessing(architecture: Architecture) -> Preprocessing:
@@ -360,26 +335,6 @@ def _checked_classes(class_names: Any, count: int) -> list[str] | None:
     if not named or len(class_names) != count:
         raise CheckpointError(f"its class names are not {count} strings, one for each output of the net")
     return list(class_names)
-
-
-def names_beside(path: Path) -> Path:
-    """The file of class names for a format that holds none."""
-    return path.with_name(f"{path.stem}.classes.txt")
-
-
-def classes_beside(path: Path, count: int) -> list[str] | None:
-    """The class names in that file; warns and gives None if they are not as many as the outputs."""
-    beside = names_beside(path)
-    if not beside.is_file():
-        return None
-    class_names = read_labels(beside)
-    if len(class_names) != count:
-        warnings.warn(
-            f"{beside} is ignored: it has {len(class_names)} lines; expected one for each of the {count} outputs",
-            stacklevel=3,
-        )
-        return None
-    return class_names
 
 
 def description(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -33,11 +33,10 @@ from resnet_tools.checkpoints.checkpoint import (
     description,
     extra_content,
     load_checkpoint,
-    model_path,
-    names_beside,
     write_model,
 )
 from resnet_tools.checkpoints.layouts import Layout, check_installed, net_there, state_for
+from resnet_tools.checkpoints.model_files import model_path, names_beside
 from resnet_tools.checkpoints.onnx_export import onnx_packages, write_onnx
 from resnet_tools.checkpoints.onnx_files import is_onnx
 from resnet_tools.checkpoints.onnx_session import WrittenNet

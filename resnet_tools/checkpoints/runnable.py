@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_tools.checkpoints.checkpoint import Checkpoint, classes_beside, load_checkpoint, model_path
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from resnet_tools.checkpoints.model_files import classes_beside, model_path
 from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
 from resnet_tools.checkpoints.onnx_graph import CLASSIFIER
 from resnet_tools.checkpoints.onnx_session import is_onnx

@@ -124,7 +124,7 @@ def _image_paths(options: ExtractOptions, sources: Images, folders: tuple[str, .
 def _job(options: ExtractOptions, sources: Images, inference: Inference, paths: list[str]) -> Extraction | None:
     """The job; None if only the layers were asked for, which are printed."""
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.model_files import model_path
         from resnet_tools.checkpoints.runnable import load_runnable
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.engines import find_engine

@@ -14,7 +14,7 @@ import torch
 
 from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
 from resnet_tools.checkpoints.runnable import load_classifier
 from resnet_tools.compute.engines import engine_threads, find_engine
