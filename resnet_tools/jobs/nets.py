@@ -8,7 +8,8 @@ from pathlib import Path as FilePath
 
 from torch import nn
 
-from resnet_tools.checkpoints.checkpoint import Checkpoint, model_path
+from resnet_tools.checkpoints.checkpoint import Checkpoint
+from resnet_tools.checkpoints.model_files import model_path
 from resnet_tools.checkpoints.nets_in_python import checkpoint_of, copied
 from resnet_tools.checkpoints.onnx_files import OnnxCheckpoint
 from resnet_tools.checkpoints.runnable import Classifier, Runnable, load_runnable, ready_classifier, require_classifier
