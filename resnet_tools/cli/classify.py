@@ -117,15 +117,10 @@ def command(
         )
     predictions = _predictions(paths, classifier, inference.loading(classifier.preprocessing), top_k, explain)
     if sheet is not None:
-        from resnet_tools.evaluation.classified_sheet import sheeted
-
-        exif = inference.loading(classifier.preprocessing).preprocessing.exif_orientation
-        predictions = sheeted(predictions, classifier.class_names, sheet, exif=exif)
+        predictions = _with_sheet(predictions, classifier, sheet, inference)
     with _opened(output) as file:
         write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
         code = _write_all(predictions, len(paths), file, write, write_error)
-    if sheet is not None:
-        click.echo(f"Contact sheet: {printable(str(sheet))}", err=True)
     if explain is not None:
         from resnet_tools.evaluation.explanations import PAGE_NAME
 
@@ -143,6 +138,25 @@ def _predictions(
 
     net: Any = classifier.net  # a module, as load_classifier was told
     return explained(paths, net, loading, classifier.class_names, explain, top_k=top_k)
+
+
+def _with_sheet(
+    predictions: Iterable[Prediction | tuple[str, ImageError]],
+    classifier: Classifier,
+    sheet: Path,
+    inference: Inference,
+) -> Iterator[Prediction | tuple[str, ImageError]]:
+    """The same, which are shown on a contact sheet in the end."""
+    from resnet_tools.evaluation.classified_sheet import sheeted
+
+    exif, asked = classifier.preprocessing.exif_orientation, inference.exif_orientation
+    return sheeted(
+        predictions,
+        classifier.class_names,
+        sheet,
+        exif=exif if asked is None else asked,
+        written=lambda: click.echo(f"Contact sheet: {printable(str(sheet))}", err=True),
+    )
 
 
 def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:

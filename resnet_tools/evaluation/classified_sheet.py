@@ -9,7 +9,7 @@ import base64
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from resnet_tools.compute.predictions import Prediction
@@ -41,10 +41,18 @@ def check_sheet(path: Path) -> None:
         raise DataError(f"{path}: cannot be written: there is no folder {path.parent}")
 
 
-def sheeted(results: Iterable[Result], names: Sequence[str], path: Path, *, exif: bool = False) -> Iterator[Result]:
-    """The same results; behind the last one the sheet is drawn. names: of all outputs.
+def sheeted(
+    results: Iterable[Result],
+    names: Sequence[str],
+    path: Path,
+    *,
+    exif: bool = False,
+    written: Callable[[], object] = lambda: None,
+) -> Iterator[Result]:
+    """The same results; behind the last one the sheet is drawn, if there is anything to show. names: of all outputs.
 
-    exif: the images are turned upright as their EXIF data says. Raises: DataError if the file cannot be written.
+    exif: the images are turned upright as their EXIF data says. written: called when the file is there.
+    Raises: DataError if the file cannot be written.
     """
     found, unread = [], 0
     for result in results:
@@ -56,6 +64,7 @@ def sheeted(results: Iterable[Result], names: Sequence[str], path: Path, *, exif
     found.sort(key=lambda prediction: -prediction.probabilities[0])  # stable: equal ones stay in their order
     if found:
         write_sheet(found, names, path, unread=unread, exif=exif)
+        written()
 
 
 def write_sheet(

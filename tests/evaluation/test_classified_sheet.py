@@ -110,6 +110,13 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(name, tmp_path
     assert capsys.readouterr().out == ""
 
 
+def test_without_a_readable_image_there_is_no_sheet(tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"bad")
+    assert run(["classify", "demo", str(tmp_path / "bad.png"), "--sheet", str(tmp_path / "sheet.png")]) == 1
+    assert "Contact sheet" not in capsys.readouterr().err
+    assert not (tmp_path / "sheet.png").exists()
+
+
 def test_an_image_that_is_read_is_not_overwritten(tmp_path, capsys):
     image = colour_image(tmp_path / "a.png", 9)
     assert run(["classify", "demo", image, "--sheet", image]) == 2
