@@ -70,7 +70,7 @@ def test_any_net_is_the_same_as_its_module_folded_or_not(architecture: Architect
     }
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=3)
 @given(architectures())
 def test_every_layer_is_a_tensor_of_the_graph(architecture: Architecture):
     model = random_net(architecture)
