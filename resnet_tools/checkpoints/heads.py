@@ -82,7 +82,7 @@ def _other_form(found: Found, groups: Mapping[str, Sequence[str]], features: int
         if group.rpartition(".")[2] in HEADS and any(t.shape[1:2] == (features,) for t in inside.values()):
             sizes = {name: "x".join(map(str, t.shape)) or "scalar" for name, t in inside.items()}
             parts = (f"{name.removeprefix(group)[1:]} {size}" for name, size in sizes.items())
-            return f"its head {group} is no plain nn.Linear; it holds {listed(parts)}"
+            return f"its head {group} is not a plain nn.Linear; it holds {listed(parts)}"
     return None
 
 

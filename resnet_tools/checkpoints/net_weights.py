@@ -220,4 +220,4 @@ def _no_net(tensors: Mapping[str, StoredTensor]) -> str:
     keys = f"; its keys are {listed(tensors)}" if tensors else ""
     stems = [name for name in tensors if f".{name}".endswith(".conv1.weight")]
     missing = MARK if stems else "conv1.weight"
-    return f"it is no residual net: the key {missing} is missing, with any prefix{keys}"
+    return f"it is not a residual net: the key {missing} is missing, with any prefix{keys}"

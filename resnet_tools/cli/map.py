@@ -9,7 +9,7 @@ import click
 
 from resnet_tools.cli.shared.options import quick_imports, refuse_inputs
 from resnet_tools.cli.shared.running import progress_bar, terminable
-from resnet_tools.text import printable
+from resnet_tools.text import counted, printable
 
 if TYPE_CHECKING:
     from resnet_tools.features.opened import FeatureRows
@@ -80,7 +80,7 @@ def command(
     if projection.left_out:
         rows = listed_rows(projection.left_out)
         click.echo(printable(f"Left out: {rows} of {features} hold NaN or infinite numbers."), err=True)
-    click.echo(printable(f"saved the map of {len(projection.names)} images to {output}"))
+    click.echo(printable(f"saved the map of {counted(len(projection.names), 'image')} to {output}"))
     return 0
 
 

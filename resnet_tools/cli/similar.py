@@ -64,7 +64,7 @@ Write = Callable[["Similar"], None]
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw the first 24 results with their images: a .png file.",
 )
-@click.option("--model", type=click.Path(path_type=str), help="File of the net, if it is not where it was.")
+@click.option("--model", type=click.Path(path_type=str), help="File of the net, if it has moved.")
 @weights_option
 @click.option("--batch-size", type=BATCH_SIZE, help="Number of images per forward pass.  [default: 32]")
 @click.option(

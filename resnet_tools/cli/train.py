@@ -11,10 +11,11 @@ import click
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.several import in_processes
+from resnet_tools.cli.train_checks import check_options
 from resnet_tools.cli.train_classifier import train_classifier
 from resnet_tools.cli.train_clock import RunClock
 from resnet_tools.cli.train_lines import end_lines, next_lines, opening_lines, resume_notes, start_line
-from resnet_tools.cli.train_options import check_options, read_options, train_options
+from resnet_tools.cli.train_options import read_options, train_options
 from resnet_tools.cli.train_output import (
     event_printer,
     list_skipped,
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
 
-MAX_DECODED = (
-    2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
-)
+# Data sets of up to so many images are decoded before the training; `resnet check-data` decodes any number.
+MAX_DECODED = 2000
 
 SMALL_IMAGES = (
-    "Most images are 64 pixels or smaller: a net for small images suits them and is quick (--arch cifar10-resnet-20)"
+    "Most images are 64 pixels or smaller: a net for small images suits them and trains quickly "
+    "(--arch cifar10-resnet-20)"
 )
 
 
@@ -123,7 +124,7 @@ def _check_data(
         raise DataError(*findings.errors, advice)
     if bad:
         click.echo(
-            f"Warning: {bad} of {images} images cannot be read and are left out; they are listed at the end "
+            f"Warning: {bad} of {images} images cannot be read; left out here and listed at the end "
             "(--on-error fail stops instead)",
             err=True,
         )
@@ -133,7 +134,7 @@ def _say_split(split: Sequence[SplitRow] | None, folder: Path) -> None:
     if split is not None:
         count = sum(row.split == "val" for row in split)
         file = printable(str(folder / "split.csv"))
-        click.echo(f"{count} of {len(split)} images are for validation; {file} says which", err=True)
+        click.echo(f"Validation uses {count} of the {len(split)} images; {file} says which", err=True)
 
 
 def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:

@@ -1,9 +1,9 @@
-"""The options of `resnet train`: the original's in GNU style, newer ones, and which exclude each other."""
+"""The options of `resnet train`: the original's in GNU style, newer ones, and what a resumed run has stored of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,12 @@ import click
 from click.core import ParameterSource
 
 from resnet_tools.cli.shared.option_groups import FiniteRange, group
-from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, check_models, device_name
+from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, device_name
 from resnet_tools.compute.job import was_restarted
 from resnet_tools.errors import TrainingError
 from resnet_tools.training.arguments import ARGUMENTS, Plain, given_anew, stored_arguments
-from resnet_tools.training.board import require_tensorboard
-from resnet_tools.training.options import NOT_WITH_RESUME, RESUMED, TrainOptions
-from resnet_tools.training.run_files import BEST, DEFAULT_FOLDER, has_run
+from resnet_tools.training.options import RESUMED, TrainOptions
+from resnet_tools.training.run_files import DEFAULT_FOLDER
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -44,12 +43,12 @@ DATA: tuple[Decorator, ...] = (
     data(
         "--dataset",
         type=DatasetName(["imagenet", "cifar10", "cifar100"]),
-        help="imagenet stands for any folder of images; module:function or file.py:function is one in Python."
+        help="imagenet stands for any folder of images; module:function or file.py:function names one in Python."
         "  [default: imagenet]",
     ),
     data(
         "--val-fraction", type=FiniteRange(0, 1, min_open=True, max_open=True),
-        help="Part of each class to validate on where there is no val/.  [default: 0.2]",
+        help="Share of each class to validate on if there is no val/.  [default: 0.2]",
     ),
     data("--train-list", type=A_FILE, help="File with the training images, in lines of `path,class`."),
     data("--val-list", type=A_FILE, help="File with the validation images, in the same form."),
@@ -72,13 +71,13 @@ MODEL: tuple[Decorator, ...] = (
     model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, for fine-tuning."),
     model(
         "--classifier-only", is_flag=True,
-        help="Only fit a new classifier, on features that are computed once: seconds in place of epochs.",
+        help="Train only a new classifier, in seconds, on features that are computed once.",
     ),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
     model("--arch", metavar="NAME", help="A new net of those that `resnet models` lists, such as resnet-18."),
     model(
         "--stem", type=click.Choice(["imagenet", "cifar"]),
-        help="Form of a new net: cifar is for images of about 32 pixels.  [default: as the data set has it]",
+        help="Form of a new net: cifar is for images of about 32 pixels.  [default: that of the data set]",
     ),
     model(
         "--in-channels", type=click.IntRange(1, 3),
@@ -132,7 +131,7 @@ RUN: tuple[Decorator, ...] = (
     run("--save-every", type=POSITIVE, metavar="MINUTES", help="Also save within epochs, at this interval."),
     run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Start with the momentum in this file."),
     run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed for all random numbers.  [default: 0]"),
-    run("--test-only", is_flag=True, help="Only print the error on val/."),
+    run("--test-only", is_flag=True, help="Only print the errors on val/."),
     run("--ten-crop", is_flag=True, help="Validate on ten crops of each image."),
     run(
         "--log-every", type=COUNT,
@@ -140,8 +139,8 @@ RUN: tuple[Decorator, ...] = (
     ),
     run(
         "--report/--no-report", default=None,
-        help="Leave pictures of the training and the report page of the best net.  [default: yes, but not with "
-        "--recipe original]",
+        help="Draw the training, and write the report page of the best net.  [default: yes, but not with --recipe "
+        "original]",
     ),
     run("--tensorboard/--no-tensorboard", default=False, help="Also write the figures for TensorBoard."),
     run("--quiet", is_flag=True, help="Show no progress bar."),
@@ -168,9 +167,9 @@ SPEED: tuple[Decorator, ...] = (
     ),
     speed(
         "--cudnn", type=click.Choice(["fastest", "default", "deterministic"]), default="fastest", show_default=True,
-        help="How cuDNN chooses its algorithms. deterministic: a run that is repeated on GPUs of the same model, as "
-        "many, with the same versions and options, gives the same weights; what has no such algorithm is named in a "
-        "warning. Other GPUs or another number of them round differently.",
+        help="How cuDNN chooses its algorithms. deterministic: a run repeated with the same options and versions on as "
+        "many GPUs of the same model gives the same weights; operations without such an algorithm are named in a "
+        "warning. Other GPUs, or another number of them, round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
     speed(
@@ -179,12 +178,6 @@ SPEED: tuple[Decorator, ...] = (
     ),
     speed("--sync-bn/--no-sync-bn", default=False, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
-
-NOT_FOR_A_CLASSIFIER = (
-    "recipe", "test_only", "ten_crop", "optim_state", "tensorboard", "save_every", "keep", "precision", "compile",
-    "checkpoint_activations", "sync_bn",
-)  # fmt: skip
-OF_A_NEW_NET = ("arch", "stem", "in_channels", "net_type", "depth", "shortcut_type")
 
 
 def train_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -213,8 +206,8 @@ def read_options(values: Mapping[str, Any]) -> tuple[TrainOptions, list[str]]:
     code = str(stored.pop("dataset", ""))
     if ":" in code and not given & {"data", "dataset"}:
         raise click.UsageError(
-            f"the run in {folder} was trained on --dataset {code}, which is a program: give the option again if you "
-            "want to run it"
+            f"the run in {folder} was trained on --dataset {code}, which is a program: give the option again if it "
+            "may run"
         )
     parameters = {parameter.name: parameter for parameter in context.command.params}
     taken = {name: _converted(parameters[name], stored[name], folder) for name in stored if name not in given}
@@ -231,78 +224,5 @@ def _converted(parameter: click.Parameter, value: Plain, folder: Path) -> Any:
     except click.BadParameter as error:
         path = folder / ARGUMENTS
         raise TrainingError(
-            f"{path}: {parameter.name}: {error.message} Give --{parameter.name} anew, or remove {path}"
+            f"{path}: {parameter.opts[0]}: {error.message} Give {parameter.opts[0]} again, or remove {path}"
         ) from None
-
-
-def check_options(options: TrainOptions) -> None:
-    """Raises: click.UsageError if options contradict each other, name what is not there or would destroy a run."""
-    if not options.data and ":" not in (options.dataset or ""):
-        raise click.UsageError("Missing option '--data'.")
-    if options.resume:
-        unused = [name for name in NOT_WITH_RESUME if getattr(options, name)]
-        unused += ["exif_orientation"] if options.exif_orientation is False else []
-        unused += ["epoch_number"] if options.epoch_number != 1 else []
-        if unused:
-            raise click.UsageError(f"{_listed(unused)}: the run of --resume has its own; leave them out")
-    if options.classifier_only:
-        _check_classifier_only(options)
-    if options.reset_classifier and not options.retrain:
-        raise click.UsageError("--reset-classifier replaces the classifier of a net; give the net with --retrain")
-    if options.weights and not options.retrain:
-        raise click.UsageError("--weights chooses among the nets of a file; give the file with --retrain")
-    new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
-    if options.retrain and new_net:
-        raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
-    if options.retrain:
-        check_models([options.retrain])
-    if options.tensorboard and not options.test_only:
-        require_tensorboard()
-    if options.compile and options.checkpoint_activations:
-        raise click.UsageError("--compile cannot compile what --checkpoint-activations does; leave one of them out")
-    own = [name for name in new_net if name not in ("arch", "in_channels")]
-    if options.arch and own:
-        raise click.UsageError(f"{_listed(own)}: the net of --arch has its own; leave them out")
-    if options.n_gpu > 1 and options.device not in ("auto", "cuda", "cpu"):
-        raise click.UsageError(
-            f"--device {options.device}: with --n-gpu {options.n_gpu} each process takes a GPU of its own; leave "
-            "--device out, or choose among the GPUs with CUDA_VISIBLE_DEVICES"
-        )
-    if options.resume and _holds_classifier(Path(options.resume)):
-        raise click.UsageError(
-            f"the run in {options.resume} fitted a classifier only, so there is nothing to continue; to train the net, "
-            f"start a run with --retrain {options.resume}/{BEST}"
-        )
-    folder = options.save_folder
-    resumed = options.resume and os.path.realpath(options.resume) == os.path.realpath(folder)
-    holds_run = has_run(folder) or _holds_classifier(folder)
-    if holds_run and not (resumed or options.overwrite or options.test_only):
-        resume = f"--resume {folder} to continue it, " if has_run(folder) else ""
-        raise click.UsageError(
-            f"{folder} holds a run; give {resume}another folder with --save, or --overwrite to replace it"
-        )
-
-
-def _check_classifier_only(options: TrainOptions) -> None:
-    if not options.retrain:
-        raise click.UsageError("--classifier-only needs a net whose features it can use; give it with --retrain")
-    if options.augmentation not in (None, "none", "light"):
-        raise click.UsageError("--classifier-only sees images as --augment light or none has them; give one of these")
-    unused = {*options.recipe_changes, *NOT_FOR_A_CLASSIFIER} - {"batch_size", "augmentation"}
-    spelled = {parameter.name: parameter.opts[0] for parameter in click.get_current_context().command.params}
-    given = [spelled[name] for name in sorted(unused) if getattr(options, name) not in (None, False)]
-    if given or options.n_gpu > 1:
-        raise click.UsageError(
-            f"--classifier-only has no epochs and runs in one process; leave out {', '.join(given or ['--n-gpu'])}"
-        )
-
-
-def _holds_classifier(folder: Path) -> bool:
-    """Whether the folder has what --classifier-only leaves."""
-    if not (folder / BEST).is_file() or has_run(folder):
-        return False
-    return stored_arguments(folder, ("classifier_only",)).get("classifier_only") is True
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"--{name.replace('_', '-')}" for name in names)

@@ -170,7 +170,7 @@ def _batch(data: bytes, form: Form) -> tuple[Any, Any]:
         return content.get("data"), content.get(form.label)
     record = form.label_bytes + IMAGE_BYTES
     if len(data) % record:
-        raise ValueError(f"{len(data)} bytes are no whole number of records of {record}")
+        raise ValueError(f"{len(data)} bytes are not a whole number of records of {record}")
     records = np.frombuffer(data, np.uint8).reshape(-1, record)
     return records[:, form.label_bytes :], records[:, form.label].tolist()
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from resnet_tools.data.files import NO_IMAGES, images_below, images_in, skipped_text, subfolders
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
-from resnet_tools.text import printable
+from resnet_tools.text import counted, printable
 
 SPLITS = ("train", "val")
 LAYOUT = "expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE"
@@ -206,7 +206,7 @@ def _content(folder: str) -> str:
     files = sum(not name.startswith(".") for name in os.listdir(folder))
     images = len(images_in(folder))
     lists = "; if a file lists the classes of these images, `resnet train` takes --train-list FILE" if images else ""
-    return f"Found {files} files and no folders{lists}" if files else "Found nothing in it"
+    return f"Found {counted(files, 'file')} and no folders{lists}" if files else "Found nothing in it"
 
 
 def _unknown_text(folder: str, unknown: Sequence[str], class_names: Sequence[str]) -> str:

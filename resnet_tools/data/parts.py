@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from resnet_tools.data.datasets import packed_dataset, read_dataset
 from resnet_tools.data.files import images_in
-from resnet_tools.data.findings import DataFindings, counted
+from resnet_tools.data.findings import DataFindings, images_with_verb
 from resnet_tools.data.folder import (
     SPLITS,
     FolderContent,
@@ -104,7 +104,7 @@ def _contents(path: str, found: DataFindings) -> dict[str, FolderContent]:
 def _note_strays(folder: str, found: DataFindings) -> None:
     strays = images_in(folder)
     if strays:
-        said = counted(strays, "", "is in no class folder and is", "are in no class folder and are")
+        said = images_with_verb(strays, "", "is in no class folder and is", "are in no class folder and are")
         found.notes.append(f"{said} left out: {listed(strays)}")
 
 

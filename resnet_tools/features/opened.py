@@ -95,17 +95,17 @@ def _opened_file(path: Path) -> FeatureRows:
     ending = path.suffix.lower()
     if ending not in DESCRIBERS:
         formats = f"{', '.join(DESCRIBERS)}, or NAME{INDEX} for shards"
-        raise FeatureError(f"{path}: the extension {path.suffix!r} names no format of features; it is one of {formats}")
+        raise FeatureError(f"{path}: the extension {path.suffix!r} is unknown; expected one of {formats}")
     if not path.is_file():
         raise FeatureError(f"{path}: there is no such file; expected features that `resnet extract-features` wrote")
     NEEDS.get(ending, lambda: None)()
     names, provenance = _guarded(path, lambda: DESCRIBERS[ending](path))
     if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
         raise FeatureError(
-            f"{path}: its image_list is no list of names; expected what `resnet extract-features` writes"
+            f"{path}: its image_list is not a list of names; expected what `resnet extract-features` writes"
         )
     if not isinstance(provenance, Mapping):
-        raise FeatureError(f"{path}: its provenance is no table; expected what `resnet extract-features` writes")
+        raise FeatureError(f"{path}: its provenance is not a table; expected what `resnet extract-features` writes")
     kept = {str(key): value for key, value in provenance.items() if key not in NOT_PROVENANCE}
     return FeatureRows(path, [path], names, kept)
 
@@ -156,9 +156,9 @@ def _json(content: str | bytes, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise FeatureError(f"{path}: is no JSON: {error}") from error
+        raise FeatureError(f"{path}: is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise FeatureError(f"{path}: holds no JSON object")
+        raise FeatureError(f"{path}: is not a JSON object")
     return found
 
 

@@ -203,7 +203,7 @@ def test_damaged_binary_files_and_archives_are_named(tmp_path):
         with pytest.raises(DataError, match=r"cifar-10-binary.tar.gz: damaged archive .* download it again from https"):
             read_dataset("cifar10", str(tmp_path))
     (path / "data_batch_2.bin").write_bytes(b"\0" * 3072)
-    with pytest.raises(DataError, match=r"data_batch_2.bin: 3072 bytes are no whole number of records of 3073"):
+    with pytest.raises(DataError, match=r"data_batch_2.bin: 3072 bytes are not a whole number of records of 3073"):
         read_dataset("cifar10", str(tmp_path / "a"))
     (path / "data_batch_2.bin").write_bytes(b"\x0a" * 3073)
     with pytest.raises(DataError, match=r"data_batch_2.bin: expected the numbers of 10 classes, found 10"):

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet_tools.data import image as image_module
-from resnet_tools.data.image import image_endings, load_image
+from resnet_tools.data.image import load_image
+from resnet_tools.data.image_formats import PLUGINS, image_endings
 from resnet_tools.errors import ImageError
 from tests.support.golden import DATA, GOLDEN, needs_golden
 
@@ -385,7 +386,7 @@ def test_an_image_may_come_through_a_pipe(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, load_image(IMAGES / "coffee.jpg"))
 
 
-SIGNATURES = [*image_module.PLUGINS, b"RIFF\x10\0\0\0WEBPVP8 "]
+SIGNATURES = [*PLUGINS, b"RIFF\x10\0\0\0WEBPVP8 "]
 
 
 @settings(max_examples=300, deadline=None)
