@@ -101,7 +101,8 @@ def _thumbnails(opened: FeatureRows, projection: Projection, most: int, quiet: b
         found, missing = thumbnails_of(projection.names, most, lambda done: progress(done, []), exif=exif)
     if missing:
         click.echo(
-            f"{missing} of {missing + len(found)} images are not there any more; they have no thumbnail.", err=True
+            f"{missing} of {missing + len(found)} images cannot be shown: their files are missing or cannot be read.",
+            err=True,
         )
     return found
 
@@ -111,4 +112,6 @@ def _note(projection: Projection, opened: FeatureRows) -> str:
     if projection.explained is not None:
         how += f" ({100 * sum(projection.explained):.0f} % of the variance)"
     layer = opened.provenance.get("layer")
-    return f"{len(projection.names):,} images, {how}" + (f", layer {layer:.100}" if isinstance(layer, str) else "")
+    return f"{counted(len(projection.names), 'image')}, {how}" + (
+        f", layer {layer:.100}" if isinstance(layer, str) else ""
+    )

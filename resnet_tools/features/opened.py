@@ -30,7 +30,7 @@ from resnet_tools.features.readers import (
 )
 from resnet_tools.features.readers import h5py_package as h5
 from resnet_tools.reading import read_bounded
-from resnet_tools.text import FORMULA_SIGNS
+from resnet_tools.text import FORMULA_SIGNS, counted
 from resnet_tools.torch7.t7 import read_t7
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +75,10 @@ class FeatureRows:
                 continue
             raise FeatureError(f"{file}: has more rows than names; {self.path} has {len(self)} names in all")
         if first != len(self):
-            raise FeatureError(f"{self.path}: has {first} rows for {len(self)} names; it is not whole, make it again")
+            raise FeatureError(
+                f"{self.path}: has {counted(first, 'row')} for {counted(len(self), 'name')}; "
+                "it is incomplete, make it again"
+            )
 
 
 def open_features(path: str | os.PathLike[str]) -> FeatureRows:
@@ -172,7 +175,7 @@ def _describe_npy(path: Path) -> Described:
     with path.open("rb") as file:
         shape, dtype = npy_header(file)
     if shape[0] * dtype.itemsize > path.stat().st_size:
-        raise FeatureError(f"holds fewer than its {shape[0]} rows; it is not whole")
+        raise FeatureError(f"holds fewer than its {shape[0]} rows; it is incomplete")
     beside = path.with_suffix(".paths.txt")
     if not beside.exists():
         return [f"row {k}" for k in range(shape[0])], _beside(path)

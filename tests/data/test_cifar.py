@@ -176,7 +176,7 @@ def test_a_folder_of_images_is_not_taken_for_cifar_100(tmp_path):
     [
         ({b"labels": [0, 1]}, r"data_batch_1: expected images of 3072 bytes each, found NoneType"),
         ({b"data": rows(IMAGES[:2])}, r"expected 2 labels, one per image, found NoneType"),
-        ({b"data": rows(IMAGES[:2]), b"labels": [0]}, r"expected 2 labels, one per image, found 1 labels"),
+        ({b"data": rows(IMAGES[:2]), b"labels": [0]}, r"expected 2 labels, one per image, found 1 label"),
         ({b"data": rows(IMAGES[:2]), b"labels": [0, 10]}, r"expected the numbers of 10 classes, found 10"),
         ({b"data": rows(IMAGES[:2]), b"labels": [0, b"1"]}, r"expected the numbers of 10 classes, found '1'"),
         (
