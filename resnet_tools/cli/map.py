@@ -92,7 +92,7 @@ def _projected(opened: FeatureRows, method: Literal["pca", "tsne", "umap"], quie
 
 
 def _thumbnails(opened: FeatureRows, projection: Projection, most: int, quiet: bool) -> dict[int, bytes]:
-    """Small pictures; those that are missing are told."""
+    """Small pictures; how many are missing is reported."""
     from resnet_tools.features.map_files import thumbnails_of
 
     exif = opened.provenance.get("exif_orientation") is True

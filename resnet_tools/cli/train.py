@@ -11,11 +11,10 @@ import click
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import changed_preprocessing, quick_imports, warnings_as_lines
 from resnet_tools.cli.shared.several import in_processes
-from resnet_tools.cli.train_checks import check_options
 from resnet_tools.cli.train_classifier import train_classifier
 from resnet_tools.cli.train_clock import RunClock
 from resnet_tools.cli.train_lines import end_lines, next_lines, opening_lines, resume_notes, start_line
-from resnet_tools.cli.train_options import read_options, train_options
+from resnet_tools.cli.train_options import check_options, read_options, train_options
 from resnet_tools.cli.train_output import (
     event_printer,
     list_skipped,

@@ -1,9 +1,9 @@
-"""The options of `resnet train`: the original's in GNU style, newer ones, and what a resumed run has stored of them."""
+"""The options of `resnet train`: the original's in GNU style, newer ones, and which exclude each other."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ import click
 from click.core import ParameterSource
 
 from resnet_tools.cli.shared.option_groups import FiniteRange, group
-from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, device_name
+from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, check_models, device_name
 from resnet_tools.compute.job import was_restarted
 from resnet_tools.errors import TrainingError
 from resnet_tools.training.arguments import ARGUMENTS, Plain, given_anew, stored_arguments
-from resnet_tools.training.options import RESUMED, TrainOptions
-from resnet_tools.training.run_files import DEFAULT_FOLDER
+from resnet_tools.training.board import require_tensorboard
+from resnet_tools.training.options import NOT_WITH_RESUME, RESUMED, TrainOptions
+from resnet_tools.training.run_files import BEST, DEFAULT_FOLDER, has_run
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -179,6 +180,12 @@ SPEED: tuple[Decorator, ...] = (
     speed("--sync-bn/--no-sync-bn", default=False, help="Compute batch norm statistics over all GPUs."),
 )  # fmt: skip
 
+NOT_FOR_A_CLASSIFIER = (
+    "recipe", "test_only", "ten_crop", "optim_state", "tensorboard", "save_every", "keep", "precision", "compile",
+    "checkpoint_activations", "sync_bn",
+)  # fmt: skip
+OF_A_NEW_NET = ("arch", "stem", "in_channels", "net_type", "depth", "shortcut_type")
+
 
 def train_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """All of the above."""
@@ -206,8 +213,8 @@ def read_options(values: Mapping[str, Any]) -> tuple[TrainOptions, list[str]]:
     code = str(stored.pop("dataset", ""))
     if ":" in code and not given & {"data", "dataset"}:
         raise click.UsageError(
-            f"the run in {folder} was trained on --dataset {code}, which is a program: give the option again if it "
-            "may run"
+            f"the run in {folder} was trained on --dataset {code}, which is a program: give the option again if you "
+            "want to run it"
         )
     parameters = {parameter.name: parameter for parameter in context.command.params}
     taken = {name: _converted(parameters[name], stored[name], folder) for name in stored if name not in given}
@@ -226,3 +233,76 @@ def _converted(parameter: click.Parameter, value: Plain, folder: Path) -> Any:
         raise TrainingError(
             f"{path}: {parameter.opts[0]}: {error.message} Give {parameter.opts[0]} again, or remove {path}"
         ) from None
+
+
+def check_options(options: TrainOptions) -> None:
+    """Raises: click.UsageError if options contradict each other, name what is not there or would destroy a run."""
+    if not options.data and ":" not in (options.dataset or ""):
+        raise click.UsageError("Missing option '--data'.")
+    if options.resume:
+        unused = [name for name in NOT_WITH_RESUME if getattr(options, name)]
+        unused += ["exif_orientation"] if options.exif_orientation is False else []
+        unused += ["epoch_number"] if options.epoch_number != 1 else []
+        if unused:
+            raise click.UsageError(f"{_listed(unused)}: the run of --resume has its own; leave them out")
+    if options.classifier_only:
+        _check_classifier_only(options)
+    if options.reset_classifier and not options.retrain:
+        raise click.UsageError("--reset-classifier replaces the classifier of a net; give the net with --retrain")
+    if options.weights and not options.retrain:
+        raise click.UsageError("--weights chooses among the nets of a file; give the file with --retrain")
+    new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
+    if options.retrain and new_net:
+        raise click.UsageError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
+    if options.retrain:
+        check_models([options.retrain])
+    if options.tensorboard and not options.test_only:
+        require_tensorboard()
+    if options.compile and options.checkpoint_activations:
+        raise click.UsageError("--compile cannot compile what --checkpoint-activations does; leave one of them out")
+    own = [name for name in new_net if name not in ("arch", "in_channels")]
+    if options.arch and own:
+        raise click.UsageError(f"{_listed(own)}: the net of --arch has its own; leave them out")
+    if options.n_gpu > 1 and options.device not in ("auto", "cuda", "cpu"):
+        raise click.UsageError(
+            f"--device {options.device}: with --n-gpu {options.n_gpu} each process takes a GPU of its own; leave "
+            "--device out, or choose among the GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    if options.resume and _holds_classifier(Path(options.resume)):
+        raise click.UsageError(
+            f"the run in {options.resume} fitted a classifier only, so there is nothing to continue; to train the net, "
+            f"start a run with --retrain {options.resume}/{BEST}"
+        )
+    folder = options.save_folder
+    resumed = options.resume and os.path.realpath(options.resume) == os.path.realpath(folder)
+    holds_run = has_run(folder) or _holds_classifier(folder)
+    if holds_run and not (resumed or options.overwrite or options.test_only):
+        resume = f"--resume {folder} to continue it, " if has_run(folder) else ""
+        raise click.UsageError(
+            f"{folder} holds a run; give {resume}another folder with --save, or --overwrite to replace it"
+        )
+
+
+def _check_classifier_only(options: TrainOptions) -> None:
+    if not options.retrain:
+        raise click.UsageError("--classifier-only needs a net whose features it can use; give it with --retrain")
+    if options.augmentation not in (None, "none", "light"):
+        raise click.UsageError("--classifier-only sees images as --augment light or none has them; give one of these")
+    unused = {*options.recipe_changes, *NOT_FOR_A_CLASSIFIER} - {"batch_size", "augmentation"}
+    spelled = {parameter.name: parameter.opts[0] for parameter in click.get_current_context().command.params}
+    given = [spelled[name] for name in sorted(unused) if getattr(options, name) not in (None, False)]
+    if given or options.n_gpu > 1:
+        raise click.UsageError(
+            f"--classifier-only has no epochs and runs in one process; leave out {', '.join(given or ['--n-gpu'])}"
+        )
+
+
+def _holds_classifier(folder: Path) -> bool:
+    """Whether the folder has what --classifier-only leaves."""
+    if not (folder / BEST).is_file() or has_run(folder):
+        return False
+    return stored_arguments(folder, ("classifier_only",)).get("classifier_only") is True
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)

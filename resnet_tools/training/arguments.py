@@ -49,7 +49,7 @@ def keep_arguments(options: TrainOptions, folder: Path) -> None:
 
 
 def stored_arguments(folder: Path, needed: Collection[str] = RESUMED) -> dict[str, Plain]:
-    """The options with which the run in the folder goes on; those that were not given are left out.
+    """The options with which the run in the folder continues; those that were not given are left out.
 
     `needed`: the names that are looked at. Empty for a run of the original or of an older version, which has no such
     file. Raises: TrainingError naming the file if it is damaged or of another version.

@@ -110,7 +110,7 @@ def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
 def _first_recipe(options: TrainOptions, dataset: str) -> tuple[Recipe, str]:
     """The recipe of a new run, and why it is this one if nobody asked for it.
 
-    A net that one of our recipes made goes on with it: the rates of `original` would undo what it has learned.
+    A net that one of our recipes made continues with it: the rates of `original` would undo what it has learned.
     """
     changes = options.recipe_changes
     if options.recipe is None and options.retrain and not options.reset_classifier:
