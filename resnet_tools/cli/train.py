@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from resnet_tools.training.run import RunData
     from resnet_tools.training.start import Start
 
-# Data sets of up to so many images are decoded before the training; `resnet check-data` decodes any number.
-MAX_DECODED = 2000
+MAX_DECODED = (
+    2000  # data sets up to this size are fully decoded before training; `resnet check-data` decodes any number
+)
 
 SMALL_IMAGES = (
-    "Most images are 64 pixels or smaller: a net for small images suits them and trains quickly "
-    "(--arch cifar10-resnet-20)"
+    "Most images are 64 pixels or smaller: a net for small images suits them and is quick (--arch cifar10-resnet-20)"
 )
 
 
@@ -123,7 +123,7 @@ def _check_data(
         raise DataError(*findings.errors, advice)
     if bad:
         click.echo(
-            f"Warning: {bad} of {images} images cannot be read; left out here and listed at the end "
+            f"Warning: {bad} of {images} images cannot be read and are left out; they are listed at the end "
             "(--on-error fail stops instead)",
             err=True,
         )
@@ -133,7 +133,7 @@ def _say_split(split: Sequence[SplitRow] | None, folder: Path) -> None:
     if split is not None:
         count = sum(row.split == "val" for row in split)
         file = printable(str(folder / "split.csv"))
-        click.echo(f"Validation uses {count} of the {len(split)} images; {file} says which", err=True)
+        click.echo(f"{count} of {len(split)} images are for validation; {file} says which", err=True)
 
 
 def _test(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> int:

@@ -1,4 +1,4 @@
-"""The pictures that `resnet train` leaves in the folder of a run. One that fails is reported and stops nothing else."""
+"""The pictures that `resnet train` leaves in the folder of a run. One that fails is told and fails nothing else."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RunPictures:
             )
 
     def _can_draw(self) -> bool:
-        """Whether pictures are wanted and matplotlib is there; if it is missing, a line says so."""
+        """Whether pictures are wanted and matplotlib is there; if not, it is told."""
         if not self.wanted:
             return False
         from resnet_tools.errors import ResnetToolsError

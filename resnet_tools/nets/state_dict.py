@@ -16,7 +16,6 @@ from torch import Tensor
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.architecture import Architecture, ShortcutType
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.text import counted
 
 _CONV = re.compile(r"layer(\d+)\.(\d+)\.conv(\d)\.weight")
 
@@ -69,7 +68,7 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], key: str, dimensions: int) -> 
     if key not in shapes:
         raise CheckpointError(f"the key {key} is missing; expected the parameters of a torchvision resnet")
     if len(shapes[key]) != dimensions or 0 in shapes[key]:
-        raise CheckpointError(f"{key} has the shape {shapes[key]}; expected {counted(dimensions, 'dimension')}")
+        raise CheckpointError(f"{key} has the shape {shapes[key]}; expected {dimensions} dimensions")
     return shapes[key]
 
 
@@ -81,9 +80,7 @@ def load_resnet(architecture: Architecture, state: Mapping[str, Tensor]) -> ResN
     # Before anything is built: a file may describe a net of a million blocks.
     if sum(architecture.stages) > len(state):
         blocks = sum(architecture.stages)
-        raise CheckpointError(
-            f"it has {counted(len(state), 'tensor')}; expected at least one for each of the {blocks} blocks"
-        )
+        raise CheckpointError(f"it has {len(state)} tensors; expected at least one for each of the {blocks} blocks")
     with torch.device("meta"):  # nothing is allocated or drawn
         model = ResNet(architecture)
     expected = model.state_dict()

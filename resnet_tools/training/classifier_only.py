@@ -1,8 +1,8 @@
 """A new classifier on a net that stays as it is: the features of each image are computed once.
 
 Each training image is seen in a few views: as in validation, and mirrored and cropped as the augmentation `light` does.
-Their features are kept in the run's folder as those of `resnet extract-features` are, so that an interrupted run continues
-with the image where it stopped. The classifier is then fitted in seconds (`linear_classifier`).
+Their features are kept in the run's folder as those of `resnet extract-features` are, so that an interrupted run
+continues with the image where it stopped. The classifier is then fitted in seconds (`linear_classifier`).
 
 Shapes: N images, D features, K classes.
 """

@@ -474,7 +474,7 @@ def test_an_unreadable_image_stops_the_run_or_is_left_out(folder_with_a_broken_i
     assert train(*arguments, "--save", tmp_path / "original", "--recipe", "original") == 1
     assert train(*arguments, "--save", tmp_path / "skip") == 0
     message = capsys.readouterr().err
-    assert "images cannot be read; left out here and listed at the end" in message
+    assert "images cannot be read and are left out; they are listed at the end" in message
     assert "1 image could not be read and was left out" in message
     bad = folder_with_a_broken_image / "val" / "red" / "0.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n broken")
