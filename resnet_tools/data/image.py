@@ -65,8 +65,16 @@ def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
         raise ImageError(f"{path}: {reason}") from error
     except MemoryError as error:
         raise ImageError(f"{path}: not enough memory to decode it") from error
-    except Exception as error:  # decoders meet hostile bytes with struct.error, SyntaxError, KeyError, zlib.error, ...
+    except SyntaxError as error:  # Pillow's own, for a header that makes no sense
+        raise ImageError(f"{path}: damaged image ({_header_fault(error)}); get it again") from error
+    except Exception as error:  # decoders meet hostile bytes with struct.error, KeyError, zlib.error, ...
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error}); get it again") from error
+
+
+def _header_fault(error: SyntaxError) -> str:
+    """What Pillow says of it, unless that is only that the file is of another kind, which its signature denies."""
+    said = error.msg or ""
+    return "its header is cut or damaged" if said in ("", "not identified by this driver") else said
 
 
 def image_head(source: ImagePath) -> tuple[int, int, int] | None:

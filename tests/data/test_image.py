@@ -218,6 +218,23 @@ def test_sixteen_bit_pngs_of_all_colour_types_keep_their_bits(
     np.testing.assert_array_equal(load_image(file), expected)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xd8\xff", "its header is cut or damaged"),
+        (b"\x89PNG\r\n\x1a\n broken", "broken PNG file"),
+        (b"GIF89a" + b"\0" * 3, "damaged"),
+    ],
+)
+def test_a_damaged_header_is_told_in_words(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=said) as caught:
+        load_image(path)
+    assert "SyntaxError" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
 def test_a_truncated_sixteen_bit_png_is_an_error(tmp_path: Path) -> None:
     samples = np.random.default_rng(5).integers(0, 65536, (20, 20, 3), dtype=np.uint16)
     good = wide_png(samples, 2, False)
