@@ -82,7 +82,7 @@ MODEL: tuple[Decorator, ...] = (
     ),
     model(
         "--in-channels", type=click.IntRange(1, 3),
-        help="Channels of the images that a new net takes: 1 for gray, 3 for color.  [default: 3]",
+        help="Channels of the images that a new net takes: 1 for gray, 3 for colour.  [default: 3]",
     ),
     model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
     model("--depth", type=COUNT, help="Depth of a new net: 18, 34, 50, 101, ...  [default: 34]"),
@@ -111,7 +111,7 @@ RECIPE: tuple[Decorator, ...] = (
     recipe("--decay-norm/--no-decay-norm", default=None, help="Apply weight decay to batch norms and biases too."),
     recipe(
         "--augment", "augmentation", type=click.Choice(["original", "light", "trivial", "none"]),
-        help="original: random crops and colors; light: larger crops; trivial: larger crops and TrivialAugment.",
+        help="original: random crops and colours; light: larger crops; trivial: larger crops and TrivialAugment.",
     ),
     recipe("--label-smoothing", type=SHARE, help="Share of each label that is spread over all classes."),
     recipe("--mixup", type=NOT_NEGATIVE, help="Alpha of mixup; 0: off."),
