@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from resnet_tools.checkpoints.net_weights import Found, listed, unknown_parameter
+from resnet_tools.checkpoints.net_weights import Found, unknown_parameter
 from resnet_tools.checkpoints.stored import StoredTensor, check_numbers
 from resnet_tools.errors import CheckpointError
+from resnet_tools.text import listed
 
 HEADS = ("fc", "head", "classifier", "last_linear", "linear", "logits")  # of several, the first of these is taken
 SMALL = 4096  # numbers of a buffer, such as the weights of classes in a loss

@@ -11,11 +11,12 @@ place, and its classifier the one nn.Linear there or beside it that takes as man
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resnet_tools.checkpoints.stored import StoredTensor, check_numbers
 from resnet_tools.errors import CheckpointError
+from resnet_tools.text import listed
 
 Named = Sequence[tuple[tuple[str, ...], StoredTensor]]
 
@@ -33,7 +34,6 @@ TRANSFORMERS = re.compile(
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|momentum|target|k|last|avg|averaged?|swa|shadow|old|prev)([._]|$)")
 BEST = re.compile(r"(^|[._])best([._]|$)")
 OPTIMIZERS = re.compile(r"(^|\.)(optim\w*|scaler|\w*scheduler)\.")
-SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -206,13 +206,6 @@ def _shared(first: str, second: str) -> int:
 def _unnumbered(key: str) -> str:
     first, _, rest = key.partition(".")
     return f"{SEQUENTIAL.get(first, first)}.{rest}"
-
-
-def listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(f"{name:.80}" for name in names[:SHOWN]) + (
-        f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
-    )
 
 
 def _no_net(tensors: Mapping[str, StoredTensor]) -> str:

@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tools.data.findings import DataFindings, images_with_verb
-from resnet_tools.data.folder import (
-    listed,
-)
 from resnet_tools.data.image import image_head, load_image
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.samples import LazyImage, Samples, Source
 from resnet_tools.data.splits import file_digest
 from resnet_tools.errors import ImageError
+from resnet_tools.text import listed
 
 Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
 

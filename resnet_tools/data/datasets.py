@@ -24,7 +24,6 @@ from resnet_tools.data.folder import (
     find_classes,
     find_folder,
     find_layout,
-    listed,
     read_class_folders,
 )
 from resnet_tools.data.image import image_head
@@ -34,7 +33,7 @@ from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import SplitRow, Splitting, split_samples
 from resnet_tools.errors import DataError
-from resnet_tools.text import counted
+from resnet_tools.text import counted, listed
 from resnet_tools.torch7.lua import LuaTable
 from resnet_tools.torch7.t7 import read_t7
 

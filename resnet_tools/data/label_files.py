@@ -23,11 +23,10 @@ from pathlib import Path
 
 from resnet_tools.data.class_sections import MARKUP
 from resnet_tools.data.files import images_below
-from resnet_tools.data.folder import listed
 from resnet_tools.data.label_rows import DELIMITERS, FORMS, WORDNET_ID, Row, class_of, is_number, readings
 from resnet_tools.data.labels import read_lines, read_text
 from resnet_tools.errors import DataError, ResnetToolsError
-from resnet_tools.text import counted
+from resnet_tools.text import counted, listed
 
 LOOKED_AT = 1000  # rows, to choose between the readings of a file
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tools.data.files import images_below, skipped_text, subfolders
-from resnet_tools.data.folder import SPLITS, find_part, listed
+from resnet_tools.data.folder import SPLITS, find_part
 from resnet_tools.data.label_files import labelled_files, read_synsets
 from resnet_tools.data.label_rows import WORDNET_ID, is_number
 from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import read_split
 from resnet_tools.errors import DataError
-from resnet_tools.text import counted
+from resnet_tools.text import counted, listed
 
 SPLIT = "val"
 

@@ -14,13 +14,13 @@ from resnet_tools.data.folder import (
     class_folders,
     find_any_part,
     find_layout,
-    listed,
     read_class_folders,
 )
 from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import VAL_FRACTION, Splitting, split_samples
 from resnet_tools.errors import DataError, ResnetToolsError
+from resnet_tools.text import listed
 
 FEW_IMAGES = 10
 

@@ -17,11 +17,10 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_tools.data.folder import listed
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ResnetToolsError
 from resnet_tools.reading import hashed, read_bounded
-from resnet_tools.text import counted
+from resnet_tools.text import counted, listed
 from resnet_tools.writing import written_whole
 
 SPLIT_FILE = "split.csv"

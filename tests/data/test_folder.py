@@ -10,9 +10,10 @@ import pytest
 
 import resnet_tools
 from resnet_tools.data.datasets import read_dataset
-from resnet_tools.data.folder import find_classes, find_folder, listed
+from resnet_tools.data.folder import find_classes, find_folder
 from resnet_tools.data.image import load_image
 from resnet_tools.errors import DataError
+from resnet_tools.text import listed
 from resnet_tools.torch7.t7 import read_t7
 from tests.support.golden import GOLDEN, needs_golden
 
