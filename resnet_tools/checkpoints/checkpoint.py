@@ -15,48 +15,42 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resnet_tools.checkpoints.foreign import description_of
-from resnet_tools.checkpoints.heads import find_head, left_out
+import numpy as np
+
 from resnet_tools.checkpoints.lua_nets import check_doubles, net_of_tables
-from resnet_tools.checkpoints.net_weights import find_net
+from resnet_tools.checkpoints.model_files import DEMO, classes_beside, model_path
 from resnet_tools.checkpoints.placeholders import name_of
-from resnet_tools.checkpoints.run_folder import net_of_run
-from resnet_tools.checkpoints.stored import check_numbers, load_value, not_finite
-from resnet_tools.checkpoints.tensor_files import (
-    checked_state,
-    float_state,
-    format_of,
-    named_tensors,
-    pickled_module,
-    read_safetensors,
-    torch_write,
-    write_safetensors,
+from resnet_tools.checkpoints.weights import (
+    Array,
+    ModelField,
+    Weights,
+    held_by,
+    not_finite,
+    read_safetensors_arrays,
+    weights_in,
 )
-from resnet_tools.checkpoints.torch_files import FROZEN, read_torch
-from resnet_tools.data.labels import read_labels
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
-from resnet_tools.nets.catalog import download_advice
-from resnet_tools.nets.resnet import ResNet
-from resnet_tools.nets.state_dict import architecture_of, load_resnet
 from resnet_tools.torch7.modules import classes_in, module_tree, other_classes_in
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
+from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind, looks_like_t7
 from resnet_tools.torch7.t7 import read_t7
-from resnet_tools.torch7.weights import state_dict
+from resnet_tools.torch7.weights import weights_of
 from resnet_tools.writing import written_whole
 
+# What reads and writes files of PyTorch imports torch, which takes seconds, so it is imported where it is needed.
+if TYPE_CHECKING:
+    from resnet_tools.nets.resnet import ResNet
+
 FORMAT, VERSION = "resnet_tools", 1
-DEMO = "demo"
 NOT_A_RESNET = (RecognitionError, ModuleError)
-DEMO_PATH = Path(__file__).parents[1] / "assets" / "fashion-resnet-18.t7"
 MAX_CLASS_NAME = 10_000  # characters; ImageNet's longest has 121
 
 
@@ -64,7 +58,8 @@ MAX_CLASS_NAME = 10_000  # characters; ImageNet's longest has 121
 class Checkpoint:
     """A net with what it needs to be used.
 
-    `model`: on the CPU in eval mode, (N, 3, H, W) float32 -> (N, K) logits; `model.forward_features` gives (N, D).
+    `model`: on the CPU in eval mode, (N, 3, H, W) float32 -> (N, K) logits; `model.forward_features` gives (N, D). It
+    is built when it is first asked for.
     `class_names`: K names in the order of the outputs, or None. `format`: t7, pt, safetensors or pth.
     Without a classifier K is 0 and the model gives features (N, D); `no_classifier` may say why there is none.
     """
@@ -77,6 +72,11 @@ class Checkpoint:
     no_classifier: str | None = None
 
     @property
+    def arrays(self) -> dict[str, Array]:
+        """The weights by name, as arrays; those of `model` once that has been asked for. Needs no torch before."""
+        return weights_in(held_by(self))
+
+    @property
     def num_classes(self) -> int:
         return self.architecture.num_classes
 
@@ -84,6 +84,9 @@ class Checkpoint:
     def classes(self) -> list[str] | None:
         """The same as `class_names`."""
         return self.class_names
+
+
+Checkpoint.model = ModelField()  # type: ignore[assignment]
 
 
 def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None = None) -> Checkpoint:
@@ -95,14 +98,15 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
     """
     found = model_path(path)
     try:
-        checkpoint = _LOADERS[format_of(found)](found, weights)
+        checkpoint = _LOADERS[_format_of(found)](found, weights)
     except ResnetToolsError as error:
         text = str(error)
         advice = f". `resnet inspect {found}` shows what it holds" if isinstance(error, NOT_A_RESNET) else ""
         raise type(error)((text if text.startswith(str(found)) else f"{found}: {text}") + advice) from error.__cause__
     if checkpoint.class_names is None:
-        checkpoint = replace(checkpoint, class_names=classes_beside(found, checkpoint.num_classes))
-    damaged = not_finite(checkpoint.model.state_dict())
+        names = classes_beside(found, checkpoint.num_classes)
+        checkpoint = replace(checkpoint, model=held_by(checkpoint), class_names=names)  # type: ignore[arg-type]
+    damaged = not_finite(checkpoint.arrays)
     if damaged is not None:
         _warn(found, f"{damaged} holds NaN or infinite numbers, so the outputs of the net may be NaN or infinite too")
     return checkpoint
@@ -111,24 +115,21 @@ def load_checkpoint(path: str | os.PathLike[str] = DEMO, *, weights: str | None 
 load_model = load_checkpoint
 
 
-def model_path(path: str | os.PathLike[str]) -> Path:
-    """The file itself; of the folder of a run its best net, which a warning names; `demo` names the net of the package
-    unless there is a file of that name.
+def _format_of(path: Path) -> str:
+    """As `tensor_files.format_of`, which is asked of what torch reads and of all else."""
+    try:
+        head, size = b"", 0
+        if path.is_file():  # a pipe would be waited for
+            with path.open("rb") as file:
+                head, size = file.read(HEAD_BYTES), path.stat().st_size
+        kind = content_kind(head, size)
+        if kind == "safetensors" or (kind is None and looks_like_t7(head)):
+            return kind or "t7"
+    except (OSError, ValueError):  # it says more of these
+        pass
+    from resnet_tools.checkpoints.tensor_files import format_of
 
-    Raises: CheckpointError if nothing is there, or a folder that holds no run.
-    """
-    name = os.fsdecode(path)
-    if not os.path.exists(name):
-        if name == DEMO:
-            return DEMO_PATH
-        address = re.match(r"[a-z0-9+]+:/", name)
-        problem = "this is an address; download the file" if address else "cannot be read: No such file or directory"
-        raise CheckpointError(f"{name}: {problem}. {download_advice(name)}")
-    if not os.path.isdir(name):
-        return Path(name)
-    found = net_of_run(Path(name))
-    warnings.warn(f"{name}: the net of this run is {found.name}", stacklevel=2)
-    return found
+    return format_of(path)
 
 
 def default_preprocessing(architecture: Architecture) -> Preprocessing:
@@ -158,6 +159,8 @@ def write_model(checkpoint: Checkpoint, path: Path, extra: Mapping[str, Any] | N
 
     Raises: OSError.
     """
+    from resnet_tools.checkpoints.tensor_files import torch_write, write_safetensors
+
     state = {key: tensor.cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
     described = description(checkpoint)
     if path.suffix.lower() == ".pt":
@@ -168,6 +171,9 @@ def write_model(checkpoint: Checkpoint, path: Path, extra: Mapping[str, Any] | N
 
 def extra_content(path: Path) -> dict[str, Any]:
     """What a `.pt` of ours holds beside the net, its classes and its preprocessing."""
+    from resnet_tools.checkpoints.stored import load_value
+    from resnet_tools.checkpoints.torch_files import read_torch
+
     content = read_torch(path).content
     own = {"format", "version", "architecture", "classes", "preprocessing", "state_dict"}
     extra: dict[str, Any] = load_value({key: value for key, value in content.items() if key not in own})
@@ -179,15 +185,15 @@ def _load_t7(path: Path, weights: str | None) -> Checkpoint:
     net, notes = net_of_tables(value, weights)
     tree = module_tree(net)
     architecture, bound = recognise_and_bind(tree)
-    state = state_dict(bound, architecture)
-    check_doubles(state, bound)
-    model = load_resnet(architecture, state)
+    arrays = weights_of(bound, architecture)
+    check_doubles(arrays, bound)
+    net_weights = Weights(architecture, arrays)
     class_names = classes_in(value, architecture.num_classes)
     others = other_classes_in(value, architecture.num_classes) if architecture.num_classes else None
     notes = [*notes, others] if others else notes
     preprocessing = _at_crop(default_preprocessing(architecture), crop_px(tree, architecture))
     _warn(path, *notes)
-    return Checkpoint(model, architecture, class_names, preprocessing, "t7")
+    return Checkpoint(net_weights, architecture, class_names, preprocessing, "t7")  # type: ignore[arg-type]
 
 
 def _at_crop(usual: Preprocessing, crop_px: int | None) -> Preprocessing:
@@ -198,6 +204,9 @@ def _at_crop(usual: Preprocessing, crop_px: int | None) -> Preprocessing:
 
 
 def _load_pt(path: Path, weights: str | None) -> Checkpoint:
+    from resnet_tools.checkpoints.tensor_files import named_tensors
+    from resnet_tools.checkpoints.torch_files import FROZEN, read_torch
+
     file = read_torch(path)
     content = file.content
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
@@ -212,7 +221,14 @@ def _load_pt(path: Path, weights: str | None) -> Checkpoint:
 
 
 def _load_safetensors(path: Path, weights: str | None) -> Checkpoint:
-    state, metadata = read_safetensors(path)
+    state: Any
+    plain = read_safetensors_arrays(path)
+    if plain is not None and FORMAT in plain[1]:
+        state, metadata = plain
+    else:
+        from resnet_tools.checkpoints.tensor_files import read_safetensors
+
+        state, metadata = read_safetensors(path)
     if FORMAT not in metadata:
         return _foreign(path, state, "safetensors", weights, [])
     try:
@@ -241,12 +257,28 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
     if preprocessing.channels != architecture.in_channels:
         found, expected = preprocessing.channels, architecture.in_channels
         raise CheckpointError(f"its preprocessing gives images of {found} channels; the net takes {expected}")
-    model = load_resnet(architecture, float_state(checked_state(state)))
-    return Checkpoint(model, architecture, class_names, preprocessing, file_format)
+    model = Weights(architecture, _arrays(state))
+    return Checkpoint(model, architecture, class_names, preprocessing, file_format)  # type: ignore[arg-type]
+
+
+def _arrays(state: Any) -> dict[str, Array]:
+    """Weights that may still lie in their file, as arrays."""
+    if isinstance(state, dict) and state and all(isinstance(array, np.ndarray) for array in state.values()):
+        return state
+    from resnet_tools.checkpoints.tensor_files import checked_state, float_state
+
+    return {key: tensor.numpy() for key, tensor in float_state(checked_state(state)).items()}
 
 
 def _foreign(path: Path, content: Any, file_format: str, weights: str | None, notes: list[str]) -> Checkpoint:
     """The net in what another program saved."""
+    from resnet_tools.checkpoints.foreign import description_of
+    from resnet_tools.checkpoints.heads import find_head, left_out
+    from resnet_tools.checkpoints.net_weights import find_net
+    from resnet_tools.checkpoints.stored import check_numbers
+    from resnet_tools.checkpoints.tensor_files import checked_state, float_state, named_tensors, pickled_module
+    from resnet_tools.nets.state_dict import architecture_of, load_resnet
+
     named = list(named_tensors(content))
     if not any(tensor.dtype.is_floating_point and not tensor.odd for _, tensor in named):
         for keys, tensor in named:
@@ -278,26 +310,6 @@ def _checked_classes(class_names: Any, count: int) -> list[str] | None:
     if not named or len(class_names) != count:
         raise CheckpointError(f"its class names are not {count} strings, one for each output of the net")
     return list(class_names)
-
-
-def names_beside(path: Path) -> Path:
-    """The file of class names for a format that holds none."""
-    return path.with_name(f"{path.stem}.classes.txt")
-
-
-def classes_beside(path: Path, count: int) -> list[str] | None:
-    """The class names in that file; warns and gives None if they are not as many as the outputs."""
-    beside = names_beside(path)
-    if not beside.is_file():
-        return None
-    class_names = read_labels(beside)
-    if len(class_names) != count:
-        warnings.warn(
-            f"{beside} is ignored: it has {len(class_names)} lines; expected one for each of the {count} outputs",
-            stacklevel=3,
-        )
-        return None
-    return class_names
 
 
 def description(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -33,13 +33,13 @@ from resnet_tools.checkpoints.checkpoint import (
     description,
     extra_content,
     load_checkpoint,
-    model_path,
-    names_beside,
     write_model,
 )
 from resnet_tools.checkpoints.layouts import Layout, check_installed, net_there, state_for
+from resnet_tools.checkpoints.model_files import model_path, names_beside
 from resnet_tools.checkpoints.onnx_export import onnx_packages, write_onnx
-from resnet_tools.checkpoints.onnx_files import OnnxNet, is_onnx
+from resnet_tools.checkpoints.onnx_files import is_onnx
+from resnet_tools.checkpoints.onnx_session import WrittenNet
 from resnet_tools.checkpoints.tensor_files import checked_state, float_state, torch_write
 from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.verify import (
@@ -261,7 +261,7 @@ def _write(checkpoint: Checkpoint, target: Target, extra: Mapping[str, Any]) -> 
         fold_batch_norm(model)
     model.load_state_dict(_rounded(model.state_dict(), dtype), assign=True)
     if target.ending == ".onnx":
-        write_onnx(model, target.path, description(checkpoint), checkpoint.architecture.in_channels)
+        write_onnx(model, target.path, description(checkpoint))
     else:
         write_model(checkpoint, target.path, extra if _keeps_extra(target) else None)
 
@@ -279,7 +279,8 @@ def _rounded(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tenso
 def _net_in(target: Target, architecture: Architecture) -> Net:
     """What was written, read back: by its own library where there is one."""
     if target.ending == ".onnx":
-        return OnnxNet(target.path)
+        written = WrittenNet(target.path)
+        return lambda images: torch.from_numpy(written(images.numpy()))
     if target.ending == ".pth":
         state = float_state(checked_state(read_torch(target.path).content))
         return partial(run_plain, net_there(target.library, architecture, state))

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from resnet_tools.checkpoints.checkpoint import load_checkpoint, model_path
+from resnet_tools.checkpoints.checkpoint import load_checkpoint
 from resnet_tools.checkpoints.lua_nets import net_of_tables
+from resnet_tools.checkpoints.model_files import model_path
 from resnet_tools.checkpoints.onnx_files import is_onnx, onnx_type, read_graph
 from resnet_tools.checkpoints.runnable import load_runnable
 from resnet_tools.checkpoints.stored import StoredTensor

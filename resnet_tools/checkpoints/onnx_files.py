@@ -10,7 +10,6 @@ Source: the operators of ONNX, onnx.ai/onnx/operators.
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,27 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resnet_tools.checkpoints.onnx_export import ENDING, METADATA, onnx_packages
+from resnet_tools.checkpoints.onnx_export import METADATA, onnx_packages
+from resnet_tools.checkpoints.onnx_session import is_onnx as is_onnx
+from resnet_tools.checkpoints.onnx_session import open_session, session_options
 from resnet_tools.data.transforms import IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ResnetToolsError
 from resnet_tools.nets.architecture import COLOR_CHANNELS, GRAY_CHANNELS, Architecture
-from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 
-ERRORS_ONLY = 3  # onnxruntime's log level
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 PASSED_THROUGH = {"Identity", "Cast", "Dropout"}
 EXPECTED = "expected one input of float32 images (N, 3, H, W) and one output"
 FEATURES, LOGITS = "flatten", "fc"  # what the same two are called in a net of ours
-
-
-def is_onnx(path: Path) -> bool:
-    """Whether the file is one by its first bytes, or by its ending if they are those of no other kind of file."""
-    try:
-        with path.open("rb") as file:
-            kind = content_kind(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
-    except OSError:
-        return False
-    return kind == "onnx" or (kind is None and path.suffix.lower() == ENDING)
 
 
 class OnnxNet(nn.Module):
@@ -221,15 +210,11 @@ def read_graph(path: Path) -> Any:
 
 def _session(path: Path, graph: Any, outputs: list[str]) -> Any:
     """The graph with these tensors among its outputs, ready to run."""
-    onnx, onnxruntime = onnx_packages()
+    onnx, _ = onnx_packages()
     there = {output.name for output in graph.graph.output}
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in there)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads wait without working
     try:
-        content = graph.SerializeToString()
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_session(graph.SerializeToString(), session_options())
     except Exception as error:  # the types of onnxruntime's errors are private to it
         raise CheckpointError(f"{path}: not a net that onnxruntime can load: {error}") from error
 

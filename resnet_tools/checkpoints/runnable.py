@@ -6,21 +6,35 @@ Both have the same fields. What runs a net takes either; what trains or converts
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from resnet_tools.checkpoints.checkpoint import Checkpoint, classes_beside, load_checkpoint, model_path
-from resnet_tools.checkpoints.onnx_files import OnnxCheckpoint, OnnxNet, is_onnx, load_onnx
-from resnet_tools.compute.inference import prepare
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from resnet_tools.checkpoints.model_files import classes_beside, model_path
+from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
+from resnet_tools.checkpoints.onnx_graph import CLASSIFIER
+from resnet_tools.checkpoints.onnx_session import is_onnx
+from resnet_tools.compute.engines import find_engine
+from resnet_tools.compute.predictions import Prediction, classify_arrays
 from resnet_tools.data.labels import output_names, read_labels
 from resnet_tools.data.transforms import Preprocessing
-from resnet_tools.errors import CheckpointError
-from resnet_tools.nets.resnet import ResNet
+from resnet_tools.errors import CheckpointError, ImageError
 
-Net = ResNet | OnnxNet
-Runnable = Checkpoint | OnnxCheckpoint
+if TYPE_CHECKING:
+    import torch
+
+    from resnet_tools.checkpoints.onnx_files import OnnxCheckpoint, OnnxNet
+    from resnet_tools.nets.resnet import ResNet
+
+    Net = ResNet | OnnxNet | EngineNet
+    Runnable = Checkpoint | OnnxCheckpoint
+else:  # their modules import torch
+    Net = Runnable = Any
+
+Classify = Callable[..., Iterator[Prediction | tuple[str, ImageError]]]
 
 
 def load_runnable(path: str | os.PathLike[str], *, weights: str | None = None) -> Runnable:
@@ -31,6 +45,8 @@ def load_runnable(path: str | os.PathLike[str], *, weights: str | None = None) -
     found = model_path(path)
     if not is_onnx(found):
         return load_checkpoint(found, weights=weights)
+    from resnet_tools.checkpoints.onnx_files import load_onnx
+
     if weights is not None:
         raise CheckpointError(f"{found}: an .onnx holds one net; leave out --weights {weights}")
     checkpoint = load_onnx(found)
@@ -41,37 +57,84 @@ def load_runnable(path: str | os.PathLike[str], *, weights: str | None = None) -
 
 @dataclass(frozen=True)
 class Classifier:
-    """A net made ready for inference, with a name for each output."""
+    """A net made ready for inference, with a name for each output.
+
+    `classify` is `inference.classify` for this net, or what gives the same without torch: (paths, loading=, top_k=).
+    """
 
     net: Net
     class_names: list[str]
     preprocessing: Preprocessing
+    classify: Classify
 
 
 def load_classifier(
     path: str | os.PathLike[str],
-    device: torch.device,
+    device: str,
     precision: str = "single",
     *,
+    engine: str = "auto",
+    with_gradients: bool = False,
     weights: str | None = None,
     labels: Path | None = None,
 ) -> Classifier:
     """The net in a file of any format. `labels`: a file of class names, in place of those that the net has.
 
+    device, engine: as `find_device` and `find_engine` take them. with_gradients: torch runs the net, if it can.
     Raises: ResnetToolsError as `load_runnable`, or if the net has no classifier or the file other names.
     """
     checkpoint = load_runnable(path, weights=weights)
     require_classifier(checkpoint, path)
     count = checkpoint.num_classes
     names = output_names(checkpoint.class_names if labels is None else read_labels(labels, count), count)
-    return Classifier(prepare_net(checkpoint.model, device, precision), names, checkpoint.preprocessing)
+    _check_engine(checkpoint, engine)
+    if with_gradients and isinstance(checkpoint, Checkpoint):
+        if engine == "onnxruntime":
+            raise CheckpointError("--engine onnxruntime computes no gradients, which --explain needs; leave it out")
+        engine = "torch"
+    if isinstance(checkpoint, Checkpoint) and find_engine(engine, device, precision) == "onnxruntime":
+        by_engine = engine_net(checkpoint)
+        return Classifier(by_engine, names, checkpoint.preprocessing, partial(classify_arrays, net=by_engine))
+    from resnet_tools.compute.device import find_device
+    from resnet_tools.compute.inference import classify
+
+    net = prepare_net(checkpoint.model, find_device(device), precision)
+    return Classifier(net, names, checkpoint.preprocessing, partial(classify, model=net))
 
 
 def prepare_net(model: Net, device: torch.device, precision: str = "single", *, fold: bool = True) -> Net:
-    """The net made ready for inference, as `compute.inference.prepare` does."""
-    if isinstance(model, OnnxNet):
-        return model.prepared(device, precision)
-    return prepare(model, device, precision, fold=fold)
+    """The net made ready for inference by torch, as `compute.inference.prepare` does, or by its own engine."""
+    from resnet_tools.compute.inference import prepare
+    from resnet_tools.nets.resnet import ResNet
+
+    if isinstance(model, ResNet):
+        return prepare(model, device, precision, fold=fold)
+    return model if isinstance(model, EngineNet) else model.prepared(device, precision)
+
+
+def ready_net(
+    checkpoint: Runnable,
+    engine: str,
+    device: torch.device,
+    precision: str = "single",
+    *,
+    layer: str = CLASSIFIER,
+    fold: bool = True,
+) -> Net:
+    """The net made ready for inference, up to `layer` at least. engine: as `find_engine` takes it.
+
+    Raises: ResnetToolsError if the engine cannot run it.
+    """
+    _check_engine(checkpoint, engine)
+    asked_for = "cpu" if engine == "onnxruntime" else device.type
+    if isinstance(checkpoint, Checkpoint) and find_engine(engine, asked_for, precision) == "onnxruntime":
+        return engine_net(checkpoint, layer, fold=fold)
+    return prepare_net(checkpoint.model, device, precision, fold=fold)
+
+
+def _check_engine(checkpoint: Runnable, engine: str) -> None:
+    if engine == "torch" and not isinstance(checkpoint, Checkpoint):
+        raise CheckpointError("--engine torch: an .onnx is run by onnxruntime; leave that out, or give the checkpoint")
 
 
 def require_classifier(checkpoint: Runnable, path: str | os.PathLike[str]) -> None:

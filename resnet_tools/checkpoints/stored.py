@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -221,14 +220,3 @@ def as_float32(name: str, tensor: Tensor) -> Tensor:
         largest = float(tensor[tensor.isfinite()].abs().max())
         raise CheckpointError(f"{name} holds {largest:g}, which is beyond float32, in which nets compute")
     return found
-
-
-def not_finite(state: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor with a NaN or an infinite number, or None."""
-    with np.errstate(all="ignore"):  # a sum of large numbers may overflow
-        for key, tensor in state.items():
-            # A sum is the quickest look at all numbers; NumPy's, as torch's threads would wait for each other.
-            suspect = tensor.is_floating_point() and not np.isfinite(tensor.detach().numpy().sum())
-            if suspect and not tensor.isfinite().all():
-                return key
-    return None

@@ -31,7 +31,7 @@ from resnet_tools.writing import written_whole
 
 if TYPE_CHECKING:
     from resnet_tools.checkpoints.runnable import Classifier
-    from resnet_tools.compute.inference import Loading, Prediction
+    from resnet_tools.compute.predictions import Loading, Prediction
     from resnet_tools.errors import ImageError
 
 Form = Literal["text", "json", "csv"]
@@ -94,10 +94,16 @@ def command(
     paths = _image_paths(model, sources, output, labels)
     with quick_imports():
         from resnet_tools.checkpoints.runnable import load_classifier
-        from resnet_tools.compute.device import find_device
     with warnings_as_lines():
-        device = find_device(inference.device)
-        classifier = load_classifier(model, device, inference.precision, weights=weights, labels=labels)
+        classifier = load_classifier(
+            model,
+            inference.device,
+            inference.precision,
+            engine=inference.engine,
+            with_gradients=explain is not None,
+            weights=weights,
+            labels=labels,
+        )
     predictions = _predictions(paths, classifier, inference.loading(classifier.preprocessing), top_k, explain)
     with _opened(output) as file:
         write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
@@ -114,12 +120,11 @@ def _predictions(
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
     """The best classes of each image, and with `explain` pictures of where they come from in that folder."""
     if explain is None:
-        from resnet_tools.compute.inference import classify
-
-        return classify(paths, classifier.net, loading, top_k=top_k)
+        return classifier.classify(paths, loading=loading, top_k=top_k)
     from resnet_tools.evaluation.explanations import explained
 
-    return explained(paths, classifier.net, loading, classifier.class_names, explain, top_k=top_k)
+    net: Any = classifier.net  # a module, as load_classifier was told
+    return explained(paths, net, loading, classifier.class_names, explain, top_k=top_k)
 
 
 def _form(output: Path | None, *, as_json: bool, as_csv: bool) -> Form:

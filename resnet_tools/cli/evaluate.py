@@ -93,10 +93,13 @@ def command(inference: Inference, n_gpu: int, **values: Any) -> int:
     if (code := in_processes(n_gpu, inference.device)) is not None:
         return code
     with quick_imports():
-        from resnet_tools.checkpoints.runnable import prepare_net
+        from resnet_tools.checkpoints.runnable import ready_net
         from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.engines import find_engine
         from resnet_tools.compute.processes import joined_processes, own_device
-    ready = partial(prepare_net, device=find_device(own_device(inference.device)), precision=inference.precision)
+    engine = find_engine(inference.engine, inference.device, inference.precision)
+    device = find_device("cpu" if engine == "onnxruntime" else own_device(inference.device))
+    ready = partial(ready_net, engine=inference.engine, device=device, precision=inference.precision)
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
         summaries = _summaries(options, inference, ready, processes)
         _print_all(summaries, options.format, first=processes.rank == 0)
@@ -104,7 +107,7 @@ def command(inference: Inference, n_gpu: int, **values: Any) -> int:
 
 
 def _summaries(
-    options: EvaluateOptions, inference: Inference, ready: Callable[[Net], Net], processes: Processes
+    options: EvaluateOptions, inference: Inference, ready: Callable[[Runnable], Net], processes: Processes
 ) -> Iterator[dict[str, Any]]:
     """The summary of each model in turn, after its report has been written."""
     from resnet_tools.evaluation.report.files import report_folder
@@ -125,7 +128,7 @@ def _evaluate(
     report: Path | None,
     options: EvaluateOptions,
     inference: Inference,
-    ready: Callable[[Net], Net],
+    ready: Callable[[Runnable], Net],
     processes: Processes,
 ) -> dict[str, Any]:
     """The summary of one model; `report`: the folder for its report, which is there."""
@@ -140,7 +143,7 @@ def _evaluate(
     own_images = -(-len(samples) // processes.count)
     with progress_bar(own_images, "evaluate", quiet=options.quiet or processes.rank > 0) as progress:
         evaluation = evaluate(
-            ready(checkpoint.model),
+            ready(checkpoint),
             samples,
             loading,
             average=options.average,

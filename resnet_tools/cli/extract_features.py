@@ -124,13 +124,15 @@ def _image_paths(options: ExtractOptions, sources: Images, folders: tuple[str, .
 def _job(options: ExtractOptions, sources: Images, inference: Inference, paths: list[str]) -> Extraction | None:
     """The job; None if only the layers were asked for, which are printed."""
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.model_files import model_path
         from resnet_tools.checkpoints.runnable import load_runnable
         from resnet_tools.compute.device import find_device
+        from resnet_tools.compute.engines import find_engine
         from resnet_tools.compute.processes import own_device
         from resnet_tools.features.layers import layer_shapes
         from resnet_tools.features.setup import set_up_extraction
-    device = find_device(own_device(inference.device))
+    engine = find_engine(inference.engine, inference.device, inference.precision)
+    device = find_device("cpu" if engine == "onnxruntime" else own_device(inference.device))
     model_file = model_path(options.model)
     _refuse_inputs(options.output, [model_file, *sources.lists], paths)
     checkpoint = load_runnable(model_file, weights=options.weights)
@@ -141,7 +143,8 @@ def _job(options: ExtractOptions, sources: Images, inference: Inference, paths: 
         return None
     if options.layer not in layers:
         raise click.UsageError(f"--layer {options.layer!r} is not in this net; --list-layers shows those that are")
-    return set_up_extraction(options, model_file, checkpoint, loading, device, inference.precision, paths)
+    precision, asked = inference.precision, inference.engine
+    return set_up_extraction(options, model_file, checkpoint, loading, device, precision, paths, asked)
 
 
 def _refuse_inputs(output: Path, files: Sequence[str | Path], paths: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def command(first: str, second: str, images: tuple[str, ...], tolerance: float |
     check_models([first, second])
     paths = check_files(first, images)
     with quick_imports():
-        from resnet_tools.checkpoints.checkpoint import model_path
+        from resnet_tools.checkpoints.model_files import model_path
         from resnet_tools.checkpoints.verify import compare_files, tolerance_for
     with warnings_as_lines():
         both = model_path(first), model_path(second)

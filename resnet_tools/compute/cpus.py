@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WORKERS_AT_MOST = 16
+CPU_WORKERS = 2  # where the net runs on the CPU too
 
 
 def usable_cpus(affinity: int | None = None, root: Path = Path("/")) -> int:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from resnet_tools.compute.cpus import usable_cpus, workers_for
+from resnet_tools.compute.cpus import CPU_WORKERS, usable_cpus, workers_for
 from resnet_tools.compute.job import place_of
 from resnet_tools.errors import ResnetToolsError, TrainingError
 from resnet_tools.text import counted
@@ -24,7 +24,6 @@ OUT_OF_MEMORY = (  # what torch and the libraries below it say
     "ALLOCATION_FAILED",
     "valid cuDNN algorithm",  # no algorithm whose workspace fits
 )
-CPU_WORKERS = 2
 CUBLAS_WORKSPACE = ":4096:8"  # with which cuBLAS gives equal sums; read when it is first used
 HALF_CAPABILITY = (7, 0)  # the first GPUs with tensor cores
 

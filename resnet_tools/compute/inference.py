@@ -8,55 +8,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from resnet_tools.compute.device import is_out_of_memory, keep_freed_memory, set_tf32
-from resnet_tools.compute.loader_processes import AHEAD_BATCHES, MAX_THREADS, LoaderProcesses, free_shared_memory
+from resnet_tools.compute.engines import SMALL_NET_PARAMETERS
+from resnet_tools.compute.loader_processes import AHEAD_BATCHES, LoaderProcesses, free_shared_memory
+from resnet_tools.compute.predictions import LOADED_AHEAD_BATCHES
+from resnet_tools.compute.predictions import NOT_FINITE as NOT_FINITE
+from resnet_tools.compute.predictions import Loading as Loading
+from resnet_tools.compute.predictions import Prediction as Prediction
 from resnet_tools.compute.processes import Processes
 from resnet_tools.compute.transfer import ahead_on_device
-from resnet_tools.data.loading import attempt, load_ahead
+from resnet_tools.data.loading import MAX_THREADS, attempt, load_ahead
 from resnet_tools.data.samples import LazyImage
-from resnet_tools.data.transforms import Preprocessing, preprocess, ten_crops
+from resnet_tools.data.transforms import preprocess, ten_crops
 from resnet_tools.errors import DeviceMemoryError, ImageError, NotFiniteError
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
+Net = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K), a module or a net of another engine
 Average = Literal["outputs", "softmax"]
 DTYPES = {"single": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "half": torch.float16}
-LOADED_AHEAD_BATCHES = 2  # by threads
 TEN_CROPS = 10
 CPU = torch.device("cpu")
-NOT_FINITE = "the net gives NaN or infinite outputs for it; a weight may be NaN or too large for --precision half"
-SMALL_NET_PARAMETERS = 1_000_000  # below, images take longer to decode than to classify
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The best classes of one image, the best first: positions in the net's output (from 0) and probabilities."""
-
-    path: str
-    indices: list[int]
-    probabilities: list[float]
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How files are loaded into batches.
-
-    workers: threads that load, or, if more than MAX_THREADS, processes; `processes` are used if there are some already.
-    """
-
-    preprocessing: Preprocessing
-    batch_size: int = 8
-    ten_crop: bool = False
-    workers: int = 2
-    processes: LoaderProcesses | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -89,21 +69,21 @@ def prepare(model: ResNet, device: torch.device, precision: str = "single", *, f
 
 
 @torch.inference_mode()
-def logits_of(model: nn.Module, images: Tensor, average: Average = "outputs") -> Tensor:
+def logits_of(model: Net, images: Tensor, average: Average = "outputs") -> Tensor:
     """(N, C, H, W) -> (N, K) float32 on the CPU; (N, 10, C, H, W) too: the mean of its crops.
 
     average: of ten crops, the raw `outputs`, as the original does, or their `softmax`: then the logarithm of the mean.
     Raises: DeviceMemoryError.
     """
     with memory_errors(len(images)):
-        logits: Tensor = model(to_model(model, images.flatten(0, -4))).float().cpu()  # (N, K) or (10 N, K)
+        logits = model(to_model(model, images.flatten(0, -4))).float().cpu()  # (N, K) or (10 N, K)
     crops = logits.view(len(images), -1, logits.shape[1])  # (N, 1 or 10, K)
     if average == "softmax":
         return crops.log_softmax(2).logsumexp(1) - math.log(crops.shape[1])
     return crops.mean(1)
 
 
-def to_model(model: nn.Module, images: Tensor) -> Tensor:
+def to_model(model: Net, images: Tensor) -> Tensor:
     """The images on the device of the model, in its type and layout; a net of another engine takes them as they are."""
     if not isinstance(model, ResNet):
         return images
@@ -129,7 +109,7 @@ def memory_errors(batch_size: int) -> Iterator[None]:
 
 
 def classify(
-    paths: Sequence[str], model: nn.Module, loading: Loading, *, top_k: int = 5
+    paths: Sequence[str], model: Net, loading: Loading, *, top_k: int = 5
 ) -> Iterator[Prediction | tuple[str, ImageError]]:
     """The `top_k` best classes (or all, if there are fewer) of each image, in the order of `paths`.
 
@@ -147,7 +127,7 @@ def classify(
             yield Prediction(path, *classes) if is_finite else (path, NotFiniteError(f"{path}: {NOT_FINITE}"))
 
 
-def device_of(model: nn.Module) -> torch.device:
+def device_of(model: Net) -> torch.device:
     """Where the batches for a net are to be; other engines take them on the CPU."""
     return model.conv1.weight.device if isinstance(model, ResNet) else CPU
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from resnet_tools.compute.device import is_out_of_memory
+from resnet_tools.data.loading import MAX_THREADS as MAX_THREADS
 from resnet_tools.errors import LoadingError
 
-MAX_THREADS = 4  # more workers than these are processes: the interpreter's lock would keep threads waiting
 AHEAD_BATCHES = 2  # of each process
 START_METHOD = "spawn" if sys.platform == "win32" else "forkserver"
 DIED = ("killed by signal", "exited unexpectedly", "Bus error")  # what torch says of a process that is gone

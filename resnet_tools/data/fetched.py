@@ -7,13 +7,14 @@ import queue
 import re
 import threading
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
+from typing import TYPE_CHECKING
 
 from resnet_tools.data.image import FetchedImage
 from resnet_tools.errors import ImageError, ResnetToolsError
 from resnet_tools.reading import read_stdin
+
+if TYPE_CHECKING:
+    import urllib.request
 
 ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 MAX_WEB_BYTES = 1 << 26
@@ -63,6 +64,10 @@ def fetch(address: str, max_bytes: int) -> bytes:
 
 
 def _answer(address: str, max_bytes: int) -> bytes | ImageError:
+    import urllib.error  # here: few images come from addresses, and it takes a twentieth of the time of the first label
+    import urllib.request
+    from http.client import HTTPException
+
     end = time.monotonic() + WEB_SECONDS
     parts: list[bytes] = []
     size = 0
@@ -89,6 +94,8 @@ def _answer(address: str, max_bytes: int) -> bytes | ImageError:
 @functools.cache
 def _opener() -> urllib.request.OpenerDirector:
     """Follows http and https only: urllib's own opener also follows redirects to ftp:// and opens file://."""
+    import urllib.request
+
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,

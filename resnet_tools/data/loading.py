@@ -6,16 +6,16 @@ bounded: memory does not grow with the number of files.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-import torch
-
 from resnet_tools.errors import ImageError
 
+MAX_THREADS = 4  # more workers than these are processes: the interpreter's lock would keep threads waiting
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -34,7 +34,11 @@ def load_ahead(
     together = max(1, min(ahead, len(sources)) // (2 * workers))
     remaining = iter(sources)
     groups = iter(lambda: list(islice(remaining, together)), [])
-    pool = ThreadPoolExecutor(workers, "load", initializer=torch.set_num_threads, initargs=(1,))
+    # torch settles this thread's number at its first use, and takes for it what was set last, by whatever thread.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.get_num_threads()
+    pool = ThreadPoolExecutor(workers, "load", initializer=_compute_alone)
     waiting: deque[Future[list[tuple[S, T | ImageError]]]] = deque()
     try:
         waiting.extend(pool.submit(_attempts, load, group) for group in islice(groups, max(1, ahead // together)))
@@ -44,6 +48,13 @@ def load_ahead(
             yield from loaded
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _compute_alone() -> None:
+    """If torch is used, it uses no threads of its own in this one."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def _attempts(load: Callable[[S], T], sources: Sequence[S]) -> list[tuple[S, T | ImageError]]:

@@ -12,18 +12,21 @@ Source: fb.resnet.torch 985e569, datasets/transforms.lua.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from resnet_tools.data.given_images import given_pixels
-from resnet_tools.data.resample import merged, resample
+from resnet_tools.data.resample import merged, resample, resample_array
 from resnet_tools.data.samples import LazyImage
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = TypeVar("Pixels")  # a tensor or an array
 MAX_SIDE_PX = 8192
 OPTIONAL_KEY = "exif_orientation"  # false where a file does not have it
 GRAY = (0.299, 0.587, 0.114)  # of red, green and blue: image.rgb2y
@@ -120,12 +123,12 @@ def preprocess(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: boo
     `load_image`; as the preprocessing says if None.
     Raises ImageError.
     """
-    pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
-    height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
-    crop = preprocessing.crop_px
-    top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
-    rows, columns = [range(top, top + crop)], [range(left, left + crop)]
-    return normalised(pixels, (height, width), rows, columns, preprocessing)
+    return _center_crop(normalised, image, preprocessing, exif)
+
+
+def preprocess_array(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None) -> NDArray[Any]:
+    """What `preprocess` gives, within 1e-6 and without torch."""
+    return _center_crop(normalised_array, image, preprocessing, exif)
 
 
 def ten_crops(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None) -> Tensor:
@@ -133,6 +136,31 @@ def ten_crops(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: bool
 
     Center, top left, top right, bottom left, bottom right; then the same crops of the mirrored image.
     """
+    import torch
+
+    return torch.from_numpy(_ten_crops(lambda *given: normalised(*given).numpy(), image, preprocessing, exif))
+
+
+def ten_crops_array(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: bool | None = None) -> NDArray[Any]:
+    """What `ten_crops` gives, within 1e-6 and without torch."""
+    return _ten_crops(normalised_array, image, preprocessing, exif)
+
+
+def _center_crop(scale: Callable[..., Pixels], image: Any, preprocessing: Preprocessing, exif: bool | None) -> Pixels:
+    pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
+    height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
+    crop = preprocessing.crop_px
+    top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
+    rows, columns = [range(top, top + crop)], [range(left, left + crop)]
+    return scale(pixels, (height, width), rows, columns, preprocessing)
+
+
+def _ten_crops(
+    scale: Callable[..., NDArray[Any]],
+    image: Any,
+    preprocessing: Preprocessing,
+    exif: bool | None,
+) -> NDArray[Any]:
     pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
@@ -145,14 +173,14 @@ def ten_crops(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif: bool
 
     tops, lefts = (sorted(set(starts)) for starts in zip(*plain, *mirrored, strict=True))
     rows, columns = ([range(start, start + crop) for start in starts] for starts in (tops, lefts))
-    scaled = normalised(pixels, (height, width), rows, columns, preprocessing)
+    scaled = scale(pixels, (height, width), rows, columns, preprocessing)
 
     kept_rows, kept_columns = merged(rows), merged(columns)
-    crops = scaled.new_empty(10, len(scaled), crop, crop)
+    crops = np.empty((10, len(scaled), crop, crop), scaled.dtype)
     for number, (y, x) in enumerate(plain + mirrored):
         row, column = int(np.searchsorted(kept_rows, y)), int(np.searchsorted(kept_columns, x))
         window = scaled[:, row : row + crop, column : column + crop]
-        crops[number] = window if number < 5 else window.flip(2)
+        crops[number] = window if number < 5 else window[:, :, ::-1]
     return crops
 
 
@@ -178,12 +206,31 @@ def normalised(
     mirrored: bool = False,
 ) -> Tensor:
     """The given rows and columns of the image scaled to `size`, (C, h, w): (x * pixel_max / white - mean) / std."""
+    scale, shift = _scale_and_shift(pixels, preprocessing)
+    colours = resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored)  # (3, h, w)
+    return colours.sum(0, keepdim=True) if preprocessing.channels == 1 else colours
+
+
+def normalised_array(
+    pixels: NDArray[Any],
+    size: tuple[int, int],
+    rows: Sequence[range],
+    columns: Sequence[range],
+    preprocessing: Preprocessing,
+) -> NDArray[Any]:
+    """What `normalised` gives, within 1e-6 and without torch."""
+    scale, shift = _scale_and_shift(pixels, preprocessing)
+    colours = resample_array(pixels, size, rows, columns, scale=scale, shift=shift)  # (3, h, w)
+    return colours.sum(0, keepdims=True) if preprocessing.channels == 1 else colours
+
+
+def _scale_and_shift(pixels: NDArray[Any], preprocessing: Preprocessing) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of each of the three colours."""
     scale = tuple(preprocessing.pixel_max / white_of(pixels) / std for std in preprocessing.std)
     shift = tuple(-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True))
     if preprocessing.channels == 1:  # the sum of the weighted colours, of which one carries the mean
-        scale, shift = tuple(weight * scale[0] for weight in GRAY), (*shift, 0.0, 0.0)
-    colours = resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored)  # (3, h, w)
-    return colours.sum(0, keepdim=True) if preprocessing.channels == 1 else colours
+        return tuple(weight * scale[0] for weight in GRAY), (*shift, 0.0, 0.0)
+    return scale, shift
 
 
 def white_of(pixels: NDArray[Any]) -> float:

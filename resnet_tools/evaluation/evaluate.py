@@ -101,7 +101,8 @@ def evaluate_batches(
     average: see `logits_of`. autocast: the context in which the net computes.
     Raises: ImageError with on_error=fail; DeviceMemoryError.
     """
-    model.eval()
+    if isinstance(model, torch.nn.Module):  # other engines know no training
+        model.eval()
     batches = -(-len(samples) // loading.batch_size)
     so_far, clock = ErrorCounts(), time.monotonic()
     for start, batch in own_batches(samples.images, loading, processes, device_of(model)):

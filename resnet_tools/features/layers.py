@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from resnet_tools.checkpoints.onnx_engine import EngineNet
 from resnet_tools.checkpoints.onnx_files import OnnxNet
 from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import memory_errors, to_model
@@ -37,7 +38,7 @@ def layer_shapes(model: Net, crop_px: int) -> dict[str, tuple[int, ...]]:
 
     Layers are named as the modules are; `flatten` is the classifier's input.
     """
-    if isinstance(model, OnnxNet):
+    if isinstance(model, OnnxNet | EngineNet):
         return model.layer_shapes(crop_px)
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -90,7 +91,7 @@ class _LayerDone(Exception):
 
 
 def _output_of(model: Net, layer: str, images: Tensor) -> Tensor:
-    if isinstance(model, OnnxNet):
+    if isinstance(model, OnnxNet | EngineNet):
         return cast(Tensor, model(images))  # the one other output that its graph has
     outputs: list[Tensor] = []
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH, model_path
+from resnet_tools.checkpoints.model_files import DEMO_PATH, model_path
 from resnet_tools.checkpoints.onnx_files import is_onnx
 from resnet_tools.checkpoints.runnable import Net, load_runnable, prepare_net
 from resnet_tools.compute.device import default_workers, keep_freed_memory, set_tf32

@@ -116,6 +116,7 @@ class FeatureStore:
     def _check_job(self, earlier: Any, job: Mapping[str, Any]) -> None:
         if not isinstance(earlier, dict):
             raise FeatureError(f"{self.folder}: holds no job; remove it, or give --no-resume to start over")
+        earlier.setdefault("engine", "torch")  # older versions had no other
         for key in job:
             if earlier.get(key) != job[key]:
                 raise FeatureError(

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.architecture import Architecture, ShortcutType
-from resnet_tools.nets.resnet import ResNet
+from resnet_tools.nets.parameters import Shaped, check_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resnet_tools.nets.resnet import ResNet
 
 _CONV = re.compile(r"layer(\d+)\.(\d+)\.conv(\d)\.weight")
-
-
-class Shaped(Protocol):
-    """A tensor, or anything that has its shape."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 def architecture_of(state: Mapping[str, Shaped]) -> Architecture:
@@ -72,31 +69,19 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], key: str, dimensions: int) -> 
     return shapes[key]
 
 
-def load_resnet(architecture: Architecture, state: Mapping[str, Tensor]) -> ResNet:
-    """The net with these weights, in eval mode; the tensors are taken over without a copy.
+def load_resnet(architecture: Architecture, state: Mapping[str, Tensor | NDArray[Any]]) -> ResNet:
+    """The net with these weights, in eval mode; tensors and arrays are taken over without a copy.
 
     Raises: CheckpointError naming the first key that is missing, unknown, or differs in shape, with both shapes.
     """
-    # Before anything is built: a file may describe a net of a million blocks.
-    if sum(architecture.stages) > len(state):
-        blocks = sum(architecture.stages)
-        raise CheckpointError(f"it has {len(state)} tensors; expected at least one for each of the {blocks} blocks")
+    import torch
+
+    from resnet_tools.nets.resnet import ResNet
+
+    implied = check_weights(architecture, state)
     with torch.device("meta"):  # nothing is allocated or drawn
         model = ResNet(architecture)
-    expected = model.state_dict()
-    # Some files lack tensors whose values are certain: batch counters, which only training needs, and a zero bias.
-    implied = {key: torch.tensor(0) for key in expected if key.endswith("num_batches_tracked")}
-    if "fc.weight" in state and "fc.bias" in expected:
-        implied["fc.bias"] = torch.zeros(architecture.num_classes)
-    state = implied | dict(state)
-    for key, tensor in expected.items():
-        if key not in state:
-            raise CheckpointError(f"the key {key} is missing; expected a tensor of shape {tuple(tensor.shape)}")
-        if state[key].shape != tensor.shape:
-            found, wanted = tuple(state[key].shape), tuple(tensor.shape)
-            raise CheckpointError(f"{key} has the shape {found}; expected {wanted}")
-    unknown = [key for key in state if key not in expected]
-    if unknown:
-        raise CheckpointError(f"the key {unknown[0]} is unknown; this net has no such parameter")
-    model.load_state_dict(state, assign=True)
+    with torch.device("cpu"):
+        tensors = {key: torch.as_tensor(value) for key, value in {**implied, **state}.items()}
+    model.load_state_dict(tensors, assign=True)
     return model.eval()

@@ -1,16 +1,15 @@
-"""Bound modules -> state dict: the weights of a file under the parameter names of `nets.resnet`, as float32.
+"""Bound modules -> the weights of a file under the parameter names of `nets.resnet`, as float32.
 
-The tensors are copies, aligned and independent of the file.
+They are copies, independent of the file: arrays, or tensors over the same memory (`state_dict`).
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from resnet_tools.errors import ModuleError
 from resnet_tools.nets.architecture import Architecture
@@ -19,12 +18,22 @@ from resnet_tools.torch7.modules import Module, stored_in
 from resnet_tools.torch7.outline import BN, CONV, conv_shape
 from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, Bound
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Array = np.ndarray[Any, Any]
 MAX_TYING = 4  # weights per stored number
 MOST_TIED = 1 << 22  # this many weights may be tied in any way: 16 MB
 
 
-def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tensor]:
+def state_dict(bound: Bound, architecture: Architecture) -> dict[str, Tensor]:
+    """What `weights_of` gives, as tensors."""
+    import torch
+
+    return {key: torch.from_numpy(array) for key, array in weights_of(bound, architecture).items()}
+
+
+def weights_of(bound: Bound, architecture: Architecture) -> dict[str, Array]:
     """Every parameter and buffer of `ResNet(architecture)`, float32 (batch counters int64), from the bound modules.
 
     Warns when batch norms of the first upload of resnet-200 are cut to the width that was trained.
@@ -46,7 +55,7 @@ def state_dict(bound: Bound, architecture: Architecture) -> dict[str, torch.Tens
         copy_all(weights.copies)
     weights.check_range(bound)
     for key, scale in weights.scales.items():
-        weights.state[key].mul_(scale)
+        weights.state[key] *= np.float32(scale)
     if cut:
         warnings.warn(
             f"{len(cut)} batch norms are {FIRST_UPLOAD_FACTOR} times too wide, as in the first upload of resnet-200 "
@@ -72,10 +81,10 @@ def _check_storage(modules: Iterable[Module]) -> None:
 
 
 class _Weights:
-    """A state dict under construction: `copies` pairs the arrays of the file with the tensors that receive them."""
+    """Weights under construction: `copies` pairs the arrays of the file with those that receive them."""
 
     def __init__(self) -> None:
-        self.state: dict[str, torch.Tensor] = {}
+        self.state: dict[str, Array] = {}
         self.copies: list[tuple[Array, Array]] = []
         self.keys: list[str] = []  # of the copies
         self.scales: dict[str, float] = {}  # the factor of a weight that stands for the scaling of its module's input
@@ -97,7 +106,7 @@ class _Weights:
         self.add_or_fill(f"{key}.bias", tensors.get("bias"), width, 0)
         self.add(f"{key}.running_mean", tensors["running_mean"][:width])
         self.add(f"{key}.running_var", tensors["running_var"][:width])
-        self.state[f"{key}.num_batches_tracked"] = torch.tensor(0)
+        self.state[f"{key}.num_batches_tracked"] = np.array(0, np.int64)
 
     def add_convolution(self, key: str, module: Module, with_bias: bool) -> None:
         conv = conv_shape(module)
@@ -112,13 +121,13 @@ class _Weights:
 
     def add_or_fill(self, key: str, array: Array | None, width: int, default: float) -> None:
         if array is None:
-            self.state[key] = torch.full((width,), float(default))
+            self.state[key] = np.full(width, default, np.float32)
         else:
             self.add(key, array[:width])
 
     def add(self, key: str, array: Array, scale: float = 1.0) -> None:
-        self.state[key] = torch.empty(array.shape, dtype=torch.float32)
+        self.state[key] = np.empty(array.shape, np.float32)
         self.keys.append(key)
-        self.copies.append((array, self.state[key].numpy()))
+        self.copies.append((array, self.state[key]))
         if scale != 1:
             self.scales[key] = scale

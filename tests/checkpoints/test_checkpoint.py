@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from resnet_tools import load_checkpoint, save_model
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH, Checkpoint
+from resnet_tools.checkpoints.checkpoint import Checkpoint
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET
 from resnet_tools.errors import CheckpointError, RecognitionError, ResnetToolsError, T7Error
 from resnet_tools.nets.catalog import architecture

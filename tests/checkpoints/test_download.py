@@ -10,8 +10,8 @@ import pytest
 
 from resnet_tools.checkpoints import download as download_module
 from resnet_tools.checkpoints import transfer as transfer_module
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.checkpoints.download import Source, download, find_source, target_of
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.transfer import checked_address
 from resnet_tools.errors import DownloadError, LockedError
 from resnet_tools.locking import locked_folder

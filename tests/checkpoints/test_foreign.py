@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resnet_tools import Checkpoint, load_checkpoint
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.runnable import require_classifier
 from resnet_tools.checkpoints.tensor_files import tensors_in
 from resnet_tools.errors import CheckpointError, ResnetToolsError

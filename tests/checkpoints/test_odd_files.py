@@ -16,9 +16,9 @@ from torch import nn
 
 from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.checkpoints.convert import Target, convert
 from resnet_tools.checkpoints.inspect import inspect_file
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.tensor_files import format_of, tensors_in
 from resnet_tools.errors import CheckpointError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture

@@ -53,7 +53,7 @@ def test_batch_height_and_width_are_free(tmp_path):
 def test_any_net_can_be_written(tmp_path, architecture: Architecture):
     torch.manual_seed(0)
     model = ResNet(architecture).eval()
-    write_onnx(model, tmp_path / "net.onnx", DESCRIPTION, architecture.in_channels)
+    write_onnx(model, tmp_path / "net.onnx", DESCRIPTION)
     images = torch.randn(2, architecture.in_channels, 40, 56)
     with torch.inference_mode():
         expected = model(images)

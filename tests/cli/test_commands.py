@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.torch7.lua import LuaObject, LuaTable
 from resnet_tools.torch7.t7_writer import save_t7
 from tests.support.golden import DATA, GOLDEN, SHARED, needs_golden

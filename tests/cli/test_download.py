@@ -14,7 +14,8 @@ from dataclasses import replace
 import pytest
 
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH, load_checkpoint
+from resnet_tools.checkpoints.checkpoint import load_checkpoint
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.nets import catalog
 from tests.support.web_server import Site, serving
 

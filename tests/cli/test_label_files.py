@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH, load_checkpoint
+from resnet_tools.checkpoints.checkpoint import load_checkpoint
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 
 BAG = str(DEMO_PATH.parent / "images" / "bag.png")
 NAMES = [f"name {'abcdefghij'[k]}" for k in range(10)]

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.cli import COMMANDS, cli
 from resnet_tools.cli.lua_options import RETIRED, gnu_arguments, spellings
 

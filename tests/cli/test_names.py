@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 
 EVIL = "e\x1b[31m\nvil\u202e"
 

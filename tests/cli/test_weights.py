@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from resnet_tools import load_checkpoint
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 
 BAG = DEMO_PATH.parent / "images" / "bag.png"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -59,3 +62,12 @@ def test_another_error_than_an_image_error_is_raised():
 
     with pytest.raises(ZeroDivisionError):
         list(load_ahead(["a", "b", "c"], fail, workers=2, ahead=4))
+
+
+def test_the_main_thread_keeps_its_number_of_threads():
+    """In a process that has not computed yet: loading threads, which take one thread each, must not decide for it."""
+    code = "import torch; from resnet_tools.data.loading import load_ahead; "
+    code += "list(load_ahead(range(9), str, workers=2, ahead=4)); print(torch.get_num_threads())"
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"

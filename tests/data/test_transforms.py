@@ -29,8 +29,10 @@ from resnet_tools.data.transforms import (
     Preprocessing,
     center_crop_offset,
     preprocess,
+    preprocess_array,
     scale_size,
     ten_crops,
+    ten_crops_array,
 )
 from resnet_tools.errors import ImageError
 from tests.support.golden import DATA, GOLDEN, needs_golden
@@ -252,7 +254,7 @@ def test_ten_crops_are_cut_from_the_scaled_image_and_its_mirror(
 def test_the_sums_of_bytes_and_of_floats_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (375, 500, 3), dtype=np.uint8)
     bytes_first = preprocess(pixels)
-    monkeypatch.setattr(resample_module, "_sums_of_bytes", None)
+    monkeypatch.setattr(resample_module, "_sums_of_bytes", lambda: None)
     np.testing.assert_allclose(preprocess(pixels).numpy(), bytes_first.numpy(), rtol=0, atol=1e-6)
 
 
@@ -428,3 +430,19 @@ def test_images_are_turned_as_the_preprocessing_says(tmp_path):
     assert torch.equal(ten_crops(path, upright), ten_crops(path, IMAGENET, exif=True))
     generator = np.random.default_rng(0)
     assert torch.equal(augmented(path, upright, NO_AUGMENTATION, generator), turned)
+
+
+@pytest.mark.parametrize("preprocessing", [IMAGENET, IMAGENET.for_channels(1), CIFAR10], ids=["rgb", "gray", "cifar"])
+@pytest.mark.parametrize("shape", [(300, 417, 3), (256, 256, 3), (40, 31, 3), (1, 900, 3), (500, 2, 3)])
+def test_without_torch_the_numbers_are_the_same(preprocessing, shape):
+    generator = np.random.default_rng(0)
+    for pixels in (
+        generator.integers(0, 256, shape, np.uint8),
+        generator.integers(0, 65536, shape).astype(np.uint16),
+        generator.random(shape, np.float32),
+    ):
+        expected = preprocess(pixels, preprocessing).numpy()
+        tolerance = 1e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(preprocess_array(pixels, preprocessing), expected, rtol=0, atol=tolerance)
+        ten = ten_crops_array(pixels, preprocessing)
+        np.testing.assert_allclose(ten, ten_crops(pixels, preprocessing).numpy(), rtol=0, atol=tolerance)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.compute.inference import Loading, logits_of
 from resnet_tools.compute.processes import ALONE
 from resnet_tools.data.labelled import Outputs, labelled_samples

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.compute.inference import Loading
 from resnet_tools.data.labels import imagenet_labels
 from resnet_tools.data.samples import Samples

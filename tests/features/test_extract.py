@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from resnet_tools import load_checkpoint, preprocess, read_t7
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.compute.inference import Loading, prepare
 from resnet_tools.compute.processes import Processes
 from resnet_tools.data.transforms import IMAGENET

@@ -19,7 +19,7 @@ from PIL import Image
 
 from resnet_tools import project
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.errors import DataError, FeatureError
 from resnet_tools.features import map_files, projection
 from resnet_tools.features.files import Features, write_features

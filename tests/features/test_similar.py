@@ -17,7 +17,7 @@ from PIL import Image
 
 from resnet_tools import duplicates, similar
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.errors import FeatureError, ImageError
 from resnet_tools.features import neighbours
 from resnet_tools.features import similar as similar_module

@@ -24,8 +24,8 @@ import resnet_tools.torch7.weights as weights_module
 import resnet_tools.training.run as run_module
 from resnet_tools import load_checkpoint, save_model
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import DEMO_PATH
 from resnet_tools.checkpoints.convert import Target, convert
+from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.cli import COMMANDS
 from resnet_tools.errors import ResnetToolsError
 from tests.hardening.jobs import make_data

@@ -49,6 +49,7 @@ class Inference:
 
     batch_size: int | None
     device: str
+    engine: str
     precision: str
     resize_size: int | None
     crop_size: int | None
@@ -58,14 +59,20 @@ class Inference:
 
     def loading(self, default: Preprocessing, cpu_batch_size: int = CPU_BATCH_SIZE) -> Loading:
         """How images are loaded for a net with that preprocessing. Raises: click.UsageError if the sizes do not fit."""
-        from resnet_tools.compute.device import default_workers, find_device
-        from resnet_tools.compute.inference import Loading
+        from resnet_tools.compute.cpus import CPU_WORKERS
+        from resnet_tools.compute.engines import find_engine
+        from resnet_tools.compute.predictions import Loading
 
         preprocessing = changed_preprocessing(default, self.resize_size, self.crop_size, self.exif_orientation)
-        device = find_device(self.device)
-        batch_size = self.batch_size or (GPU_BATCH_SIZE if device.type == "cuda" else cpu_batch_size)
-        workers = default_workers(device) if self.workers is None else self.workers
-        return Loading(preprocessing, batch_size, self.ten_crop, workers)
+        batch_size, workers = cpu_batch_size, CPU_WORKERS
+        if find_engine(self.engine, self.device, self.precision) == "torch":
+            from resnet_tools.compute.device import default_workers, find_device
+
+            device = find_device(self.device)
+            batch_size = GPU_BATCH_SIZE if device.type == "cuda" else cpu_batch_size
+            workers = default_workers(device)
+        workers = workers if self.workers is None else self.workers
+        return Loading(preprocessing, self.batch_size or batch_size, self.ten_crop, workers)
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,14 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
             show_default=True,
             callback=device_name,
             help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["auto", "torch", "onnxruntime"]),
+            default="auto",
+            show_default=True,
+            help="What runs the net: auto is onnxruntime on a CPU, where it is installed and --precision is single, "
+            "and torch elsewhere. Outputs differ by about 1e-6.",
         ),
         click.option(
             "--precision",

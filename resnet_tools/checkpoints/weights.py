@@ -1,0 +1,110 @@
+"""The weights of a net as arrays, and the module over the same memory that is built when somebody asks for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.parameters import COUNTER, check_weights
+
+if TYPE_CHECKING:
+    from resnet_tools.nets.resnet import ResNet
+
+Array = NDArray[Any]
+
+
+class Weights:
+    """Checked against the architecture; `module` is built once and is what counts from then on.
+
+    Raises: CheckpointError naming the first key that is missing, unknown, or differs in shape.
+    """
+
+    def __init__(self, architecture: Architecture, arrays: Mapping[str, Array]) -> None:
+        self.architecture = architecture
+        self._arrays: dict[str, Array] | None = {**check_weights(architecture, arrays), **arrays}
+        self._module: ResNet | None = None
+        self._building = threading.Lock()
+
+    @property
+    def module(self) -> ResNet:
+        from resnet_tools.nets.state_dict import load_resnet
+
+        with self._building:
+            if self._module is None:
+                self._module, self._arrays = load_resnet(self.architecture, self._arrays or {}), None
+            return self._module
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return arrays_of(self._module) if self._arrays is None and self._module is not None else self._arrays or {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"architecture": self.architecture, "_arrays": self._arrays, "_module": self._module}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _building=threading.Lock())
+
+
+def arrays_of(model: ResNet) -> dict[str, Array]:
+    """Its state dict over the same memory, if it is on the CPU."""
+    return {key: tensor.detach().cpu().numpy() for key, tensor in model.state_dict().items()}
+
+
+class ModelField:
+    """The field `model` of a checkpoint: it is given a module, or `Weights` of which one is made at its first use."""
+
+    def __get__(self, checkpoint: object, owner: type | None = None) -> ResNet:
+        if checkpoint is None:
+            raise AttributeError("model")  # the class itself has none
+        held = held_by(checkpoint)
+        return held.module if isinstance(held, Weights) else held
+
+    def __set__(self, checkpoint: object, given: ResNet | Weights) -> None:
+        checkpoint.__dict__["model"] = given
+
+
+def held_by(checkpoint: Any) -> ResNet | Weights:
+    """What the field `model` was given, without building anything."""
+    held: ResNet | Weights = checkpoint.__dict__["model"]
+    return held
+
+
+def weights_in(held: ResNet | Weights) -> dict[str, Array]:
+    return held.arrays if isinstance(held, Weights) else arrays_of(held)
+
+
+def read_safetensors_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]] | None:
+    """Float32 weights, their batch counters, and the metadata of a .safetensors, without torch.
+
+    None for a file that is not whole or has numbers of other types: `tensor_files.read_safetensors` says more of it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    arrays = {}
+    try:
+        with safe_open(path, framework="numpy") as file:  # checks the whole header
+            for key in file.keys():  # noqa: SIM118  # it is no dict
+                kind = file.get_slice(key).get_dtype()
+                if kind not in ("F32", "F16") and not (kind == "I64" and key.endswith(COUNTER)):
+                    return None
+                array = file.get_tensor(key)
+                arrays[key] = array.astype(np.float32) if kind == "F16" else array
+            return arrays, file.metadata() or {}
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError):
+        return None
+
+
+def not_finite(arrays: Mapping[str, Array]) -> str | None:
+    """The name of the first array with a NaN or an infinite number, or None."""
+    with np.errstate(all="ignore"):  # a sum of large numbers may overflow
+        for key, array in arrays.items():
+            # A sum is the quickest look at all numbers.
+            if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+                return key
+    return None

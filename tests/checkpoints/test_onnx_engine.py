@@ -1,0 +1,162 @@
+"""--engine: onnxruntime and torch give the same, whatever the batch, and only torch needs torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from resnet_tools import load_checkpoint
+from resnet_tools.__main__ import run
+from resnet_tools.checkpoints.model_files import DEMO_PATH
+from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
+from resnet_tools.checkpoints.runnable import load_classifier
+from resnet_tools.compute.engines import engine_threads, find_engine
+from resnet_tools.compute.predictions import Loading, Prediction, classify_arrays
+from resnet_tools.errors import DeviceMemoryError, NotFiniteError, ResnetToolsError
+from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes, may_fold
+from tests.support.demo_images import PHOTOS
+from tests.support.golden import DATA, model_cases
+
+ENGINES = ["torch", "onnxruntime"]
+
+
+@pytest.mark.parametrize("case", model_cases(DATA / "models"), ids=lambda case: case.name)
+@pytest.mark.filterwarnings("ignore:66 batch norms are 4 times too wide")
+def test_it_gives_the_originals_logits_and_features(case):
+    checkpoint = load_checkpoint(case.path)
+    for layer, expected in (("fc", case.array("logits")), ("flatten", case.array("features"))):
+        found = engine_net(checkpoint, layer)(case.input())
+        assert np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), np.abs(case.array("logits")).max())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_prediction_does_not_depend_on_its_batch(engine):
+    checkpoint = load_checkpoint()
+    classify = load_classifier("demo", "cpu", engine=engine).classify
+    alone = [next(iter(classify([p], loading=Loading(checkpoint.preprocessing, workers=0)))) for p in PHOTOS]
+    for batch_size, workers in ((1, 0), (2, 1), (3, 2), (100, 4)):
+        loading = Loading(checkpoint.preprocessing, batch_size, workers=workers)
+        for found, expected in zip(classify(PHOTOS, loading=loading), alone, strict=True):
+            assert isinstance(found, Prediction)
+            assert (found.path, found.indices) == (expected.path, expected.indices)
+            np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ten_crop", [False, True])
+def test_the_engines_agree_on_all_classes(ten_crop, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    checkpoint = load_checkpoint()
+    loading = Loading(checkpoint.preprocessing, batch_size=2, ten_crop=ten_crop)
+    paths = [PHOTOS[0], str(bad), *PHOTOS[1:]]
+    expected, found = (
+        list(load_classifier("demo", "cpu", engine=engine).classify(paths, loading=loading, top_k=99))
+        for engine in ENGINES
+    )
+    assert str(found[1][1]) == str(expected[1][1])
+    for one, other in zip(found[:1] + found[2:], expected[:1] + expected[2:], strict=True):
+        assert one.indices == other.indices
+        np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-4, atol=1e-7)
+
+
+def test_outputs_that_are_not_finite_are_errors():
+    checkpoint = load_checkpoint()
+    checkpoint.model.fc.bias.data.fill_(float("nan"))
+    loading = Loading(checkpoint.preprocessing)
+    [(path, error)] = classify_arrays(PHOTOS[:1], engine_net(checkpoint), loading)
+    assert path == PHOTOS[0]
+    assert isinstance(error, NotFiniteError)
+
+
+def test_every_layer_can_be_asked_for():
+    checkpoint = load_checkpoint()
+    images = torch.randn(2, 3, 64, 64)
+    for layer, shape in layer_shapes(checkpoint.model, 64).items():
+        net = engine_net(checkpoint, layer, fold=may_fold(layer))
+        assert layer_shapes(net, 64) == {layer: shape}
+        kind = FeatureKind(layer, pool="none")
+        expected = features_of(checkpoint.model, images, kind)
+        torch.testing.assert_close(
+            features_of(net, images, kind), expected, rtol=0, atol=1e-5 * float(expected.abs().max()) + 1e-6
+        )
+
+
+@pytest.mark.parametrize("model", ["demo.t7", "demo.safetensors"])
+def test_the_first_label_needs_no_torch(model, tmp_path):
+    assert importlib.util.find_spec("onnxruntime") is not None
+    path = tmp_path / model
+    if model == "demo.t7":
+        path.write_bytes((DEMO_PATH).read_bytes())
+    else:
+        assert run(["convert", "demo", str(path)]) == 0
+    script = (
+        "import sys\nfrom resnet_tools.__main__ import run\ncode = run(sys.argv[1:])\n"
+        "sys.exit(str({'torch', 'torchvision', 'onnx'} & set(sys.modules) or '') or code)"
+    )
+    command = [sys.executable, "-c", script, "classify", str(path), *PHOTOS[:2], "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == PHOTOS[:2]
+
+
+def test_which_engine_is_chosen(monkeypatch):
+    assert find_engine("auto", "cpu") == "onnxruntime"
+    assert find_engine("auto", "cpu", "bf16") == "torch"
+    assert find_engine("auto", "cuda:1") == "torch"
+    assert find_engine("torch", "cpu") == "torch"
+    for device, precision, why in (("cuda", "single", "leave out --device cuda"), ("auto", "half", "--precision half")):
+        with pytest.raises(ResnetToolsError, match=why):
+            find_engine("onnxruntime", device, precision)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert find_engine("auto", "cpu") == "torch"
+    with pytest.raises(ResnetToolsError, match=r"pip install 'resnet_tools\[fast\]'"):
+        find_engine("onnxruntime", "cpu")
+
+
+@pytest.mark.parametrize(("given", "threads"), [("3", 3), ("2,1", 2), ("0", 1)])
+def test_threads_are_those_of_openmp(monkeypatch, given, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert engine_threads() == threads
+
+
+def test_features_say_their_engine_and_a_resumed_job_keeps_it(tmp_path, capsys):
+    arguments = ["extract-features", "demo", *PHOTOS, "--quiet", "--output", str(tmp_path / "f.npy")]
+    rows = []
+    for engine in ENGINES:
+        assert run([*arguments, "--engine", engine]) == 0
+        rows.append(np.load(tmp_path / "f.npy"))
+        described = "".join(path.read_text() for path in tmp_path.glob("*.json"))
+        assert f'"engine": "{engine}"' in described
+    np.testing.assert_allclose(rows[0], rows[1], rtol=0, atol=1e-5 * np.abs(rows[0]).max())
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    assert run([*arguments, str(bad), "--on-error", "fail", "--engine", "torch"]) == 1
+    capsys.readouterr()
+    assert run([*arguments, str(bad), "--on-error", "fail", "--engine", "onnxruntime"]) == 1
+    assert "with a different engine: 'torch', now 'onnxruntime'" in capsys.readouterr().err
+
+
+def test_an_onnx_has_one_engine(tmp_path, capsys):
+    assert run(["convert", "demo", str(tmp_path / "a.onnx")]) == 0
+    assert run(["classify", str(tmp_path / "a.onnx"), PHOTOS[0], "--engine", "torch"]) == 1
+    assert "an .onnx is run by onnxruntime" in capsys.readouterr().err
+    assert run(["classify", str(tmp_path / "a.onnx"), PHOTOS[0], "--engine", "onnxruntime"]) == 0
+
+
+def test_want_of_memory_says_what_to_do():
+    net = EngineNet(load_checkpoint().architecture, load_checkpoint().arrays)
+
+    class Full:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 9")
+
+    net.session = Full()
+    with pytest.raises(DeviceMemoryError, match="not enough memory for 2 images at once; lower --batch-size"):
+        net(np.zeros((2, 3, 28, 28), np.float32))
