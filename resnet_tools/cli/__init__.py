@@ -72,8 +72,8 @@ def _suggestion(name: str) -> str:
     if name in LUA_SCRIPTS:
         return f" The original's {name} is `resnet {LUA_SCRIPTS[name]}`."
     alike = get_close_matches(name.lower().replace("_", "-"), COMMANDS)
-    # Not map(repr, alike): the module of `resnet map`, once imported, has that name here.
-    return f" Did you mean {' or '.join(repr(found) for found in alike)}?" if alike else ""
+    # `map` is the module of a command here as soon as that has been imported.
+    return f" Did you mean {' or '.join(repr(name) for name in alike)}?" if alike else ""
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
