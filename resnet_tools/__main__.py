@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> int:
 def _before_empty(arguments: list[str]) -> str:
     """Where the empty one stands."""
     at = arguments.index("")
-    return f"behind {arguments[at - 1]}" if at else "the first"
+    return f"after {arguments[at - 1]}" if at else "the first"
 
 
 def _show_own_warnings_as_lines() -> None:

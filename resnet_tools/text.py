@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 
 # C0 and C1 controls; line and paragraph separators, marks and overrides of direction; lone surrogates, but not
 # U+DCA0..U+DCFF: those stand for bytes of file names that are not UTF-8 and go out as these bytes. The bytes 80..9F
 # stay in, as they are the second half of C1 controls.
 UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udc9f\udd00-\udfff]")
 UNSAFE_BUT_NEWLINE = re.compile(UNSAFE.pattern.replace("\0-\x1f", "\0-\x09\x0b-\x1f"))
+MAX_NAME, MOST_NAMES = 300, 5  # characters of a name and names in a message
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 # A spreadsheet takes a cell that begins with one of these for a formula; the wide forms too, where Japanese is typed.
 FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -39,6 +41,13 @@ def csv_cell(text: str) -> str:
     """The printable text as a cell of a CSV file: with `'` in front where a spreadsheet would take it for a formula."""
     text = printable(text)
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA_SIGNS) else text
+
+
+def listed(names: Iterable[str], most: int = MOST_NAMES) -> str:
+    """The first of the names, as a message can show them, and how many more there are."""
+    names = list(names)
+    shown = [printable(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}...") for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def counted(number: int, noun: str) -> str:

@@ -167,6 +167,7 @@ INSIDE = {
         "resample",
         "given_images",
         "image",
+        "image_formats",
         "labels",
         "class_lists",
         "class_sections",

@@ -171,7 +171,7 @@ def save_model(checkpoint: Checkpoint, path: str | os.PathLike[str], *, extra: M
     """
     target = Path(path)
     if target.suffix.lower() not in (".pt", ".safetensors"):
-        raise CheckpointError(f"{target}: the extension {target.suffix!r} names no format; it is .pt or .safetensors")
+        raise CheckpointError(f"{target}: the extension {target.suffix!r} is unknown; expected .pt or .safetensors")
     try:
         with written_whole(target) as partial:
             write_model(checkpoint, partial, extra)

@@ -158,7 +158,7 @@ def _check(source: Path, target: Target, force: bool) -> None:
     """Everything that can be checked before the net is loaded."""
     path = target.path
     if target.ending not in ENDINGS:
-        raise ExportError(f"{path}: the extension {target.ending!r} names no format; it is one of {', '.join(ENDINGS)}")
+        raise ExportError(f"{path}: the extension {target.ending!r} is unknown; expected one of {', '.join(ENDINGS)}")
     for asked_for, endings, reason in _OPTIONS:
         if asked_for(target) and target.ending not in endings:
             raise ExportError(f"{path}: {reason}")
@@ -244,7 +244,7 @@ def _names_file(checkpoint: Checkpoint, path: Path, force: bool) -> Path | None:
         return None
     for name in checkpoint.class_names:
         if name.splitlines() != [name] or not name.strip() or name.encode(errors="ignore").decode() != name:
-            raise ExportError(f"the class name {name!r:.80} is no line of {beside}; give others with --classes")
+            raise ExportError(f"the class name {name!r:.80} cannot be a line of {beside}; give others with --classes")
     if beside.exists() and not force and read_labels(beside) != checkpoint.class_names:
         raise ExportError(f"{beside}: this file exists and holds other class names; --force replaces it")
     return beside

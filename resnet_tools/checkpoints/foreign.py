@@ -173,7 +173,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, Unordered):
         return "a set, which has no order"
     if is_array(value):
-        return "an array of NumPy that is no list of strings"
+        return "an array of NumPy that is not a list of strings"
     odd = next((item for item in value if not _is_name(item)), None) if isinstance(value, (list, tuple)) else None
     return name_of(value) if odd is None else f"{name_of(value)} that holds {name_of(odd)}"
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from resnet_tools.checkpoints.net_weights import Found, listed, unknown_parameter
+from resnet_tools.checkpoints.net_weights import Found, unknown_parameter
 from resnet_tools.checkpoints.stored import StoredTensor, check_numbers
 from resnet_tools.errors import CheckpointError
+from resnet_tools.text import listed
 
 HEADS = ("fc", "head", "classifier", "last_linear", "linear", "logits")  # of several, the first of these is taken
 SMALL = 4096  # numbers of a buffer, such as the weights of classes in a loss
@@ -82,7 +83,7 @@ def _other_form(found: Found, groups: Mapping[str, Sequence[str]], features: int
         if group.rpartition(".")[2] in HEADS and any(t.shape[1:2] == (features,) for t in inside.values()):
             sizes = {name: "x".join(map(str, t.shape)) or "scalar" for name, t in inside.items()}
             parts = (f"{name.removeprefix(group)[1:]} {size}" for name, size in sizes.items())
-            return f"its head {group} is no plain nn.Linear; it holds {listed(parts)}"
+            return f"its head {group} is not a plain nn.Linear; it holds {listed(parts)}"
     return None
 
 

@@ -2,10 +2,10 @@
 
 torchvision's and timm's resnets share their parameter names, and ours have them too; what differs is which nets they
 have. Where their net has a part that ours lacks, the part gets weights without an effect, and where ours has a part
-that theirs lacks, its effect goes into the weights before or behind it:
+that theirs lacks, its effect goes into the weights before or after it:
 
 - a shortcut without batch norm: an identity batch norm, exact to the rounding of float32;
-- convolution biases: into the running means of the batch norms behind them;
+- convolution biases: into the running means of the batch norms after them;
 - pooling that sums: into the classifier's weights; another eps: into the running variances.
 
 Sources: torchvision models/resnet.py; timm models/resnet.py.
@@ -62,7 +62,7 @@ def _reason(layout: Layout, net: Architecture) -> str:
         return f"its shortcuts are of type {net.shortcut_type}, and those there of type B"
     return (
         f"no net there has {net.block} blocks {list(net.stages)} of widths {list(net.widths)}, "
-        f"inner widths {list(net.inner_widths)} and {net.groups} groups behind a stem of width {net.stem_width}; "
+        f"inner widths {list(net.inner_widths)} and {net.groups} groups after a stem of width {net.stem_width}; "
         f"there are {', '.join(NAMES[layout].values())}"
     )
 

@@ -11,11 +11,12 @@ place, and its classifier the one nn.Linear there or beside it that takes as man
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from resnet_tools.checkpoints.stored import StoredTensor, check_numbers
 from resnet_tools.errors import CheckpointError
+from resnet_tools.text import listed
 
 Named = Sequence[tuple[tuple[str, ...], StoredTensor]]
 
@@ -33,7 +34,6 @@ TRANSFORMERS = re.compile(
 AVERAGED = re.compile(r"(^|[._])(ema|teacher|momentum|target|k|last|avg|averaged?|swa|shadow|old|prev)([._]|$)")
 BEST = re.compile(r"(^|[._])best([._]|$)")
 OPTIMIZERS = re.compile(r"(^|\.)(optim\w*|scaler|\w*scheduler)\.")
-SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -208,16 +208,9 @@ def _unnumbered(key: str) -> str:
     return f"{SEQUENTIAL.get(first, first)}.{rest}"
 
 
-def listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(f"{name:.80}" for name in names[:SHOWN]) + (
-        f" and {len(names) - SHOWN} more" * (len(names) > SHOWN)
-    )
-
-
 def _no_net(tensors: Mapping[str, StoredTensor]) -> str:
     """The nearest key that is there is named, and none is called missing that stands there under a prefix."""
     keys = f"; its keys are {listed(tensors)}" if tensors else ""
     stems = [name for name in tensors if f".{name}".endswith(".conv1.weight")]
     missing = MARK if stems else "conv1.weight"
-    return f"it is no residual net: the key {missing} is missing, with any prefix{keys}"
+    return f"it is not a residual net: the key {missing} is missing, with any prefix{keys}"

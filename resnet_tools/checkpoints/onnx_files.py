@@ -52,7 +52,7 @@ class OnnxNet(nn.Module):
         try:
             metadata = self.session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError as error:
-            raise CheckpointError(f"{path}: its metadata are no UTF-8 text ({error}); is the file damaged?") from error
+            raise CheckpointError(f"{path}: its metadata are not UTF-8 text ({error}); is the file damaged?") from error
         self.description = _description(path, metadata.get(METADATA))
         self.architecture, self.preprocessing = _described(path, self.description)
 

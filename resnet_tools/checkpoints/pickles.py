@@ -30,7 +30,7 @@ Persistent = Callable[[Any], Any]
 
 
 def read_pickle(stream: Any, build: Build, persistent: Persistent) -> Any:
-    """The value that one pickle makes; the stream is left behind it.
+    """The value that one pickle makes; the stream is left after it.
 
     stream: bytes to `read` and `readline`.
     build: the name of a class or function and its arguments -> a value, or NotImplemented for what it does not know.
@@ -62,7 +62,7 @@ def _is_cut(error: Exception) -> bool:
 
 
 class _Machine:
-    """The stack, the stacks that wait behind a MARK, and the memo."""
+    """The stack, the stacks that wait below a MARK, and the memo."""
 
     def __init__(self, build: Build, persistent: Persistent) -> None:
         self.build, self.persistent = build, persistent

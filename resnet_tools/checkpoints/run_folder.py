@@ -51,7 +51,7 @@ def _named_file(latest: Path, read: Callable[[Path], Any]) -> Path:
     file = latest.parent / (os.path.basename(name) if isinstance(name, str) else "")
     if not isinstance(name, str) or "\0" in name or not file.is_file():
         found = f"names {name!r:.{NAMED}}" if name is not None else "names no file"
-        raise CheckpointError(f"{latest}: {found}, which is no file in {latest.parent}; give the file of a net")
+        raise CheckpointError(f"{latest}: {found}, which is not a file in {latest.parent}; give the file of a net")
     return file
 
 

@@ -69,7 +69,7 @@ def stored_tensor(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any,
     """Raises: CheckpointError if it is not wholly inside its storage."""
     numbers = (offset, *shape, *stride)
     if not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or len(shape) != len(stride):
-        raise CheckpointError("a tensor in it has an offset, shape or strides that are no numbers of elements")
+        raise CheckpointError("a tensor in it has an offset, shape or strides that are not numbers of elements")
     if len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"a tensor in it has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}")
     last = offset + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))

@@ -32,6 +32,7 @@ from resnet_tools.checkpoints.stored import (
 from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.torch_values import array_of
 from resnet_tools.errors import CheckpointError
+from resnet_tools.text import counted
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind, describe_content, looks_like_t7
 from resnet_tools.writing import written_whole
 
@@ -69,7 +70,7 @@ def _what_instead(kind: str | None, head: bytes, size: int, ending: str) -> str:
     """What is said of content that is none of ours. It decides; the name says only what a part of a file is part of."""
     if 0 < size < SHORTEST or (kind is None and ending in _WHOLE):
         what = _WHOLE.get(ending, "file of a model")
-        return f"not a whole {what} ({size:,} {'byte' if size == 1 else 'bytes'}); is the download complete?"
+        return f"not a whole {what} ({counted(size, 'byte')}); is the download complete?"
     return describe_content(head, size) or f"its content is of no kind that is read here, which are {READ_HERE}"
 
 

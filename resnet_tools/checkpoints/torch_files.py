@@ -1,7 +1,7 @@
 """A file of PyTorch -> its content: plain values, `StoredTensor` for tensors, `Unknown` for all else; no code is run.
 
 torch.save writes a zip archive: NAME/data.pkl is the pickle, NAME/data/KEY the bytes of a storage, each stored as it
-is. Before PyTorch 1.6 it wrote pickles behind each other: a magic number, a protocol version, a description of the
+is. Before PyTorch 1.6 it wrote pickles one after another: a magic number, a protocol version, a description of the
 machine, the content, the keys of the storages; then each storage, 8 bytes with its number of elements before it.
 TorchScript archives are built like the first, and have code beside it.
 
@@ -125,7 +125,7 @@ def _what_archive(names: list[str]) -> str:
 
 
 def _start_of(entry: zipfile.ZipInfo, file: BinaryIO, size: int) -> int:
-    """Where the bytes of a record begin: behind its local header, whose name and extra field have their own lengths."""
+    """Where the bytes of a record begin: after its local header, whose name and extra field have their own lengths."""
     file.seek(entry.header_offset)
     header = file.read(LOCAL_HEADER_BYTES)
     start = entry.header_offset + LOCAL_HEADER_BYTES
@@ -163,7 +163,7 @@ def _read_legacy(path: Path, file: BinaryIO, size: int, content: bytes | None = 
 
 
 def _places(path: Path, file: BinaryIO, size: int, content: bytes | None) -> dict[str, Storage]:
-    """Where the storages are. That is known only behind the pickle that names them, so the pickle is read twice."""
+    """Where the storages are. That is known only after the pickle that names them, so the pickle is read twice."""
     item_bytes: dict[str, int] = {}
 
     def noted(key: str, dtype: torch.dtype, elements: int) -> Storage:

@@ -93,9 +93,9 @@ def checked_address(address: str) -> SplitResult:
         parts = urlsplit(address)
         parts.port  # noqa: B018 (raises)
     except ValueError as error:
-        raise DownloadError(f"{address}: no address: {error}") from error
+        raise DownloadError(f"{address}: not an address: {error}") from error
     if not parts.hostname or re.search(r"[\x00-\x20\x7f]", address):
-        raise DownloadError(f"{address}: no address; expected https://HOST/PATH")
+        raise DownloadError(f"{address}: not an address; expected https://HOST/PATH")
     if parts.username is not None:
         raise DownloadError(f"{parts.hostname}: names and passwords in an address are not sent; leave them out")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_this_machine(parts.hostname)):
@@ -277,6 +277,6 @@ def _read(answer: HTTPResponse, version: Known, done: int) -> bytes:
 def _cut(version: Known, done: int, reason: str) -> DownloadError:
     of = f" of {version.total:,}" if version.total else ""
     return DownloadError(
-        f"{version.address}: {reason} after {done:,}{of} bytes; give the same command again, which goes on from there "
-        "if the server can"
+        f"{version.address}: {reason} after {done:,}{of} bytes; give the same command again to continue, "
+        "if the server allows it"
     )

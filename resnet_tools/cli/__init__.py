@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = [name for option in self.get_params(ctx) for name in option.opts]
         if args and WORD.fullmatch(args[0]) and not get_close_matches(args[0], own):
-            ctx.fail(f"No such option: {args[0]}. Options stand behind the command: resnet train {args[0]} ...")
+            ctx.fail(f"No such option: {args[0]}. Options go after the command: resnet train {args[0]} ...")
         return super().parse_args(ctx, args)
 
     def resolve_command(

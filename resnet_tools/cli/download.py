@@ -17,7 +17,7 @@ from resnet_tools.cli.shared.running import plain_number, terminable
 from resnet_tools.text import printable
 
 MEGABYTE = 1_000_000
-STOPPED = "Stopped. The same command goes on from here."
+STOPPED = "Stopped. Give the same command again to continue."
 
 
 @click.command(
@@ -25,8 +25,8 @@ STOPPED = "Stopped. The same command goes on from here."
     short_help="Fetch a published checkpoint, or one at an https address.",
     help="""Fetch NAME, a published checkpoint that `resnet models` lists, or the file at an https address.
 
-    The file is kept only if the net in it is the one that its name promises. An interrupted download goes on when the
-    same command is given again.""",
+    The file is kept only if the net in it is the one that its name promises. An interrupted download continues when
+    the same command is given again.""",
 )
 @click.argument("name")
 @click.option(

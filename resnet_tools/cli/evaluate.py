@@ -60,7 +60,7 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--class-names",
     type=A_FILE,
-    help="File with the net's class names, in any form that classify's --labels takes; as the folders are named.",
+    help="File with the net's class names, spelled as the folders are, in any form that classify's --labels takes.",
 )
 @click.option(
     "--average",

@@ -2,7 +2,7 @@
 
 The table is made from the options of the command itself: a word names the option whose long name has the same letters
 (`-nGPU` and `--nGPU` are `--n-gpu`, `-LR` is `--lr`). What is GNU style already comes out unchanged: long and short
-options, their values whatever they look like, file names, and all that stands behind `--`.
+options, their values whatever they look like, file names, and all that follows `--`.
 
 Source: opts.lua of facebook/fb.resnet.torch, and lib CmdLine of torch7.
 """
@@ -71,7 +71,7 @@ RETIRED_NAMES = ("-gen", "-backend", "-shareGradInput", "-optnet")
 class Spellings:
     """The options of a command. `exact`: by each of their own names; `by_letters`: own long name by its letters.
 
-    `only_options`: the command takes no other arguments, so that a word behind a flag can only be its value.
+    `only_options`: the command takes no other arguments, so that a word after a flag can only be its value.
     """
 
     exact: dict[str, click.Option]
@@ -176,7 +176,7 @@ def _translated(word: str, rest: deque[str], known: Spellings) -> list[str]:
 
 
 def _boolean(name: str, rest: deque[str], known: Spellings) -> str:
-    """The value behind a flag, true if there is none."""
+    """The value after a flag, true if there is none."""
     if not rest or rest[0].startswith("-"):
         return "true"
     if rest[0].lower() in BOOLEANS:

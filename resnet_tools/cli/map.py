@@ -9,7 +9,7 @@ import click
 
 from resnet_tools.cli.shared.options import quick_imports, refuse_inputs
 from resnet_tools.cli.shared.running import progress_bar, terminable
-from resnet_tools.text import printable
+from resnet_tools.text import counted, printable
 
 if TYPE_CHECKING:
     from resnet_tools.features.opened import FeatureRows
@@ -80,7 +80,7 @@ def command(
     if projection.left_out:
         rows = listed_rows(projection.left_out)
         click.echo(printable(f"Left out: {rows} of {features} hold NaN or infinite numbers."), err=True)
-    click.echo(printable(f"saved the map of {len(projection.names)} images to {output}"))
+    click.echo(printable(f"saved the map of {counted(len(projection.names), 'image')} to {output}"))
     return 0
 
 
@@ -92,7 +92,7 @@ def _projected(opened: FeatureRows, method: Literal["pca", "tsne", "umap"], quie
 
 
 def _thumbnails(opened: FeatureRows, projection: Projection, most: int, quiet: bool) -> dict[int, bytes]:
-    """Small pictures; those that are missing are told."""
+    """Small pictures; how many are missing is reported."""
     from resnet_tools.features.map_files import thumbnails_of
 
     exif = opened.provenance.get("exif_orientation") is True
@@ -101,7 +101,8 @@ def _thumbnails(opened: FeatureRows, projection: Projection, most: int, quiet: b
         found, missing = thumbnails_of(projection.names, most, lambda done: progress(done, []), exif=exif)
     if missing:
         click.echo(
-            f"{missing} of {missing + len(found)} images are not there any more; they have no thumbnail.", err=True
+            f"{missing} of {missing + len(found)} images cannot be shown: their files are missing or cannot be read.",
+            err=True,
         )
     return found
 
@@ -111,4 +112,6 @@ def _note(projection: Projection, opened: FeatureRows) -> str:
     if projection.explained is not None:
         how += f" ({100 * sum(projection.explained):.0f} % of the variance)"
     layer = opened.provenance.get("layer")
-    return f"{len(projection.names):,} images, {how}" + (f", layer {layer:.100}" if isinstance(layer, str) else "")
+    return f"{counted(len(projection.names), 'image')}, {how}" + (
+        f", layer {layer:.100}" if isinstance(layer, str) else ""
+    )

@@ -24,7 +24,7 @@ from resnet_tools.cli.shared.options import (
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.weights import weights_option
-from resnet_tools.text import csv_cell, printable
+from resnet_tools.text import counted, csv_cell, printable
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ Write = Callable[["Similar"], None]
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw the first 24 results with their images: a .png file.",
 )
-@click.option("--model", type=click.Path(path_type=str), help="File of the net, if it is not where it was.")
+@click.option("--model", type=click.Path(path_type=str), help="File of the net, if it has moved.")
 @weights_option
 @click.option("--batch-size", type=BATCH_SIZE, help="Number of images per forward pass.  [default: 32]")
 @click.option(
@@ -220,7 +220,10 @@ def _duplicates(work: _Work, threshold: float, form: str) -> list[list[Neighbour
         else:
             click.echo(f"Group of {len(group)}\n{_lines(group)}")
     images = sum(map(len, groups))
-    click.echo(f"{images} of {len(work.features)} images are in {len(groups)} groups of near-identical ones.", err=True)
+    click.echo(
+        f"{images} of {len(work.features)} images are in {counted(len(groups), 'group')} of near-identical ones.",
+        err=True,
+    )
     return groups
 
 

@@ -46,7 +46,7 @@ def opening_lines(start: Start) -> tuple[str, ...]:
 def resume_notes(start: Start, anew: Sequence[str]) -> list[str]:
     """What was given in place of what a resumed run has, and where that run stands."""
     given = [*anew, *start.anew]
-    return ([f"Given anew: {', '.join(given)}"] if given else []) + [f"Note: {note}" for note in start.notes]
+    return ([f"Changed options: {', '.join(given)}"] if given else []) + [f"Note: {note}" for note in start.notes]
 
 
 def start_line(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> str:
@@ -59,9 +59,9 @@ def start_line(options: TrainOptions, start: Start, data: RunData, config: Compu
     train, val, net = data.train, data.val, start.checkpoint.architecture
     name = architecture_name(net) or describe(net).partition(":")[0].lower()
     if options.resume:
-        name += f", going on after epoch {start.state.epoch}"
+        name += f", continuing after epoch {start.state.epoch}"
     elif options.retrain:
-        how = "fine-tuning" if options.reset_classifier else "training on"
+        how = "fine-tuning" if options.reset_classifier else "trained further"
         name += f" from {options.retrain}, {'a new classifier only' if options.classifier_only else how}"
     else:
         name += ", a new net"

@@ -44,12 +44,12 @@ DATA: tuple[Decorator, ...] = (
     data(
         "--dataset",
         type=DatasetName(["imagenet", "cifar10", "cifar100"]),
-        help="imagenet stands for any folder of images; module:function or file.py:function is one in Python."
+        help="imagenet stands for any folder of images; module:function or file.py:function names one in Python."
         "  [default: imagenet]",
     ),
     data(
         "--val-fraction", type=FiniteRange(0, 1, min_open=True, max_open=True),
-        help="Part of each class to validate on where there is no val/.  [default: 0.2]",
+        help="Share of each class to validate on if there is no val/.  [default: 0.2]",
     ),
     data("--train-list", type=A_FILE, help="File with the training images, in lines of `path,class`."),
     data("--val-list", type=A_FILE, help="File with the validation images, in the same form."),
@@ -72,17 +72,17 @@ MODEL: tuple[Decorator, ...] = (
     model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, for fine-tuning."),
     model(
         "--classifier-only", is_flag=True,
-        help="Only fit a new classifier, on features that are computed once: seconds in place of epochs.",
+        help="Train only a new classifier, in seconds, on features that are computed once.",
     ),
     model("--n-classes", type=COUNT, help="Number of outputs.  [default: the number of classes in train/]"),
     model("--arch", metavar="NAME", help="A new net of those that `resnet models` lists, such as resnet-18."),
     model(
         "--stem", type=click.Choice(["imagenet", "cifar"]),
-        help="Form of a new net: cifar is for images of about 32 pixels.  [default: as the data set has it]",
+        help="Form of a new net: cifar is for images of about 32 pixels.  [default: that of the data set]",
     ),
     model(
         "--in-channels", type=click.IntRange(1, 3),
-        help="Channels of the images that a new net takes: 1 for gray, 3 for color.  [default: 3]",
+        help="Channels of the images that a new net takes: 1 for gray, 3 for colour.  [default: 3]",
     ),
     model("--net-type", type=click.Choice(["resnet", "preresnet"]), help="Type of a new net.  [default: resnet]"),
     model("--depth", type=COUNT, help="Depth of a new net: 18, 34, 50, 101, ...  [default: 34]"),
@@ -111,7 +111,7 @@ RECIPE: tuple[Decorator, ...] = (
     recipe("--decay-norm/--no-decay-norm", default=None, help="Apply weight decay to batch norms and biases too."),
     recipe(
         "--augment", "augmentation", type=click.Choice(["original", "light", "trivial", "none"]),
-        help="original: random crops and colors; light: larger crops; trivial: larger crops and TrivialAugment.",
+        help="original: random crops and colours; light: larger crops; trivial: larger crops and TrivialAugment.",
     ),
     recipe("--label-smoothing", type=SHARE, help="Share of each label that is spread over all classes."),
     recipe("--mixup", type=NOT_NEGATIVE, help="Alpha of mixup; 0: off."),
@@ -132,7 +132,7 @@ RUN: tuple[Decorator, ...] = (
     run("--save-every", type=POSITIVE, metavar="MINUTES", help="Also save within epochs, at this interval."),
     run("--optim-state", type=click.Path(exists=True, dir_okay=False), help="Start with the momentum in this file."),
     run("--manual-seed", type=click.IntRange(0, 2**63 - 1), help="Seed for all random numbers.  [default: 0]"),
-    run("--test-only", is_flag=True, help="Only print the error on val/."),
+    run("--test-only", is_flag=True, help="Only print the errors on val/."),
     run("--ten-crop", is_flag=True, help="Validate on ten crops of each image."),
     run(
         "--log-every", type=COUNT,
@@ -140,8 +140,8 @@ RUN: tuple[Decorator, ...] = (
     ),
     run(
         "--report/--no-report", default=None,
-        help="Leave pictures of the training and the report page of the best net.  [default: yes, but not with "
-        "--recipe original]",
+        help="Draw the training, and write the report page of the best net.  [default: yes, but not with --recipe "
+        "original]",
     ),
     run("--tensorboard/--no-tensorboard", default=False, help="Also write the figures for TensorBoard."),
     run("--quiet", is_flag=True, help="Show no progress bar."),
@@ -168,9 +168,9 @@ SPEED: tuple[Decorator, ...] = (
     ),
     speed(
         "--cudnn", type=click.Choice(["fastest", "default", "deterministic"]), default="fastest", show_default=True,
-        help="How cuDNN chooses its algorithms. deterministic: a run that is repeated on GPUs of the same model, as "
-        "many, with the same versions and options, gives the same weights; what has no such algorithm is named in a "
-        "warning. Other GPUs or another number of them round differently.",
+        help="How cuDNN chooses its algorithms. deterministic: a run repeated with the same options and versions on as "
+        "many GPUs of the same model gives the same weights; operations without such an algorithm are named in a "
+        "warning. Other GPUs, or another number of them, round differently.",
     ),
     speed("--compile", is_flag=True, help="Compile the net with torch.compile."),
     speed(
@@ -216,7 +216,7 @@ def _converted(parameter: click.Parameter, value: Plain, folder: Path) -> Any:
     except click.BadParameter as error:
         path = folder / ARGUMENTS
         raise TrainingError(
-            f"{path}: {parameter.name}: {error.message} Give --{parameter.name} anew, or remove {path}"
+            f"{path}: {parameter.opts[0]}: {error.message} Give {parameter.opts[0]} again, or remove {path}"
         ) from None
 
 

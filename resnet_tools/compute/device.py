@@ -14,6 +14,7 @@ import torch
 from resnet_tools.compute.cpus import CPU_WORKERS, usable_cpus, workers_for
 from resnet_tools.compute.job import place_of
 from resnet_tools.errors import ResnetToolsError, TrainingError
+from resnet_tools.text import counted
 
 Precision = Literal["single", "tf32", "double", "half", "bf16"]
 Cudnn = Literal["fastest", "default", "deterministic"]
@@ -52,7 +53,7 @@ def device_text(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()
-    return "Apple GPU" if device.type == "mps" else f"CPU, {threads} thread{'' if threads == 1 else 's'}"
+    return "Apple GPU" if device.type == "mps" else f"CPU, {counted(threads, 'thread')}"
 
 
 def gpu_count() -> int:

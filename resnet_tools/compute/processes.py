@@ -15,6 +15,7 @@ from resnet_tools.compute.job import place_of
 from resnet_tools.compute.launcher import end_with_launcher
 from resnet_tools.compute.rendezvous import join
 from resnet_tools.errors import ProcessError, ResnetToolsError
+from resnet_tools.text import counted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,7 +153,8 @@ def own_device(device: str) -> str:
         return "cuda:0"  # SLURM shows each task its own
     if needed > found:
         raise ResnetToolsError(
-            f"{needed} processes on this machine, which has {found} GPUs; start as many processes as GPUs, or give "
+            f"{counted(needed, 'process')} on this machine, which has {counted(found, 'GPU')}; "
+            "start as many processes as GPUs, or give "
             "--device cpu"
         )
     return f"cuda:{local}"

@@ -16,15 +16,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tools.data.findings import DataFindings, counted
-from resnet_tools.data.folder import (
-    listed,
-)
+from resnet_tools.data.findings import DataFindings, images_with_verb
 from resnet_tools.data.image import image_head, load_image
 from resnet_tools.data.loading import load_ahead
 from resnet_tools.data.samples import LazyImage, Samples, Source
 from resnet_tools.data.splits import file_digest
 from resnet_tools.errors import ImageError
+from resnet_tools.text import listed
 
 Progress = Callable[[int, list[str]], None]  # of as many images more, and messages
 
@@ -112,15 +110,15 @@ def _summarise(findings: DataFindings) -> None:
         (findings.repeated, findings.notes, "train/", "occurs more than once", "occur more than once"),
     ):
         if pairs:
-            said = counted(pairs, f" of {part}", one, many)
+            said = images_with_verb(pairs, f" of {part}", one, many)
             effect = ": the validation error will be too low" if part == "val/" else ""
             found.append(f"{said}{effect}: {listed([f'{first} = {second}' for first, second in pairs])}")
     if findings.small:
-        said = counted(findings.small, "", "has a side", "have a side")
+        said = images_with_verb(findings.small, "", "has a side", "have a side")
         enlarged = "is enlarged" if len(findings.small) == 1 else "are enlarged"
         findings.notes.append(f"{said} below {SMALL_PX} pixels and {enlarged}: {listed(findings.small)}")
     if findings.rotated:
-        said = counted(findings.rotated, "", "has", "have")
+        said = images_with_verb(findings.rotated, "", "has", "have")
         findings.notes.append(f"{said} an EXIF rotation, which --exif-orientation applies: {listed(findings.rotated)}")
 
 

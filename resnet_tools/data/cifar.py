@@ -27,6 +27,7 @@ from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.pickled import read_pickle
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
+from resnet_tools.text import counted
 
 SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 IMAGE_BYTES = 3 * 32 * 32
@@ -170,7 +171,7 @@ def _batch(data: bytes, form: Form) -> tuple[Any, Any]:
         return content.get("data"), content.get(form.label)
     record = form.label_bytes + IMAGE_BYTES
     if len(data) % record:
-        raise ValueError(f"{len(data)} bytes are no whole number of records of {record}")
+        raise ValueError(f"{len(data)} bytes are not a whole number of records of {record}")
     records = np.frombuffer(data, np.uint8).reshape(-1, record)
     return records[:, form.label_bytes :], records[:, form.label].tolist()
 
@@ -196,7 +197,7 @@ def checked_batch(pixels: Any, labels: Any, num_classes: int) -> Batch:
         found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
         raise ValueError(f"expected images of {IMAGE_BYTES} bytes each, found {found}")
     if not isinstance(labels, list) or len(labels) != len(pixels):
-        found = f"{len(labels)} labels" if isinstance(labels, list) else type(labels).__name__
+        found = counted(len(labels), "label") if isinstance(labels, list) else type(labels).__name__
         raise ValueError(f"expected {len(pixels)} labels, one per image, found {found}")
     wrong = [label for label in labels if type(label) is not int or not 0 <= label < num_classes]
     if wrong:

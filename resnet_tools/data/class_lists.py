@@ -4,7 +4,7 @@ The whole text decides the form, never its first line alone:
 - JSON, or the Python literal of a dict or list: `["cat", "dog"]`; `{"0": "cat"}`; `{"cat": 0}`; Keras's class index,
   `{"0": ["n01440764", "tench"]}`; one of these under a key such as `class_names` or `id2label`;
 - `0: cat`, `0,cat`, `0<tab>cat`, `0 cat`, and the same with the number after the name; with or without a header line;
-- `n01440764 tench, Tinca tinca`: a WordNet id before the name, also behind a number;
+- `n01440764 tench, Tinca tinca`: a WordNet id before the name, also after a number;
 - a YAML list, `- cat`, or a mapping of numbers, both also below a key of their own such as `names:`;
 - JSON lines, a YAML or .pbtxt file and tables with a header, see `class_sections`;
 - else one name per line.

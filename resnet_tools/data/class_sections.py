@@ -173,7 +173,7 @@ def _pair(cell: str, where: str) -> tuple[str, str]:
 
 
 def _scalar(text: str) -> str:
-    """A YAML string without its quotes or the comment behind it."""
+    """A YAML string without its quotes or the comment after it."""
     if len(text) > 2 and text[0] in "\"'" and text.find(text[0], 1) > 1:
         return text[1 : text.find(text[0], 1)]
     return re.sub(r"\s+#.*", "", text)

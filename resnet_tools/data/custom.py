@@ -113,7 +113,7 @@ def _module_of_file(path: str) -> Any:
     name = os.path.basename(path).removesuffix(".py")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise ImportError("is no Python module")
+        raise ImportError("is not a Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # where a loader process looks for its classes

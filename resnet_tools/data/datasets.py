@@ -24,7 +24,6 @@ from resnet_tools.data.folder import (
     find_classes,
     find_folder,
     find_layout,
-    listed,
     read_class_folders,
 )
 from resnet_tools.data.image import image_head
@@ -34,6 +33,7 @@ from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import SplitRow, Splitting, split_samples
 from resnet_tools.errors import DataError
+from resnet_tools.text import counted, listed
 from resnet_tools.torch7.lua import LuaTable
 from resnet_tools.torch7.t7 import read_t7
 
@@ -182,7 +182,10 @@ def _part(table: Any, split: str, path: str) -> tuple[NDArray[Any], list[int]]:
     if not np.array_equal(numbers, numbers.round()) or not (np.abs(numbers) < 1e6).all():
         raise DataError(f"{path}: {split}: expected whole numbers as labels, found {numbers[:5].tolist()}, ...")
     if len(numbers) != len(data):
-        raise DataError(f"{path}: {split}: has {len(data)} images and {len(numbers)} labels; expected one for each")
+        raise DataError(
+            f"{path}: {split}: has {counted(len(data), 'image')} and {counted(len(numbers), 'label')}; "
+            "expected one for each"
+        )
     return np.repeat(data, 3, 1) if gray else data, numbers.astype(np.int64).tolist()
 
 

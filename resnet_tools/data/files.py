@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from resnet_tools.data.fetched import StdinImage, WebImage, is_address
-from resnet_tools.data.image import image_endings
+from resnet_tools.data.image_formats import image_endings
 from resnet_tools.errors import ImageError
-from resnet_tools.text import printable
+from resnet_tools.text import counted, printable
 
 NO_IMAGES = "holds no images (.jpg .png .webp .tif and the other extensions that Pillow decodes)"
 STDIN = "-"
@@ -94,7 +94,7 @@ def skipped_text(skipped: Counter[str], before: str = "") -> str:
     kinds = ", ".join(f"{ending or 'no ending'} ({count})" for ending, count in skipped.most_common(MAX_ENDINGS))
     more = ", ..." if len(skipped) > MAX_ENDINGS else ""
     count = skipped.total()
-    files = "1 file without an image extension" if count == 1 else f"{count} files without an image extension"
+    files = f"{counted(count, 'file')} without an image extension"
     return printable(f"{before}{files}: {kinds}{more}.")
 
 

@@ -47,6 +47,6 @@ def findings_text(findings: DataFindings) -> str:
     return "\n".join(lines)
 
 
-def counted(found: Sequence[object], which: str, one: str, many: str) -> str:
-    """`1 image ONE`, or `N images MANY`, with WHICH behind the noun."""
+def images_with_verb(found: Sequence[object], which: str, one: str, many: str) -> str:
+    """`1 image ONE`, or `N images MANY`, with WHICH after the noun."""
     return f"1 image{which} {one}" if len(found) == 1 else f"{len(found)} images{which} {many}"

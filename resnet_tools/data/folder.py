@@ -21,14 +21,12 @@ from dataclasses import dataclass, field
 from resnet_tools.data.files import NO_IMAGES, images_below, images_in, skipped_text, subfolders
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError
-from resnet_tools.text import printable
+from resnet_tools.text import counted, listed
 
 SPLITS = ("train", "val")
 LAYOUT = "expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE"
 OTHER_NAMES = {"train": ("training",), "val": ("valid", "validation", "test", "testing")}
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
-MAX_SHOWN = 300  # characters of a name
-SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ def _content(folder: str) -> str:
     files = sum(not name.startswith(".") for name in os.listdir(folder))
     images = len(images_in(folder))
     lists = "; if a file lists the classes of these images, `resnet train` takes --train-list FILE" if images else ""
-    return f"Found {files} files and no folders{lists}" if files else "Found nothing in it"
+    return f"Found {counted(files, 'file')} and no folders{lists}" if files else "Found nothing in it"
 
 
 def _unknown_text(folder: str, unknown: Sequence[str], class_names: Sequence[str]) -> str:
@@ -222,12 +220,3 @@ def _names(folder: str) -> list[str]:
         return sorted(map(os.path.basename, subfolders(folder)), key=os.fsencode)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from error
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first of the names, as a message can show them, and how many more there are."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return (
-        ", ".join(printable(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...") for name in names[:SHOWN])
-        + more
-    )

@@ -16,51 +16,20 @@ import functools
 import io
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, JpegImagePlugin
 
+from resnet_tools.data.image_formats import HEAD_BYTES, Plugin, plugin_of
 from resnet_tools.errors import ImageError
 
-Plugin = Callable[[io.BytesIO], ImageFile.ImageFile]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 ImagePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 MAX_FILE_BYTES = 1 << 30  # refuses endless devices; no larger file could be decoded within Pillow's limit
-
-# The plugins by signature. Opening them directly in place of through Image.open keeps out the formats that run other
-# programs (EPS) or have no signature, and its DecompressionBombWarning, which no thread can silence on its own.
-PLUGINS: dict[bytes, type[ImageFile.ImageFile]] = {
-    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
-    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
-    b"RIFF": WebPImagePlugin.WebPImageFile,
-    b"GIF87a": GifImagePlugin.GifImageFile,
-    b"GIF89a": GifImagePlugin.GifImageFile,
-    b"BM": BmpImagePlugin.BmpImageFile,
-    b"II*\0": TiffImagePlugin.TiffImageFile,
-    b"MM\0*": TiffImagePlugin.TiffImageFile,
-    b"II+\0": TiffImagePlugin.TiffImageFile,
-    b"MM\0+": TiffImagePlugin.TiffImageFile,
-    **{b"P%d" % kind: PpmImagePlugin.PpmImageFile for kind in range(1, 7)},
-}
-HEAD_BYTES = 16  # as many as Pillow shows to a format that is asked whether a file is its own
-# Formats that Pillow registers, but leaves to other programs (EPS) or cannot decode alone (MPEG, IPTC); those that are
-# only stubs for a program's own handler (HDF5, GRIB, BUFR, WMF) are told by their class.
-LEFT_OUT = {"EPS", "MPEG", "IPTC"}
 
 EXIF_ORIENTATION = 0x0112
 PNG_RAWMODES = {  # PNG colour type -> the raw modes of Pillow that together hold both bytes of 16-bit samples
@@ -96,8 +65,16 @@ def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
         raise ImageError(f"{path}: {reason}") from error
     except MemoryError as error:
         raise ImageError(f"{path}: not enough memory to decode it") from error
-    except Exception as error:  # decoders meet hostile bytes with struct.error, SyntaxError, KeyError, zlib.error, ...
+    except SyntaxError as error:  # Pillow's own, for a header that makes no sense
+        raise ImageError(f"{path}: damaged image ({_header_fault(error)}); get it again") from error
+    except Exception as error:  # decoders meet hostile bytes with struct.error, KeyError, zlib.error, ...
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error}); get it again") from error
+
+
+def _header_fault(error: SyntaxError) -> str:
+    """What Pillow says of it, unless that is only that the file is of another kind, which its signature denies."""
+    said = error.msg or ""
+    return "its header is cut or damaged" if said in ("", "not identified by this driver") else said
 
 
 def image_head(source: ImagePath) -> tuple[int, int, int] | None:
@@ -111,69 +88,22 @@ def image_head(source: ImagePath) -> tuple[int, int, int] | None:
         return None
 
 
-@functools.cache
-def image_endings() -> tuple[str, ...]:
-    """The endings of the file formats that are decoded, as Pillow registers them: `.jpg`, `.jfif`, `.avif`, ..."""
-    formats = {*_other_formats(), *_signed_formats()}
-    return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in formats))
-
-
-@functools.cache
-def _signed_formats() -> set[str]:
-    return {plugin.format for plugin in PLUGINS.values() if plugin.format}
-
-
-@functools.cache
-def _other_formats() -> dict[str, tuple[Any, Any]]:
-    """The formats that are not in PLUGINS: what opens each, and what tells its files by their head, or None."""
-    Image.init()
-    return {
-        name: (factory, accept)
-        for name, (factory, accept) in Image.OPEN.items()
-        if name not in LEFT_OUT | _signed_formats()
-        and not (isinstance(factory, type) and issubclass(factory, ImageFile.StubImageFile))
-    }
-
-
 def _read(path: str) -> tuple[bytes, Plugin]:
     if isinstance(path, FetchedImage):
         data = path.fetch(MAX_FILE_BYTES)
         if not data:
             raise ImageError("empty")
-        return data, _plugin(data[:HEAD_BYTES], path)
+        return data, plugin_of(data[:HEAD_BYTES], path)
     with Path(path).open("rb") as file:
         head = file.read(HEAD_BYTES)
         if not head:
             raise ImageError("empty file")
-        plugin = _plugin(head, path)
+        plugin = plugin_of(head, path)
         # not more than there is: `read` first allocates what it is asked for
         data = head + file.read(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES) or MAX_FILE_BYTES)
     if len(data) > MAX_FILE_BYTES:
         raise ImageError(f"more than {MAX_FILE_BYTES >> 20} MiB; no usable image is that large")
     return data, plugin
-
-
-def _plugin(head: bytes, path: str) -> Plugin:
-    for signature, plugin in PLUGINS.items():
-        if head.startswith(signature) and (signature != b"RIFF" or head[8:12] == b"WEBP"):
-            return plugin
-    said = Image.registered_extensions().get(os.path.splitext(path)[1].lower()) if _other_formats() else None
-    # Some signatures are short (a TGA may begin like a CUR), so the format that the name suggests is asked first.
-    for name, (factory, accept) in sorted(_other_formats().items(), key=lambda item: item[0] != said):
-        # A format without a signature accepts any file, so the name must say that it is one.
-        if _accepts(accept, head) if accept else name == said:
-            return cast(Plugin, factory)
-    found = "an HTML or XML page" if head.lstrip()[:1] == b"<" else f"the file begins with {head[:8]!r}"
-    raise ImageError(
-        f"not an image; expected JPEG, PNG, WebP, GIF, BMP, PPM, PGM, TIFF or another format of Pillow, but {found}"
-    )
-
-
-def _accepts(accept: Callable[[bytes], Any], head: bytes) -> bool:
-    try:
-        return accept(head) is True
-    except (struct.error, IndexError, ValueError):  # a file shorter than what is looked at
-        return False
 
 
 def _decode(data: bytes, plugin: Plugin, exif: bool) -> Pixels:

@@ -1,4 +1,4 @@
-"""A list of images -> their names: as `find -print0` writes it, or one per line, also with classes behind the names.
+"""A list of images -> their names: as `find -print0` writes it, or one per line, also with classes after the names.
 
 A line is what it says if there is such a file; only else quotes around it, the separators of Windows and further
 columns are taken for what they are.

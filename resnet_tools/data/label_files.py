@@ -23,10 +23,10 @@ from pathlib import Path
 
 from resnet_tools.data.class_sections import MARKUP
 from resnet_tools.data.files import images_below
-from resnet_tools.data.folder import listed
 from resnet_tools.data.label_rows import DELIMITERS, FORMS, WORDNET_ID, Row, class_of, is_number, readings
 from resnet_tools.data.labels import read_lines, read_text
 from resnet_tools.errors import DataError, ResnetToolsError
+from resnet_tools.text import counted, listed
 
 LOOKED_AT = 1000  # rows, to choose between the readings of a file
 
@@ -85,7 +85,10 @@ def _in_order(lines: Sequence[str], folder: Path, labels: Path, synsets: Sequenc
     if len(images) != len(lines):
         if any(os.path.basename(image) == lines[0] for image in images):
             raise DataError(f"{labels}: line 1 is {lines[0]!r:.80}, an image without a class; expected {FORMS}")
-        raise DataError(f"{labels}: has {len(lines)} classes, one per line, for the {len(images)} images of {folder}")
+        raise DataError(
+            f"{labels}: has {counted(len(lines), 'class')}, one per line, "
+            f"for the {counted(len(images), 'image')} of {folder}"
+        )
     if not all(map(is_number, lines)):
         return list(zip(images, lines, strict=True))
     if synsets is None:

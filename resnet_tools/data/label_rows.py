@@ -67,7 +67,7 @@ def _table(text: str, labels: Path, *, delimiter: str, path_column: int) -> list
         table = table[1:]
     for row, line in table:
         if len(row) <= max(path, label) or not row[path] or not row[label]:
-            raise DataError(f"{labels}: line {line} is {delimiter.join(row)!r:.80}, which is no `path,class`")
+            raise DataError(f"{labels}: line {line} is {delimiter.join(row)!r:.80}, which is not `path,class`")
     return [(row[path], class_of(row[label]), f"line {line}") for row, line in table]
 
 
@@ -113,7 +113,7 @@ def _from_json(text: str, labels: Path) -> list[Row]:
 
 
 def _json_entries(text: str) -> Iterator[tuple[str, Any]]:
-    """The entries of one list or dict, or else of each line; what is no JSON stays text."""
+    """The entries of one list or dict, or else of each line; what is not JSON stays text."""
     whole = _json(text)
     if isinstance(whole, dict) and not any(key.lower() in PATHS for key in whole):
         whole = list(whole.items())

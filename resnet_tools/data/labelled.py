@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_tools.data.files import images_below, skipped_text, subfolders
-from resnet_tools.data.folder import SPLITS, find_part, listed
+from resnet_tools.data.folder import SPLITS, find_part
 from resnet_tools.data.label_files import labelled_files, read_synsets
 from resnet_tools.data.label_rows import WORDNET_ID, is_number
 from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import read_split
 from resnet_tools.errors import DataError
+from resnet_tools.text import counted, listed
 
 SPLIT = "val"
 
@@ -197,12 +198,15 @@ def _sorted_classes(found: Sequence[str], count: int, trained: Sequence[str], wh
     """The classes of a net that has no names: the sorted directories that it was trained on, as in the original."""
     if trained and len(trained) <= count:
         if len(trained) < count:
-            warnings.warn(f"train/ has {len(trained)} classes; the net has {count} outputs", stacklevel=5)
+            warnings.warn(
+                f"train/ has {counted(len(trained), 'class')}; the net has {counted(count, 'output')}", stacklevel=5
+            )
         return trained
     if len(found) == count:
         return found
     raise DataError(
-        f"{where}: has {len(found)} classes ({listed(found)}), the net has {count} outputs without names. Give "
+        f"{where}: has {counted(len(found), 'class')} ({listed(found)}), "
+        f"the net has {counted(count, 'output')} without names. Give "
         "--class-names FILE with one name per line in the order of the outputs, or put it beside the model as "
         "NAME.classes.txt"
     )

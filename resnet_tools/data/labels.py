@@ -19,6 +19,7 @@ from pathlib import Path
 from resnet_tools.data.class_lists import listed_names, plain_lines
 from resnet_tools.errors import ResnetToolsError
 from resnet_tools.reading import read_bounded
+from resnet_tools.text import counted
 
 MAX_LIST_BYTES = 1 << 24
 OWN_ENDING = ".classes.txt"  # of what `convert` writes beside a .t7: one name per line, even if they end in numbers
@@ -34,7 +35,10 @@ def output_names(class_names: Sequence[str] | None, n: int, source: str | os.Pat
     if class_names:
         if len(class_names) != n:
             where = "" if source is None else f"{os.fspath(source)}: "
-            raise ResnetToolsError(f"{where}the net has {n} classes, but {len(class_names)} class names are given")
+            raise ResnetToolsError(
+                f"{where}the net has {counted(n, 'class')}, "
+                f"but {counted(len(class_names), 'class name')} {'is' if len(class_names) == 1 else 'are'} given"
+            )
         return list(class_names)
     if n == len(imagenet_labels()):
         return list(imagenet_labels())
@@ -72,7 +76,11 @@ def read_labels(path: str | os.PathLike[str], num_classes: int | None = None) ->
     if num_classes is not None and len(names) != num_classes:
         raise ResnetToolsError(
             "; ".join(
-                [f"{os.fspath(path)}: the net has {num_classes} classes, but {len(names)} names are here", *remarks]
+                [
+                    f"{os.fspath(path)}: the net has {counted(num_classes, 'class')}, "
+                    f"but {counted(len(names), 'name')} {'is' if len(names) == 1 else 'are'} here",
+                    *remarks,
+                ]
             )
         )
     for remark in remarks:

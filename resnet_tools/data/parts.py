@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 from resnet_tools.data.datasets import packed_dataset, read_dataset
 from resnet_tools.data.files import images_in
-from resnet_tools.data.findings import DataFindings, counted
+from resnet_tools.data.findings import DataFindings, images_with_verb
 from resnet_tools.data.folder import (
     SPLITS,
     FolderContent,
     class_folders,
     find_any_part,
     find_layout,
-    listed,
     read_class_folders,
 )
 from resnet_tools.data.labels import cifar_labels
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import VAL_FRACTION, Splitting, split_samples
 from resnet_tools.errors import DataError, ResnetToolsError
+from resnet_tools.text import listed
 
 FEW_IMAGES = 10
 
@@ -104,7 +104,7 @@ def _contents(path: str, found: DataFindings) -> dict[str, FolderContent]:
 def _note_strays(folder: str, found: DataFindings) -> None:
     strays = images_in(folder)
     if strays:
-        said = counted(strays, "", "is in no class folder and is", "are in no class folder and are")
+        said = images_with_verb(strays, "", "is in no class folder and is", "are in no class folder and are")
         found.notes.append(f"{said} left out: {listed(strays)}")
 
 

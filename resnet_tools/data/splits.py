@@ -17,10 +17,10 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnet_tools.data.folder import listed
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ResnetToolsError
 from resnet_tools.reading import hashed, read_bounded
+from resnet_tools.text import counted, listed
 from resnet_tools.writing import written_whole
 
 SPLIT_FILE = "split.csv"
@@ -158,7 +158,8 @@ def split_samples(samples: Samples, top: str, splitting: Splitting) -> tuple[Sam
     train, val = (_part(samples, parts, split) for split in ("train", "val"))
     if not len(train) or not len(val):
         raise DataError(
-            f"{top}: {len(train)} images to train on and {len(val)} to validate on; expected at least two different "
+            f"{top}: {counted(len(train), 'image')} to train on and {len(val)} to validate on; "
+            "expected at least two different "
             "images of one class"
         )
     return train, val, rows

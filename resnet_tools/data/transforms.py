@@ -5,7 +5,7 @@ CenterCrop (or TenCrop) give, within a few 1e-6: see `resample` for the scaling.
 sum, and only the pixels of the crop are computed, so a 1 x 1,000,000 image costs no more than its file.
 
 Gray is that of Torch7's image.rgb2y, 0.299 R + 0.587 G + 0.114 B, of which image.load(path, 1) makes gray images. It is
-taken behind the scaling: as scaling is a sum of pixels and nothing is clamped, that gives the same numbers.
+taken after the scaling: as scaling is a sum of pixels and nothing is clamped, that gives the same numbers.
 
 Source: fb.resnet.torch 985e569, datasets/transforms.lua.
 """

@@ -171,7 +171,7 @@ def _make_folder(folder: Path) -> None:
         raise DataError(f"{folder}: a folder for the pictures cannot be made there: {error.strerror}") from error
     if others:
         raise DataError(
-            f"{folder}: holds {others[0]}, which is no picture of an earlier explanation; give a new or an empty folder"
+            f"{folder}: holds {others[0]}, which is not a picture of an earlier explanation; give a new or empty folder"
         )
 
 

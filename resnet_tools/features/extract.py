@@ -26,6 +26,7 @@ from resnet_tools.features.files import Features, check_format, file_sums, store
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes
 from resnet_tools.features.store import DoneBatch, FeatureStore
 from resnet_tools.reading import read_bounded
+from resnet_tools.text import counted
 from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
@@ -214,7 +215,8 @@ class Extraction:
         if len(errors) == len(paths) and not may_be_empty:
             store.remove()
             raise FeatureError(
-                f"none of the {len(paths)} images could be used; {output} was not written. The first: {errors[0][1]}"
+                f"none of the {counted(len(paths), 'image')} could be used; {output} was not written. "
+                f"The first: {errors[0][1]}"
             )
         if len(kept) != len(rows):
             raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start over")

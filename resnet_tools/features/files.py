@@ -60,11 +60,11 @@ class Features:
 
 
 def check_format(path: Path, names: Sequence[str]) -> None:
-    """Raises: FeatureError if the extension names no format, its package is not installed, it cannot hold a name, or a
+    """Raises: FeatureError if the extension is unknown, its package is not installed, it cannot hold a name, or a
     folder or a device has the name of a file that is written, or its folder cannot be written to."""
     ending = ending_of(path)
     if ending not in WRITERS:
-        raise FeatureError(f"{path}: the extension {path.suffix!r} names no format; it is one of {', '.join(WRITERS)}")
+        raise FeatureError(f"{path}: the extension {path.suffix!r} is unknown; expected one of {', '.join(WRITERS)}")
     NEEDS.get(ending, lambda: None)()
     try:
         for file in files_of(path):

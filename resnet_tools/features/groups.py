@@ -11,7 +11,7 @@ from pathlib import Path
 
 from resnet_tools.data.labels import read_text
 from resnet_tools.errors import DataError, ResnetToolsError
-from resnet_tools.text import FORMULA_SIGNS
+from resnet_tools.text import FORMULA_SIGNS, counted
 
 MOST_GROUPS = 24  # that have a colour of their own
 OTHER, UNKNOWN = "(other)", "(no label)"
@@ -50,7 +50,10 @@ def labels_of(path: Path, names: Sequence[str]) -> list[str]:
         raise DataError(f"{path}: is empty; expected {FORMS}")
     if all(len(row) == 1 for row in rows):
         if len(rows) != len(names):
-            raise DataError(f"{path}: has {len(rows)} labels, one per line, for {len(names)} rows; expected {FORMS}")
+            raise DataError(
+                f"{path}: has {counted(len(rows), 'label')}, one per line, for {counted(len(names), 'row')}; "
+                f"expected {FORMS}"
+            )
         return [row[0].strip() for row in rows]
     found = _by_path(rows, path)
     ends = Counter(os.path.basename(name) for name in names)

@@ -25,10 +25,10 @@ AHEAD = 64
 
 
 def check_output(path: Path, count: int) -> None:
-    """Raises: FeatureError if the extension names no format, it cannot hold so many points or cannot be written."""
+    """Raises: FeatureError if the extension is unknown, it cannot hold so many points or cannot be written."""
     ending = path.suffix.lower()
     if ending not in FORMATS:
-        raise FeatureError(f"{path}: the extension {path.suffix!r} names no format; it is one of {', '.join(FORMATS)}")
+        raise FeatureError(f"{path}: the extension {path.suffix!r} is unknown; expected one of {', '.join(FORMATS)}")
     if ending == ".html" and count > MOST_POINTS:
         raise FeatureError(f"{path}: a page shows at most {MOST_POINTS:,} images, here are {count:,}; use .png or .csv")
     if ending == ".png":

@@ -110,7 +110,7 @@ class Groups:
         self.closest = np.full(count, -np.inf)
 
     def join(self, queries: Tensor, first_query: int, rows: Array, first: int, threshold: float) -> Array:
-        """Join each query, row `first_query + q`, with the rows behind it that are at least so similar.
+        """Join each query, row `first_query + q`, with the rows after it that are at least so similar.
 
         Returns: which of the rows have a direction, (n,) bool.
         """

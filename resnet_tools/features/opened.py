@@ -30,7 +30,7 @@ from resnet_tools.features.readers import (
 )
 from resnet_tools.features.readers import h5py_package as h5
 from resnet_tools.reading import read_bounded
-from resnet_tools.text import FORMULA_SIGNS
+from resnet_tools.text import FORMULA_SIGNS, counted
 from resnet_tools.torch7.t7 import read_t7
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +75,10 @@ class FeatureRows:
                 continue
             raise FeatureError(f"{file}: has more rows than names; {self.path} has {len(self)} names in all")
         if first != len(self):
-            raise FeatureError(f"{self.path}: has {first} rows for {len(self)} names; it is not whole, make it again")
+            raise FeatureError(
+                f"{self.path}: has {counted(first, 'row')} for {counted(len(self), 'name')}; "
+                "it is incomplete, make it again"
+            )
 
 
 def open_features(path: str | os.PathLike[str]) -> FeatureRows:
@@ -95,17 +98,17 @@ def _opened_file(path: Path) -> FeatureRows:
     ending = path.suffix.lower()
     if ending not in DESCRIBERS:
         formats = f"{', '.join(DESCRIBERS)}, or NAME{INDEX} for shards"
-        raise FeatureError(f"{path}: the extension {path.suffix!r} names no format of features; it is one of {formats}")
+        raise FeatureError(f"{path}: the extension {path.suffix!r} is unknown; expected one of {formats}")
     if not path.is_file():
         raise FeatureError(f"{path}: there is no such file; expected features that `resnet extract-features` wrote")
     NEEDS.get(ending, lambda: None)()
     names, provenance = _guarded(path, lambda: DESCRIBERS[ending](path))
     if not isinstance(names, list) or not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
         raise FeatureError(
-            f"{path}: its image_list is no list of names; expected what `resnet extract-features` writes"
+            f"{path}: its image_list is not a list of names; expected what `resnet extract-features` writes"
         )
     if not isinstance(provenance, Mapping):
-        raise FeatureError(f"{path}: its provenance is no table; expected what `resnet extract-features` writes")
+        raise FeatureError(f"{path}: its provenance is not a table; expected what `resnet extract-features` writes")
     kept = {str(key): value for key, value in provenance.items() if key not in NOT_PROVENANCE}
     return FeatureRows(path, [path], names, kept)
 
@@ -156,9 +159,9 @@ def _json(content: str | bytes, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise FeatureError(f"{path}: is no JSON: {error}") from error
+        raise FeatureError(f"{path}: is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise FeatureError(f"{path}: holds no JSON object")
+        raise FeatureError(f"{path}: is not a JSON object")
     return found
 
 
@@ -172,7 +175,7 @@ def _describe_npy(path: Path) -> Described:
     with path.open("rb") as file:
         shape, dtype = npy_header(file)
     if shape[0] * dtype.itemsize > path.stat().st_size:
-        raise FeatureError(f"holds fewer than its {shape[0]} rows; it is not whole")
+        raise FeatureError(f"holds fewer than its {shape[0]} rows; it is incomplete")
     beside = path.with_suffix(".paths.txt")
     if not beside.exists():
         return [f"row {k}" for k in range(shape[0])], _beside(path)

@@ -16,6 +16,7 @@ import numpy as np
 
 from resnet_tools.errors import FeatureError
 from resnet_tools.features.opened import FeatureRows, open_features
+from resnet_tools.text import counted
 
 Array = np.ndarray[Any, Any]
 Method = Literal["pca", "tsne", "umap"]
@@ -179,7 +180,9 @@ def _by_neighbours(start: Array, method: Method, features: FeatureRows) -> Array
     """t-SNE or UMAP of rows (n, 50), which are their principal components."""
     count = len(start)
     if count < LEAST_ROWS:
-        raise FeatureError(f"{features.path}: has {count} usable rows; {method} needs {LEAST_ROWS}, give --method pca")
+        raise FeatureError(
+            f"{features.path}: has {counted(count, 'usable row')}; {method} needs {LEAST_ROWS}, give --method pca"
+        )
     spread = start[:, 0].std()
     if spread == 0:
         return start  # all rows are the same

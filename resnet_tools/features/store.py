@@ -160,7 +160,7 @@ class FeatureStore:
     def add(self, number: int, rows: Array, errors: Mapping[int, str]) -> None:
         """Keep the rows of a batch, (N, ...), and the reasons for the files that have none.
 
-        Raises: FeatureError if the disk is full; what was kept stays, and the same command goes on later.
+        Raises: FeatureError if the disk is full; what was kept stays, and the same command continues later.
         """
         self.rows += len(rows)
         content = np.ascontiguousarray(rows, self.dtype).data.cast("B") if rows.size else memoryview(b"")
@@ -268,7 +268,7 @@ def _lines(log: Path) -> Iterator[tuple[bytes, DoneBatch]]:
 
 
 def _batch_of(line: bytes, process: int, rows: int) -> DoneBatch | None:
-    """What a line says of a batch whose rows begin behind `rows` others; None if this program never wrote it."""
+    """What a line says of a batch whose rows begin after `rows` others; None if this program never wrote it."""
     try:
         entry = json.loads(line)
         number, crc, so_far, shape = (entry[key] for key in ("batch", "crc", "rows", "shape"))

@@ -48,10 +48,10 @@ LEAST_SCALE_PERCENT = 10.0  # the darkest colour of mistakes stands for at least
 
 
 def check_plotting(path: Path | None = None) -> None:
-    """Raises: ResnetToolsError if matplotlib is missing or the extension of `path` names no format."""
+    """Raises: ResnetToolsError if matplotlib is missing or the extension of `path` is unknown."""
     if path is not None and path.suffix.lower() not in FORMATS:
         raise ResnetToolsError(
-            f"{path}: the extension {path.suffix!r} names no format; it is {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"{path}: the extension {path.suffix!r} is unknown; expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         )
     _figure_class()
 

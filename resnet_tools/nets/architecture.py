@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
 from resnet_tools.errors import CheckpointError
+from resnet_tools.text import counted
 
 Block = Literal["basic", "bottleneck"]
 Order = Literal[
@@ -244,7 +245,7 @@ def check_architecture(net: Architecture) -> Architecture:
     if not len(net.stages) == len(net.widths) == len(net.inner_widths):
         raise CheckpointError("the architecture's stages, widths and inner_widths differ in length")
     if len(net.stages) > MAX_STAGES:
-        raise CheckpointError(f"the architecture has {len(net.stages)} stages; expected 1 to {MAX_STAGES}")
+        raise CheckpointError(f"the architecture has {counted(len(net.stages), 'stage')}; expected 1 to {MAX_STAGES}")
     _check_ranges(net)
     return net
 

@@ -43,7 +43,7 @@ def architecture(
     Raises: ResnetToolsError if there is no such net.
     """
     if net_type not in ("resnet", "preresnet"):
-        raise ResnetToolsError(f"net type {net_type!r} is unknown; it is resnet or preresnet")
+        raise ResnetToolsError(f"net type {net_type!r} is unknown; expected resnet or preresnet")
     if dataset == "imagenet":
         if depth not in STAGES_BY_DEPTH:
             raise ResnetToolsError(f"depth {depth} is not one of {', '.join(map(str, STAGES_BY_DEPTH))}")
@@ -54,7 +54,7 @@ def architecture(
             raise ResnetToolsError(f"depth {depth} is not 6 n + 2 (8, 14, 20, 32, 44, 56, 110, 1202, ...)")
         net = _cifar((depth - 2) // 6, shortcut_type or "A", net_type, num_classes or CIFAR_CLASSES[dataset])
     else:
-        raise ResnetToolsError(f"data set {dataset!r} is unknown; it is imagenet, cifar10 or cifar100")
+        raise ResnetToolsError(f"data set {dataset!r} is unknown; expected imagenet, cifar10 or cifar100")
     if net.shortcut_type == "A" and net.block == "bottleneck":
         raise ResnetToolsError(
             f"shortcut type A doubles the channels, which does not fit the bottlenecks of depth {depth}"

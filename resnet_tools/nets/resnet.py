@@ -1,7 +1,7 @@
 """Architecture -> nn.Module: every residual net from 18 to 1202 layers, ImageNet and CIFAR.
 
 Parameter names are torchvision's (conv1, bn1, layer1.0.conv1, layer1.0.downsample.0, fc), so the state dict of a net
-that torchvision has loads strictly there. The batch norm behind the last pre-activation stage is `norm`; `nets.blocks`
+that torchvision has loads strictly there. The batch norm after the last pre-activation stage is `norm`; `nets.blocks`
 says what is in a block.
 Shapes: N images of C channels and H x W pixels; C0 = `stem_width`, C1 ... C4 = `widths` of the stages,
 D = `feature_length`, K classes.

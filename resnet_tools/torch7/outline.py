@@ -112,7 +112,7 @@ def _block(table: _Step, addition: _Step | None) -> Block:
         found = len(table.module.children)
         raise misfit(table.module, f"two children (the branch and the shortcut); it has {found}")
     if addition is None or addition.kind != ADD:
-        raise misfit(addition.module if addition else table.module, "an nn.CAddTable behind the nn.ConcatTable")
+        raise misfit(addition.module if addition else table.module, "an nn.CAddTable after the nn.ConcatTable")
     branch, shortcut = ([step.module for step in _steps(child, child)] for child in table.module.children)
     if sum(m.kind == CONV for m in branch) < sum(m.kind == CONV for m in shortcut):
         branch, shortcut = shortcut, branch

@@ -123,15 +123,15 @@ def _match(steps: Sequence[Module], expected: Sequence[Expected], parent: Module
         if wanted.key:
             bound[wanted.key] = step, wanted
     if len(steps) > len(expected):
-        raise misfit(steps[len(expected)], f"nothing more {_behind(expected[-1:], parent)}")
+        raise misfit(steps[len(expected)], f"nothing more {_after(expected[-1:], parent)}")
     if len(steps) < len(expected):
-        behind = _behind(expected[len(steps) - 1 : len(steps)] if steps else [], parent)
-        lacks = f"an nn.{expected[len(steps)].kind} {behind}"
+        after = _after(expected[len(steps) - 1 : len(steps)] if steps else [], parent)
+        lacks = f"an nn.{expected[len(steps)].kind} {after}"
         raise RecognitionError(f"{parent.where} ({parent.class_name}) lacks {lacks}")
 
 
-def _behind(last: Sequence[Expected], parent: Module) -> str:
-    return f"behind the nn.{last[0].kind}" if last else f"at this place in {parent.where}"
+def _after(last: Sequence[Expected], parent: Module) -> str:
+    return f"after the nn.{last[0].kind}" if last else f"at this place in {parent.where}"
 
 
 def _check_kind(module: Module, wanted: Expected) -> None:

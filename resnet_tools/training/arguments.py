@@ -49,7 +49,7 @@ def keep_arguments(options: TrainOptions, folder: Path) -> None:
 
 
 def stored_arguments(folder: Path, needed: Collection[str] = RESUMED) -> dict[str, Plain]:
-    """The options with which the run in the folder goes on; those that were not given are left out.
+    """The options with which the run in the folder continues; those that were not given are left out.
 
     `needed`: the names that are looked at. Empty for a run of the original or of an older version, which has no such
     file. Raises: TrainingError naming the file if it is damaged or of another version.
@@ -80,7 +80,7 @@ def _content(path: Path) -> Mapping[str, Any]:
     except ResnetToolsError as error:
         raise TrainingError(f"{error}. {_way_on(path)}") from error
     except (ValueError, RecursionError) as error:  # also what is no UTF-8, and numbers of thousands of digits
-        raise TrainingError(f"{path}: is no JSON ({error!s:.100}). {_way_on(path)}") from error
+        raise TrainingError(f"{path}: is not JSON ({error!s:.100}). {_way_on(path)}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise TrainingError(f"{path}: holds no options of `resnet train`. {_way_on(path)}")
     if type(content.get("version")) is not int or content["version"] != VERSION:
@@ -98,7 +98,7 @@ def _path_now(given: Any, absolute: Any) -> Any:
 
 
 def _way_on(path: Path) -> str:
-    return f"Remove {path} and give --data and the other options of the run anew"
+    return f"Remove {path} and give --data and the other options of the run again"
 
 
 def given_anew(stored: Mapping[str, Plain], given: Mapping[str, Any]) -> list[str]:

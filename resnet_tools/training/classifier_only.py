@@ -1,8 +1,8 @@
 """A new classifier on a net that stays as it is: the features of each image are computed once.
 
 Each training image is seen in a few views: as in validation, and mirrored and cropped as the augmentation `light` does.
-Their features are kept in the run's folder as those of `resnet extract-features` are, so that an interrupted run goes
-on with the image where it stopped. The classifier is then fitted in seconds (`linear_classifier`).
+Their features are kept in the run's folder as those of `resnet extract-features` are, so that an interrupted run
+continues with the image where it stopped. The classifier is then fitted in seconds (`linear_classifier`).
 
 Shapes: N images, D features, K classes.
 """
@@ -129,7 +129,7 @@ class ClassifierRun:
             loader.close()
 
     def _job_name(self, samples: Samples, view: int) -> str:
-        """The same for what gives the same features, so that nothing else goes on with them."""
+        """The same for what gives the same features, so that nothing else continues with them."""
         job = {
             "weights": _digest(self.checkpoint.model),
             "samples": digest_of(samples),
@@ -181,7 +181,7 @@ def _counts(found: LinearClassifier, rows: NDArray[np.float32], targets: NDArray
 def save_classifier(folder: Path, checkpoint: Checkpoint, recipe: Recipe, figures: Epoch) -> Path:
     """Write `model_best.pt`, and `history.csv` with the figures as those of one epoch. Returns: the file of the net.
 
-    recipe: the one with which a training of this net would go on. Raises: TrainingError.
+    recipe: the one with which a training of this net would continue. Raises: TrainingError.
     """
     try:
         write_history([figures], folder / HISTORY)

@@ -13,6 +13,7 @@ from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import TrainingError
 from resnet_tools.nets.resnet import ResNet, build_resnet, initialise_classifier
+from resnet_tools.text import counted
 from resnet_tools.training.mixing import seeded
 
 PREPROCESSINGS = {"imagenet": IMAGENET, "cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -96,7 +97,7 @@ def _output_count(options: NetOptions, found: int) -> int:
     wanted = options.n_classes
     if wanted is None or wanted == found:
         return found
-    text = f"--n-classes is {wanted}, but train/ has {found} classes"
+    text = f"--n-classes is {wanted}, but train/ has {counted(found, 'class')}"
     if wanted < found or not options.allow_unused_outputs:
         raise TrainingError(f"{text}; leave the option out to use that number")
     warnings.warn(f"{text}: {wanted - found} outputs stand for no class", stacklevel=3)
@@ -124,7 +125,7 @@ def kept_classes(checkpoint: Checkpoint, class_names: Sequence[str], options: Ne
     outputs = checkpoint.architecture.num_classes
     if options.n_classes not in (None, outputs):
         raise TrainingError(
-            f"{options.retrain} has {outputs} outputs, not {options.n_classes}; give --reset-classifier"
+            f"{options.retrain} has {counted(outputs, 'output')}, not {options.n_classes}; give --reset-classifier"
         )
     known = checkpoint.class_names
     if known is not None and list(known[: len(class_names)]) != list(class_names):
@@ -135,11 +136,15 @@ def kept_classes(checkpoint: Checkpoint, class_names: Sequence[str], options: Ne
         )
     if outputs < len(class_names):
         raise TrainingError(
-            f"{options.retrain} has {outputs} outputs and the data has {len(class_names)} classes; "
+            f"{options.retrain} has {counted(outputs, 'output')} and the data has "
+            f"{counted(len(class_names), 'class')}; "
             "give --reset-classifier"
         )
     if outputs > len(class_names):
-        text = f"{options.retrain} has {outputs} outputs and the data has only {len(class_names)} classes"
+        text = (
+            f"{options.retrain} has {counted(outputs, 'output')} and the data has only "
+            f"{counted(len(class_names), 'class')}"
+        )
         if known is None and not options.allow_unused_outputs:
             raise TrainingError(f"{text}; give --reset-classifier")
         warnings.warn(f"{text}: the others stand for no class", stacklevel=4)

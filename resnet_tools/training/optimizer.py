@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from resnet_tools.errors import TrainingError
 from resnet_tools.nets.resnet import ResNet
+from resnet_tools.text import counted
 from resnet_tools.training.recipe import Recipe
 
 STEM = ("conv1", "bn1")  # what `Recipe.freeze` = 1 freezes; then layer1, layer2, ...
@@ -26,7 +27,7 @@ def freeze(model: ResNet, stages: int, *, norms: bool = False) -> None:
     """
     if stages > len(model.stages) + 1:
         raise TrainingError(
-            f"--freeze {stages}: the net has only the stem and {len(model.stages)} stages; the most is "
+            f"--freeze {stages}: the net has only the stem and {counted(len(model.stages), 'stage')}; the most is "
             f"{len(model.stages) + 1}"
         )
     for part in [*frozen_parts(model, stages), *(batch_norms(model) if norms else [])]:

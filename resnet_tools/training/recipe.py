@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from resnet_tools.errors import TrainingError
+from resnet_tools.text import counted
 
 RecipeName = Literal["original", "finetune", "modern"]
 Schedule = Literal["step", "cosine"]
@@ -181,7 +182,7 @@ def _check(made: Recipe) -> None:
 def recipe_line(made: Recipe, origin: str = "") -> str:
     """One line for the user: the recipe in use, why it is this one (`origin`), and the names of the others."""
     parts = [
-        f"{made.epochs} epoch{'' if made.epochs == 1 else 's'}",
+        counted(made.epochs, "epoch"),
         f"batches of {made.batch_size}" + (f" x {made.accumulate}" if made.accumulate > 1 else ""),
         f"learning rate {made.lr:g}" + (f", classifier {made.classifier_lr:g}" * (made.classifier_lr != made.lr)),
         f"{made.lr_schedule} schedule" + (f" after {made.warmup_epochs:g} of warm-up" if made.warmup_epochs else ""),

@@ -18,6 +18,7 @@ from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import TrainingError
 from resnet_tools.locking import LOCK_NAME, locked_folder
+from resnet_tools.text import counted
 from resnet_tools.training.compute_config import ComputeConfig
 from resnet_tools.training.optimizer import freeze
 from resnet_tools.training.options import TrainOptions
@@ -41,7 +42,8 @@ def set_up_compute(options: TrainOptions, start: Start, device: torch.device, pr
     images = start.state.recipe.batch_size // processes.count
     if processes.count > 1 and images < FEW_IMAGES and not (options.sync_bn or start.state.recipe.freeze_bn):
         warnings.warn(
-            f"{images} images per process are few for batch norm, whose statistics are those of a process: give a "
+            f"{counted(images, 'image')} per process {'is' if images == 1 else 'are'} too few for batch norm, "
+            "whose statistics are those of a process: give a "
             "larger --batch-size, fewer processes, or, on GPUs, --sync-bn",
             stacklevel=2,
         )

@@ -17,6 +17,7 @@ from resnet_tools.errors import TrainingError
 from resnet_tools.history import lines
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.catalog import describe
+from resnet_tools.text import counted
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.training import lua_run
 from resnet_tools.training.arguments import given_anew
@@ -109,7 +110,7 @@ def _new_run(options: TrainOptions, dataset: str, train: Samples) -> Start:
 def _first_recipe(options: TrainOptions, dataset: str) -> tuple[Recipe, str]:
     """The recipe of a new run, and why it is this one if nobody asked for it.
 
-    A net that one of our recipes made goes on with it: the rates of `original` would undo what it has learned.
+    A net that one of our recipes made continues with it: the rates of `original` would undo what it has learned.
     """
     changes = options.recipe_changes
     if options.recipe is None and options.retrain and not options.reset_classifier:
@@ -118,7 +119,7 @@ def _first_recipe(options: TrainOptions, dataset: str) -> tuple[Recipe, str]:
             # From a later epoch on it is the rest of the same training, whose rates go on where they were.
             going = made if options.epoch_number > 1 else going_on(made, dataset)
             how = "as it was" if options.epoch_number > 1 else "at a low rate"
-            return changed(going, **changes), f", which made {options.retrain}, goes on {how}"
+            return changed(going, **changes), f", which made {options.retrain}, continues {how}"
     name: RecipeName = options.recipe or default_recipe_name(fine_tuning=options.reset_classifier)
     return make_recipe(name, dataset, **changes), ""
 
@@ -163,11 +164,11 @@ def _notes_on_the_end(folder: Path, before: Recipe, state: RunState) -> tuple[st
     recipe, epoch = state.recipe, state.epoch
     if epoch >= recipe.epochs:
         more = recipe.epochs + max(1, recipe.epochs // 2)
-        return (f"the run in {folder} is finished: {epoch} of {recipe.epochs} epochs. --n-epochs {more} trains on",)
+        return (f"the run in {folder} is finished: {epoch} of {recipe.epochs} epochs; --n-epochs {more} adds more",)
     if state.stops_early:
         return (
-            f"the run in {folder} has ended after epoch {epoch}, as {recipe.early_stop} epochs brought no lower error. "
-            "--early-stop 0 trains on",
+            f"the run in {folder} has ended after epoch {epoch}, as {counted(recipe.early_stop, 'epoch')} brought no "
+            "lower error; --early-stop 0 continues it",
         )
     if epoch < before.epochs:
         return ()
@@ -177,7 +178,7 @@ def _notes_on_the_end(folder: Path, before: Recipe, state: RunState) -> tuple[st
     end = ", and falls to 0 again" if recipe.lr_schedule == "cosine" else ""
     return (
         f"the learning rate was {0 if last < 1e-6 else last:.2g} when the run ended after epoch {epoch}; by the "
-        f"{recipe.lr_schedule} schedule of {recipe.epochs} epochs it goes on at {first:.2g}{end}",
+        f"{recipe.lr_schedule} schedule of {recipe.epochs} epochs it continues at {first:.2g}{end}",
     )
 
 

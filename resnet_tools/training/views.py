@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import Any
+
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from resnet_tools.data.labels import short_names
 from resnet_tools.data.samples import Samples
+from resnet_tools.data.thumbnails import fitting
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import ImageError, ResnetToolsError
+from resnet_tools.evaluation.explanations import seen_pixels
 from resnet_tools.history.plotting import drawable, font_file
 from resnet_tools.training.batches import EpochDataset, epoch_batches
 from resnet_tools.training.transforms import Transform, normalised_batch
 
 MOST, COLUMNS = 24, 6
 VIEW_PX, MARGIN_PX, LINE_PX, FONT_PX = 176, 12, 22, 14
-MAX_CHARACTERS = 60
 LABEL = "#1a1a1a"
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def training_views(
@@ -45,10 +45,7 @@ def training_views(
 
 def _picture(view: Tensor, preprocessing: Preprocessing) -> Image.Image:
     """A view, (C, H, W) normalised, as pixels again, in a square; small ones are enlarged without smoothing."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-    levels = (view * std + mean) * (255 / preprocessing.pixel_max)
-    pixels = levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-    image = Image.fromarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
+    image = Image.fromarray(seen_pixels(view, preprocessing))
     scale = VIEW_PX / max(image.size)
     kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
     return image.resize([max(1, round(side * scale)) for side in image.size], kind)
@@ -63,22 +60,13 @@ def _sheet(views: list[tuple[Image.Image, str]]) -> Image.Image:
     for number, (view, name) in enumerate(views):
         x, y = MARGIN_PX + number % columns * width, MARGIN_PX + number // columns * height
         sheet.paste(view, (x, y))
-        draw.text((x, y + VIEW_PX + 3), _fitting(drawable(name), font), fill=LABEL, font=font)
+        draw.text((x, y + VIEW_PX + 3), fitting(drawable(name), "", font, VIEW_PX), fill=LABEL, font=font)
     return sheet
 
 
-def _font() -> Font:
+def _font() -> Any:
     """matplotlib's, which has more letters, if it is installed; else Pillow's own."""
     try:
         return ImageFont.truetype(font_file(), FONT_PX)
     except (ResnetToolsError, OSError):
         return ImageFont.load_default(FONT_PX)
-
-
-def _fitting(text: str, font: Font) -> str:
-    if len(text) <= MAX_CHARACTERS and font.getlength(text) <= VIEW_PX:
-        return text
-    kept = text[:MAX_CHARACTERS]
-    while kept and font.getlength(f"{kept}…") > VIEW_PX:
-        kept = kept[:-1]
-    return f"{kept.rstrip()}…"

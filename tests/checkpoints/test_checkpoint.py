@@ -237,7 +237,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path):
 
 
 def test_saving_to_another_ending_or_place_is_refused_and_leaves_nothing(tmp_path):
-    with pytest.raises(CheckpointError, match=r"the extension '\.bin' names no format"):
+    with pytest.raises(CheckpointError, match=r"the extension '\.bin' is unknown"):
         save_model(small_checkpoint(), tmp_path / "net.bin")
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_model(small_checkpoint(), tmp_path / "no" / "net.pt")

@@ -128,7 +128,7 @@ def test_other_class_names_beside_it_are_kept(tmp_path):
 @pytest.mark.parametrize("name", ["two\nlines", "", " ", "a\r", "no \ud800 text"])
 def test_class_names_that_are_no_lines_cannot_go_beside_it(name, tmp_path):
     save_model(small_checkpoint(class_names=[name, *NAMES[1:]]), tmp_path / "in.pt")
-    with pytest.raises(ExportError, match=r"is no line of .*out\.classes\.txt; give others with --classes"):
+    with pytest.raises(ExportError, match=r"cannot be a line of .*out\.classes\.txt; give others with --classes"):
         convert(tmp_path / "in.pt", Target(tmp_path / "out.t7"))
     convert(tmp_path / "in.pt", Target(tmp_path / "out.t7"), class_names=NAMES)
     assert load_checkpoint(tmp_path / "out.t7").class_names == NAMES
@@ -243,8 +243,8 @@ def test_a_weight_that_half_cannot_hold_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("out.txt", {}, r"out\.txt: the extension '\.txt' names no format; it is one of \.pt, \.safetensors, \.pth"),
-        ("out", {}, "the extension '' names no format"),
+        ("out.txt", {}, r"out\.txt: the extension '\.txt' is unknown; expected one of \.pt, \.safetensors, \.pth"),
+        ("out", {}, "the extension '' is unknown"),
         ("out.pt", {"layout": "torchvision"}, "--layout is for .pth files"),
         ("out.pt", {"package": "nn"}, "--nn is for .t7 files"),
         ("out.safetensors", {"fold": True}, "--fold-batch-norm is for .onnx; the other formats"),

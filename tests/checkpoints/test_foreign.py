@@ -406,5 +406,5 @@ def test_a_table_that_holds_itself_many_times_holds_it_once(tmp_path):
     content |= {"a": content, "b": content, "c": content}
     torch.save(content, tmp_path / "cycle.pth")
     assert list(tensors_in(tmp_path / "cycle.pth")) == ["state_dict/weight"]
-    with pytest.raises(CheckpointError, match=r"cycle\.pth: it is no residual net"):
+    with pytest.raises(CheckpointError, match=r"cycle\.pth: it is not a residual net"):
         load_checkpoint(tmp_path / "cycle.pth")

@@ -58,6 +58,9 @@ def test_the_file_for_other_libraries_loads_into_their_gray_net(tmp_path, layout
     there = torchvision.models.resnet18(num_classes=10)
     there.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     there.load_state_dict(torch.load(tmp_path / "gray.pth", weights_only=True))
+    images = torch.randn(2, 1, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(there.eval()(images), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_the_commands_feed_a_gray_net_with_gray(gray, capsys):

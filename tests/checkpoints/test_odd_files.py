@@ -169,8 +169,8 @@ NO_NAMES: dict[str, tuple[Any, str]] = {
     "too few": (np.array(NAMES[:2]), "it has 2 names; expected one for each of 3"),
     "set": (set(NAMES), "a set, which has no order"),
     "frozenset": (frozenset(NAMES), "a set, which has no order"),
-    "matrix": (np.array([NAMES]), "an array of NumPy that is no list of strings"),
-    "objects": (np.array([*NAMES[:2], None], dtype=object), "an array of NumPy that is no list of strings"),
+    "matrix": (np.array([NAMES]), "an array of NumPy that is not a list of strings"),
+    "objects": (np.array([*NAMES[:2], None], dtype=object), "an array of NumPy that is not a list of strings"),
     "numbers": ([0, 1, 2], "a list that holds a whole number"),
     "string": ("cat,dog,owl", "a string"),
     "another class": (Index(), f"an object of the class {Index.__module__}.Index"),
@@ -230,7 +230,7 @@ HEADS = {
 def test_a_classifier_of_another_form_is_named(tmp_path, head):
     found, told = loaded(tmp_path, BODY | head)
     assert found.num_classes == 0
-    assert f"its head fc is no plain nn.Linear; it holds {next(iter(head)).removeprefix('fc.')} " in told
+    assert f"its head fc is not a plain nn.Linear; it holds {next(iter(head)).removeprefix('fc.')} " in told
 
 
 def test_a_frozen_torchscript_archive_is_named(tmp_path):
@@ -314,9 +314,9 @@ def test_the_file_of_class_names_is_named_if_they_are_too_few(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "where"),
     [
-        (["classify", "demo", ""], r"argument 3 \(behind demo\) is empty"),
-        (["inspect", ""], r"argument 2 \(behind inspect\) is empty"),
-        (["convert", "demo", "x.pt", "--classes", ""], r"argument 5 \(behind --classes\) is empty"),
+        (["classify", "demo", ""], r"argument 3 \(after demo\) is empty"),
+        (["inspect", ""], r"argument 2 \(after inspect\) is empty"),
+        (["convert", "demo", "x.pt", "--classes", ""], r"argument 5 \(after --classes\) is empty"),
         ([""], r"argument 1 \(the first\) is empty"),
     ],
 )

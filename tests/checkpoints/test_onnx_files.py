@@ -163,7 +163,7 @@ def test_metadata_that_are_no_text_are_an_error(tmp_path):
     content = (tmp_path / "net.onnx").read_bytes()
     at = content.index(b"{", content.rindex(METADATA.encode()))
     (tmp_path / "net.onnx").write_bytes(content[:at] + b"\xff" + content[at + 1 :])
-    with pytest.raises(CheckpointError, match=r"net\.onnx: its metadata are no UTF-8 text"):
+    with pytest.raises(CheckpointError, match=r"net\.onnx: its metadata are not UTF-8 text"):
         OnnxNet(tmp_path / "net.onnx")
 
 

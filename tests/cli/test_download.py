@@ -79,7 +79,7 @@ def test_ctrl_c_in_the_middle_and_again(tmp_path, number, code):
             job.send_signal(number)
             message = job.stderr.read()
         assert job.returncode == code
-        assert message.startswith("Stopped. The same command goes on from here.\n")
+        assert message.startswith("Stopped. Give the same command again to continue.\n")
         kept = part.stat().st_size
         assert 0 < kept < len(NET)
         site.bytes_per_second = None

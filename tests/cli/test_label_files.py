@@ -59,4 +59,4 @@ def test_lists_of_images_with_classes_are_lists_of_images(tmp_path, monkeypatch,
 
 def test_an_empty_image_name_can_be_seen(capsys):
     assert run(["classify", "demo", ""]) == 2
-    assert "Error: argument 3 (behind demo) is empty" in capsys.readouterr().err
+    assert "argument 3 (after demo) is empty" in capsys.readouterr().err

@@ -211,7 +211,7 @@ def test_several_processes_get_advice_on_memory_without_trying(tmp_path):
     assert done.stderr.count("tried [8]") == 1
     assert "a batch of 8 images does not fit into the memory of a process. Give half of --batch-size" in done.stderr
     assert "--accumulate 2" in done.stderr
-    assert done.stderr.count("8 images per process are few for batch norm") == 1
+    assert done.stderr.count("8 images per process are too few for batch norm") == 1
 
 
 def test_what_cannot_be_compiled_is_refused_at_once(tmp_path, capsys):

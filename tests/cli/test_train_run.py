@@ -162,9 +162,9 @@ def test_a_run_goes_on_with_nothing_but_its_folder_to_the_same_bits(made, there,
     torch.save(stands, there / "run 1/latest.pt")  # as if it had been stopped there
     assert train("--resume", "run 1") == 0
     captured = capsys.readouterr()
-    assert "going on after epoch 1" in captured.out
+    assert "continuing after epoch 1" in captured.out
     assert "Epoch 2, batch 2/4" in captured.out  # --log-every is kept
-    assert "Given anew" not in captured.err
+    assert "Changed options" not in captured.err
     assert same_weights(there / "run 1/model_2.pt", made[0] / "run 1/model_2.pt")
     options = json.loads((made[0] / "run 1/args.json").read_text())["options"]
     assert json.loads((there / "run 1/args.json").read_text())["options"] == options
@@ -173,8 +173,8 @@ def test_a_run_goes_on_with_nothing_but_its_folder_to_the_same_bits(made, there,
 def test_what_is_given_anew_is_said_in_one_line(there, capsys):
     given = ("--n-epochs", 3, "--lr", 0.01, "--keep", 0, "--data", there / "my photos")
     assert train("--resume", "run 1", *given) == 0
-    expected = "Given anew: --keep 0 (was not given), --n-epochs 3 (was 2), --lr 0.01 (was 0.03)"
-    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("Given anew")] == [expected]
+    expected = "Changed options: --keep 0 (was not given), --n-epochs 3 (was 2), --lr 0.01 (was 0.03)"
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("Changed options")] == [expected]
 
 
 def test_a_run_that_was_moved_goes_on_from_anywhere(there, tmp_path, monkeypatch):
@@ -189,14 +189,14 @@ def test_a_run_that_was_moved_goes_on_from_anywhere(there, tmp_path, monkeypatch
 def test_a_finished_run_says_so_and_how_it_goes_on(there, capsys):
     assert train("--resume", "run 1") == 0
     captured = capsys.readouterr()
-    assert "the run in run 1 is finished: 2 of 2 epochs. --n-epochs 3 trains on" in captured.err
+    assert "the run in run 1 is finished: 2 of 2 epochs; --n-epochs 3 adds more" in captured.err
     assert "Best: " in captured.out
     assert "Took" not in captured.out
     assert train("--resume", "run 1", "--n-epochs", 4) == 0
-    note = r"the learning rate was 0 when the run ended after epoch 2; by the cosine schedule of 4 epochs it goes on at"
-    assert re.search(note + r" 0\.0\d+, and falls to 0 again", capsys.readouterr().err)
+    note = r"the learning rate was 0 when the run ended after epoch 2; by the cosine schedule of 4 epochs it continues"
+    assert re.search(note + r" at 0\.0\d+, and falls to 0 again", capsys.readouterr().err)
     assert train("--resume", "run 1", "--early-stop", 1, "--n-epochs", 9) == 0
-    assert "as 1 epochs brought no lower error. --early-stop 0 trains on" in capsys.readouterr().err
+    assert "as 1 epoch brought no lower error; --early-stop 0 continues it" in capsys.readouterr().err
 
 
 def test_what_cannot_change_is_refused_by_name(there, capsys):
@@ -207,9 +207,9 @@ def test_what_cannot_change_is_refused_by_name(there, capsys):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"on_error": "sometimes"}, "on_error: 'sometimes' is not one of"),
+        ({"on_error": "sometimes"}, "--on-error: 'sometimes' is not one of"),
         ({"keep": -1}, "keep: -1 is not in the range"),
-        ({"save_every": float("nan")}, "save_every: nan is not a finite number"),
+        ({"save_every": float("nan")}, "--save-every: nan is not a finite number"),
         ({"cudnn": 7}, "cudnn: '7' is not one of"),
         ({"data": "nowhere"}, "the images of the run in run 1 were in nowhere, which is gone; give --data"),
         ({"data": "my_data.py:datasets"}, "which is gone"),
@@ -238,7 +238,7 @@ def test_our_own_net_is_trained_on_with_its_recipe_at_a_low_rate(there, capsys):
     words = ("--data", "my photos", "--on-error", "skip", "--save", "on")
     assert train(*words, "--retrain", "run 1/model_best.pt") == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("Recipe finetune, which made run 1/model_best.pt, goes on at a low rate: 2 epochs, ")
+    assert first.startswith("Recipe finetune, which made run 1/model_best.pt, continues at a low rate: 2 epochs, ")
     assert "learning rate 0.003," in first
     assert train(*words, "--retrain", "on", "--overwrite", "--save", "twice", "--lr", 0.01) == 0
     assert "learning rate 0.01," in capsys.readouterr().out.splitlines()[0]
@@ -252,7 +252,7 @@ def test_a_later_epoch_goes_on_at_the_rate_of_its_schedule(there, capsys):
     """As the advice on a damaged run has it."""
     words = ("--data", "my photos", "--on-error", "skip", "--optim-state", "run 1/optimState_1.pt", "--epoch-number", 2)
     assert train(*words, "--retrain", "run 1/model_1.pt", "--save", "on") == 0
-    assert "goes on as it was: 2 epochs, batches of 4, learning rate 0.03" in capsys.readouterr().out
+    assert "continues as it was: 2 epochs, batches of 4, learning rate 0.03" in capsys.readouterr().out
     assert same_weights(there / "on/model_2.pt", there / "run 1/model_2.pt")
 
 

@@ -138,7 +138,7 @@ def test_a_single_class_of_several_folders_may_be_a_folder_too_high(tmp_path):
 
 def test_images_without_folders_may_have_a_list(tmp_path):
     write_image(tmp_path / "1.png", 1)
-    assert "Found 1 files and no folders; if a file lists the classes" in checked(tmp_path).errors[0]
+    assert "Found 1 file and no folders; if a file lists the classes" in checked(tmp_path).errors[0]
 
 
 def test_training_is_warned_of_a_single_class_too(tmp_path):
@@ -426,7 +426,7 @@ def test_a_t7_or_file_that_is_no_data_set_is_an_error_that_says_so(tmp_path):
         (table(tmp_path / "five.t7", 28, 4, 5), "the labels are 5 to 8, 4 different ones"),
         (tmp_path / "text.t7", "expected a Lua Torch file"),
         (tmp_path / "photos.zip", r"it is a file \(unpack it first\)"),
-        (tmp_path / "short.t7", "train: has 2 images and 1 labels; expected one for each"),
+        (tmp_path / "short.t7", "train: has 2 images and 1 label; expected one for each"),
         (tmp_path / "empty.t7", "train holds no data and labels; expected a table of train and val"),
     ):
         [error] = checked(path).errors

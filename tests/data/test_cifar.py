@@ -176,7 +176,7 @@ def test_a_folder_of_images_is_not_taken_for_cifar_100(tmp_path):
     [
         ({b"labels": [0, 1]}, r"data_batch_1: expected images of 3072 bytes each, found NoneType"),
         ({b"data": rows(IMAGES[:2])}, r"expected 2 labels, one per image, found NoneType"),
-        ({b"data": rows(IMAGES[:2]), b"labels": [0]}, r"expected 2 labels, one per image, found 1 labels"),
+        ({b"data": rows(IMAGES[:2]), b"labels": [0]}, r"expected 2 labels, one per image, found 1 label"),
         ({b"data": rows(IMAGES[:2]), b"labels": [0, 10]}, r"expected the numbers of 10 classes, found 10"),
         ({b"data": rows(IMAGES[:2]), b"labels": [0, b"1"]}, r"expected the numbers of 10 classes, found '1'"),
         (
@@ -203,7 +203,7 @@ def test_damaged_binary_files_and_archives_are_named(tmp_path):
         with pytest.raises(DataError, match=r"cifar-10-binary.tar.gz: damaged archive .* download it again from https"):
             read_dataset("cifar10", str(tmp_path))
     (path / "data_batch_2.bin").write_bytes(b"\0" * 3072)
-    with pytest.raises(DataError, match=r"data_batch_2.bin: 3072 bytes are no whole number of records of 3073"):
+    with pytest.raises(DataError, match=r"data_batch_2.bin: 3072 bytes are not a whole number of records of 3073"):
         read_dataset("cifar10", str(tmp_path / "a"))
     (path / "data_batch_2.bin").write_bytes(b"\x0a" * 3073)
     with pytest.raises(DataError, match=r"data_batch_2.bin: expected the numbers of 10 classes, found 10"):

@@ -90,7 +90,7 @@ def test_all_that_is_missing_is_reported_at_once(photos: Path) -> None:
         "gone.jpg: no such file or folder",
         "empty: holds no images (.jpg .png .webp .tif and the other extensions that Pillow decodes)",
         "photos/*.gif: no file matches",
-        ": no such file or folder",
+        "'': no such file or folder",
         "empty/**/*.png: no file matches",
     ]
 

@@ -10,9 +10,10 @@ import pytest
 
 import resnet_tools
 from resnet_tools.data.datasets import read_dataset
-from resnet_tools.data.folder import find_classes, find_folder, listed
+from resnet_tools.data.folder import find_classes, find_folder
 from resnet_tools.data.image import load_image
 from resnet_tools.errors import DataError
+from resnet_tools.text import listed
 from resnet_tools.torch7.t7 import read_t7
 from tests.support.golden import GOLDEN, needs_golden
 
@@ -110,7 +111,7 @@ def test_the_golden_folder_has_the_classes_and_images_that_the_original_listed()
         (["training/a/1.png"], r"train/ is missing; .* There is training/: rename it to train"),
         (["train/a/1.png"], r"val/ is missing; .* Found the folders train"),
         (["train/a/1.png", "valid/a/1.png"], r"val/ is missing; .* There is valid/: rename it to val"),
-        (["train/1.png", "val/a/1.png"], r"train: holds no folders, one for each class; .* Found 1 files and no"),
+        (["train/1.png", "val/a/1.png"], r"train: holds no folders, one for each class; .* Found 1 file and no"),
         (["train/a/notes.txt", "val/a/1.png"], r"train: holds no images \(\.jpg .*\); expected PATH"),
         (["train/a/1.png", "train/b/x.txt", "val/a/1.png"], r"train: without an image: b; add images, or remove"),
         (["train/a/1.png", "val/a/x.txt"], r"val: holds no images"),

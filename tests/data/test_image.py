@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnet_tools.data import image as image_module
-from resnet_tools.data.image import image_endings, load_image
+from resnet_tools.data.image import load_image
+from resnet_tools.data.image_formats import PLUGINS, image_endings
 from resnet_tools.errors import ImageError
 from tests.support.golden import DATA, GOLDEN, needs_golden
 
@@ -217,6 +218,23 @@ def test_sixteen_bit_pngs_of_all_colour_types_keep_their_bits(
     np.testing.assert_array_equal(load_image(file), expected)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xd8\xff", "its header is cut or damaged"),
+        (b"\x89PNG\r\n\x1a\n broken", "broken PNG file"),
+        (b"GIF89a" + b"\0" * 3, "damaged"),
+    ],
+)
+def test_a_damaged_header_is_told_in_words(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=said) as caught:
+        load_image(path)
+    assert "SyntaxError" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
 def test_a_truncated_sixteen_bit_png_is_an_error(tmp_path: Path) -> None:
     samples = np.random.default_rng(5).integers(0, 65536, (20, 20, 3), dtype=np.uint16)
     good = wide_png(samples, 2, False)
@@ -385,7 +403,7 @@ def test_an_image_may_come_through_a_pipe(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, load_image(IMAGES / "coffee.jpg"))
 
 
-SIGNATURES = [*image_module.PLUGINS, b"RIFF\x10\0\0\0WEBPVP8 "]
+SIGNATURES = [*PLUGINS, b"RIFF\x10\0\0\0WEBPVP8 "]
 
 
 @settings(max_examples=300, deadline=None)

@@ -154,7 +154,7 @@ def test_every_format_holds_the_same(folder, ending):
 
 def test_an_unknown_ending_is_refused_before_any_work(folder):
     done = extract("demo", "photos", "--output", "features.xyz", cwd=folder, code=1)
-    assert "the extension '.xyz' names no format" in done.stderr
+    assert "the extension '.xyz' is unknown" in done.stderr
     assert sorted(os.listdir(folder)) == ["photos"]
 
 

@@ -220,7 +220,7 @@ def test_a_picture_has_the_colours_of_the_groups(tmp_path):
 @pytest.mark.parametrize(
     ("output", "code", "message"),
     [
-        ("map.gif", 1, "names no format; it is one of .html, .png, .csv"),
+        ("map.gif", 1, "is unknown; expected one of .html, .png, .csv"),
         ("none/map.html", 1, "cannot be written"),
         ("folder.html", 2, "is a directory"),
         ("f.csv", 2, "would be overwritten"),

@@ -99,7 +99,7 @@ def test_many_runs_have_colours_of_their_own(tmp_path):
     [
         (["nothing"], 2, "'nothing' does not exist"),
         ([], 2, "Missing argument 'RUN...'"),
-        ([str(FILES / "main_finetune.stdout"), "--output", "a.gif"], 1, "names no format; it is .png, .svg or .pdf"),
+        ([str(FILES / "main_finetune.stdout"), "--output", "a.gif"], 1, "is unknown; expected .png, .svg or .pdf"),
         (
             [str(FILES / "main_finetune.stdout"), "--output", "no/folder.png"],
             1,

@@ -69,7 +69,7 @@ def progress_bar(
 
 
 def _note(speed: str | None) -> str:
-    """What stands behind the bar; there is nothing to say before the first image."""
+    """What follows the bar; there is nothing to say before the first image."""
     return speed or ""
 
 
