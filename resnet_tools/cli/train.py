@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from resnet_tools.training.options import TrainOptions
     from resnet_tools.training.start import Start
 
-SMALL_IMAGES = (
-    "Most images are 64 pixels or smaller: a net for small images suits them and is quick (--arch cifar10-resnet-20)"
-)
+SMALL_IMAGES = "Most images are 64 pixels or smaller: a net for small images suits them and trains quickly (--arch cifar10-resnet-20)"
 
 
 @click.command(
@@ -112,7 +110,7 @@ def _say_split(options: TrainOptions, split: Sequence[SplitRow] | None) -> None:
     if split is not None and not options.resume:
         count = sum(row.split == "val" for row in split)
         file = printable(str(options.save_folder / "split.csv"))
-        click.echo(f"{count} of {len(split)} images are for validation; {file} says which", err=True)
+        click.echo(f"Validation uses {count} of the {len(split)} images; {file} says which", err=True)
 
 
 def _test(ready: ReadyRun) -> int:

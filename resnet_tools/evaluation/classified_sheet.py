@@ -32,7 +32,7 @@ Result = Prediction | tuple[str, ImageError]
 def check_sheet(path: Path) -> None:
     """Raises: DataError before any work is done if the ending names no format or the file cannot be written."""
     if path.suffix.lower() not in FORMATS:
-        raise DataError(f"{path}: the extension {path.suffix!r} names no format; it is one of {', '.join(FORMATS)}")
+        raise DataError(f"{path}: the extension {path.suffix!r} is unknown; expected {', '.join(FORMATS)}")
     try:
         check_target(path)
     except OSError as error:

@@ -74,7 +74,7 @@ class RunPictures:
             )
 
     def _can_draw(self) -> bool:
-        """Whether pictures are wanted and matplotlib is there; if not, it is told."""
+        """Whether pictures are wanted and matplotlib is installed; a hint is given if it is not."""
         if not self.wanted:
             return False
         try:

@@ -111,7 +111,7 @@ def train(
     classifier_only, mixup, ema, early_stop, manual_seed, overwrite, report, device, precision, workers, compile, ...
 
     An interruption (KeyboardInterrupt, also a notebook's stop) saves after the running batch and is then raised;
-    `train(resume=folder)` goes on. Nothing is printed; what is odd about the data is told by `warnings`.
+    `train(resume=folder)` continues. Nothing is printed; oddities of the data are `warnings`.
     Returns: `history`, `folder`, and `checkpoint`, the best net.
     Raises: OptionError, a TrainingError, for options that do not exist or contradict each other; DataError, ImageError,
     CheckpointError, DeviceMemoryError and other ResnetToolsErrors.

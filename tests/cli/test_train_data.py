@@ -42,7 +42,7 @@ def test_class_folders_are_divided_once_for_training_resuming_and_evaluating(tmp
     assert train("--data", data, "--save", save, "--n-epochs", 1, "--val-fraction", 0.3, *NET) == 0
     rows = read_split(save / "split.csv")
     assert sorted((row.class_name, row.split) for row in rows).count(("a", "val")) == 3
-    assert f"6 of 20 images are for validation; {save}/split.csv says which" in capsys.readouterr().err
+    assert f"Validation uses 6 of the 20 images; {save}/split.csv says which" in capsys.readouterr().err
     assert train("--data", data, "--resume", save, "--n-epochs", 2, "--crop-size", 16, "--resize-size", 16) == 0
     assert read_split(save / "split.csv") == rows
 
