@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from resnet_tools.training.options import TrainOptions
     from resnet_tools.training.start import Start
 
-SMALL_IMAGES = "Most images are 64 pixels or smaller: a net for small images suits them and trains quickly (--arch cifar10-resnet-20)"
+SMALL_IMAGES = (
+    "Most images are 64 pixels or smaller: a net for small images suits them and trains fast (--arch cifar10-resnet-20)"
+)
 
 
 @click.command(
