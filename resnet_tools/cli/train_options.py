@@ -231,7 +231,7 @@ def _converted(parameter: click.Parameter, value: Plain, folder: Path) -> Any:
     except click.BadParameter as error:
         path = folder / ARGUMENTS
         raise TrainingError(
-            f"{path}: {parameter.name}: {error.message} Give --{parameter.name} anew, or remove {path}"
+            f"{path}: {parameter.name}: {error.message} Give {parameter.opts[0]} anew, or remove {path}"
         ) from None
 
 

@@ -90,7 +90,7 @@ def test_all_that_is_missing_is_reported_at_once(photos: Path) -> None:
         "gone.jpg: no such file or folder",
         "empty: holds no images (.jpg .png .webp .tif and the other extensions that Pillow decodes)",
         "photos/*.gif: no file matches",
-        ": no such file or folder",
+        "'': no such file or folder",
         "empty/**/*.png: no file matches",
     ]
 
@@ -103,6 +103,13 @@ def test_links_to_folders_are_followed_and_circles_end(photos: Path) -> None:
     expected = sorted([*ALL, "photos/linked/d.tiff"])
     assert image_files(["photos"]) == expected
     assert image_files(["photos/**/*.*[!t]"]) == expected
+
+
+def test_a_link_does_not_lead_back_to_the_siblings_of_its_folder(photos: Path) -> None:
+    for name, target in (("up", ".."), ("same", "."), ("far", str(photos)), ("aside", "../Z")):
+        (photos / "photos/sub" / name).symlink_to(target)
+    assert image_files(["photos/sub"]) == ["photos/sub/aside/d.tiff", *ALL[3:]]
+    assert image_files(["photos/sub/up"])[-1] == "photos/sub/up/sub/e.webp"  # a link that is given is followed
 
 
 def test_a_link_to_nowhere_counts_as_an_image_so_that_its_loading_fails(photos: Path) -> None:
