@@ -110,6 +110,7 @@ INSIDE = {
         "activation_maps",
         "inference",
         "loader_processes",
+        "loader_server",
         "transfer",
         "device",
         "processes",
