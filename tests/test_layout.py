@@ -134,6 +134,7 @@ INSIDE = {
         "inference",
         "predictions",
         "loader_processes",
+        "loader_server",
         "transfer",
         "engines",
         "device",

@@ -182,7 +182,7 @@ class _Work:
 
         if self.without_direction:
             rows = sorted(self.without_direction)
-            text = f"{listed_rows(rows)} of {self.features.path} hold only zeros, or NaN, and are similar to nothing."
+            text = f"{listed_rows(rows)} of {self.features.path}: only zeros, or NaN, which are similar to nothing."
             click.echo(f"Left out: {printable(text)}", err=True)
         if sheet is not None and shown:
             write_sheet(shown, sheet, exif=exif)

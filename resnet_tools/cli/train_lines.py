@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnet_tools.text import counted
+from resnet_tools.text import counted, printable
 
 if TYPE_CHECKING:
     from resnet_tools.data.samples import Samples
@@ -126,9 +126,11 @@ def end_lines(
     lines = []
     if state.best_epoch and math.isfinite(state.best_top1_error):
         top5 = f", top-5 error {state.best_top5_error:.2f} %" * (num_classes > FEW_CLASSES)
+        net = folder / "model_best.pt"
         lines.append(
             f"Best: epoch {state.best_epoch}, validation error {state.best_top1_error:.2f} % "
-            f"(accuracy {100 - state.best_top1_error:.2f} %){top5}; its net is {folder / 'model_best.pt'}"
+            f"(accuracy {100 - state.best_top1_error:.2f} %){top5}; its net {'is' if net.exists() else 'was'} {net}"
+            f"{'' if net.exists() else ', which is gone'}"
         )
     if state.epoch > begun_after:
         epochs = counted(state.epoch - begun_after, "epoch")
@@ -172,5 +174,11 @@ def next_lines(options: TrainOptions, val: Samples, *, stopped: bool = False) ->
 
 
 def _pasted(words: Sequence[object]) -> str:
-    """A command of ours, quoted for a shell."""
-    return shlex.join(["resnet", *map(str, words)])
+    """A command of ours, quoted for a shell: what a terminal must not see is written as bash and zsh read it."""
+    return " ".join(["resnet", *(_quoted(str(word)) for word in words)])
+
+
+def _quoted(word: str) -> str:
+    if printable(word) == word:
+        return shlex.quote(word)
+    return f"$'{printable(word.replace(chr(92), 2 * chr(92)).replace(chr(39), chr(92) + chr(39)))}'"

@@ -26,6 +26,7 @@ from resnet_tools.errors import LoadingError
 
 AHEAD_BATCHES = 2  # of each process
 START_METHOD = "spawn" if sys.platform == "win32" else "forkserver"
+SERVER = "resnet_tools.compute.loader_server"
 DIED = ("killed by signal", "exited unexpectedly", "Bus error")  # what torch says of a process that is gone
 # Python's process that frees what a killed one held takes over these options; it would tell users that it did its work.
 QUIET_TRACKER = "ignore:resource_tracker:UserWarning"
@@ -75,7 +76,7 @@ class LoaderProcesses:
             sys.warnoptions.append(QUIET_TRACKER)
         context = multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
-            context.set_forkserver_preload([self.module])
+            context.set_forkserver_preload([self.module, SERVER])
         return torch.utils.data.DataLoader(
             _Tasks(self.context),
             batch_size=None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -60,13 +60,17 @@ def check_samples(
     # All of train comes first, as each image of val is searched for in it; digests, not pixels, stay in memory.
     seen: dict[bytes, int] = {}
     seen_in_val: dict[bytes, int] = {}
+    seen_targets: set[int] = set()
     for position, image in _looked(train, chosen[0], look, workers, findings, progress):
+        seen_targets.add(train.targets[position])
         first = seen.setdefault(image.digest, position)
         if first != position:
             findings.repeated.append((train.name(position), train.name(first)))
             if train.targets[first] != train.targets[position]:
                 names = f"{train.name(position)} and {train.name(first)}"
                 findings.warnings.append(f"{names} are the same image in two classes")
+    if decode:
+        _check_unreadable(train, seen_targets, findings)
     for position, image in _looked(val, chosen[1], look, workers, findings, progress):
         first = seen_in_val.setdefault(image.digest, position)
         if val.targets[first] != val.targets[position]:
@@ -84,6 +88,13 @@ def _check_single(train: Samples, found: DataFindings) -> None:
             f"there is one class only: {found.class_names[0]}; a net that knows no other gives it to every image"
             f"{_deeper(train)}"
         )
+
+
+def _check_unreadable(train: Samples, readable: Set[int], found: DataFindings) -> None:
+    """A class of which no image can be read is an output that a net never learns, and no error rate may tell."""
+    broken = [train.class_names[target] for target in sorted(set(train.targets).difference(readable))]
+    if broken:
+        found.warnings.append(f"no training image can be read of: {listed(broken)}; a net does not learn such classes")
 
 
 def _deeper(train: Samples) -> str:

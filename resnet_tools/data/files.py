@@ -113,8 +113,22 @@ def _folders(top: str) -> Iterator[str]:
 
 
 def subfolders(folder: str) -> list[str]:
-    """The paths of the folders in a folder except hidden ones, including links, in no order. Raises: OSError."""
-    return [path for path, entry in _entries(folder) if _is(entry, path, os.DirEntry.is_dir, os.path.isdir)]
+    """The paths of the folders in a folder except hidden ones, in no order. Raises: OSError.
+
+    Links are among them, but not those to the folder itself or to one that contains it: they lead back to its siblings.
+    """
+    return [
+        path
+        for path, entry in _entries(folder)
+        if _is(entry, path, os.DirEntry.is_dir, os.path.isdir)
+        and not (entry.is_symlink() and _contains(path, folder or os.curdir))
+    ]
+
+
+def _contains(outer: str, inner: str) -> bool:
+    """Whether a folder is, links followed, the other one or above it."""
+    target = os.path.realpath(outer)
+    return os.path.commonpath([target, os.path.realpath(inner)]) == target
 
 
 def _images_in(folder: str, others: list[str]) -> Iterator[str]:

@@ -144,12 +144,15 @@ def split_samples(samples: Samples, top: str, splitting: Splitting) -> tuple[Sam
     paths = [str(path) for path in samples.images]
     names = [relative_path(path, top) for path in paths]
     classes = [samples.class_names[target] for target in samples.targets]
-    if splitting.stored is not None and splitting.stored.is_file():
+    is_stored = splitting.stored is not None and splitting.stored.is_file()
+    if splitting.stored is not None and is_stored:
         rows = read_split(splitting.stored)
         known = {(row.path, row.class_name): row.split for row in rows}
         parts = [known.get(key, "") for key in zip(names, classes, strict=True)]
         _warn_of_changes(rows, names, parts, splitting.stored)
     else:
+        if splitting.stored is not None:
+            warnings.warn(f"{splitting.stored} is gone: the images are split anew, as for a new run", stacklevel=2)
         contents = content_keys(paths)
         images = list(zip(names, classes, contents, strict=True))
         fraction = VAL_FRACTION if splitting.fraction is None else splitting.fraction
@@ -157,11 +160,10 @@ def split_samples(samples: Samples, top: str, splitting: Splitting) -> tuple[Sam
         rows = [SplitRow(*row) for row in zip(names, classes, parts, strict=True)]
     train, val = (_part(samples, parts, split) for split in ("train", "val"))
     if not len(train) or not len(val):
-        raise DataError(
-            f"{top}: {counted(len(train), 'image')} to train on and {len(val)} to validate on; "
-            "expected at least two different "
-            "images of one class"
-        )
+        counts = f"{counted(len(train), 'image')} to train on and {len(val)} to validate on"
+        if is_stored:
+            raise DataError(f"{splitting.stored}: leaves of {top} {counts}; expected some of both")
+        raise DataError(f"{top}: {counts}; expected at least two different images of one class")
     return train, val, rows
 
 

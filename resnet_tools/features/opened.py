@@ -149,7 +149,8 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
         text = str(error)
         raise FeatureError(text if text.startswith(f"{path}:") else f"{path}: {text}") from error
     except Exception as error:  # whatever a format's library makes of a file that its writer did not write
-        reason = f"{type(error).__name__}: {error}"
+        is_empty = path.is_file() and not path.stat().st_size
+        reason = "the file is empty" if is_empty else f"{type(error).__name__}: {error}"
         raise FeatureError(
             f"{path}: cannot be read as features ({reason:.200}); expected what `resnet extract-features` writes"
         ) from error

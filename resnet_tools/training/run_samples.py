@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
 from resnet_tools.data.datasets import SplitData, read_split_dataset
-from resnet_tools.data.folder import find_part
+from resnet_tools.data.folder import find_layout, find_part
 from resnet_tools.data.labelled import Outputs, labelled_samples
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import SPLIT_FILE, Splitting, stored_split
+from resnet_tools.errors import DataError, TrainingError
 from resnet_tools.training.options import TrainOptions
 from resnet_tools.training.run_files import has_run
 from resnet_tools.training.saving import load_state
@@ -40,6 +42,27 @@ def read_samples(options: TrainOptions) -> SplitData:
         stored = stored_split(Path(options.data), Path(net))
     splitting = Splitting(options.val_fraction, options.manual_seed or 0, stored)
     return read_split_dataset(dataset, options.data, splitting, options.train_list, options.val_list)
+
+
+def check_place(options: TrainOptions) -> None:
+    """Raises: TrainingError if the run's folder would be among the class folders: the next training would take it, and
+    its pictures, for a class."""
+    folder = os.path.realpath(options.save_folder)
+    if options.train_list or not options.data or not Path(folder).is_relative_to(os.path.realpath(options.data)):
+        return
+    if dataset_of(options) != DEFAULT_DATASET:
+        return
+    try:
+        layout = find_layout(options.data)
+    except DataError:  # whoever reads the data says what is wrong
+        return
+    for top in filter(None, (layout.train, layout.val)):
+        inside = os.path.relpath(folder, os.path.realpath(top))
+        if not inside.startswith("..") and (inside == os.curdir or not inside.startswith(".")):  # hidden: no class
+            raise TrainingError(
+                f"--save {options.save_folder}: lies among the class folders of {top} and would be taken for a class; "
+                "give a folder outside, or move the run there to resume it"
+            )
 
 
 def _samples_to_test(options: TrainOptions, net: str) -> Samples:

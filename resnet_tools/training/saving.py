@@ -92,10 +92,12 @@ def recipe_of(path: Path) -> Recipe | None:
         return None
 
 
-def keep_best(earlier: Path, folder: Path) -> None:
-    """Copy the best net so far to the other folder in which the run is resumed."""
-    if (earlier / BEST).is_file() and not (folder / BEST).exists():
-        _copy_whole(earlier / BEST, folder / BEST)
+def keep_best(earlier: Path, folder: Path, epoch: int) -> None:
+    """Copy the best net so far, that of the epoch, to the other folder in which the run is resumed; or to its own, if
+    somebody removed it there."""
+    sources = [path for path in (earlier / BEST, earlier / model_name(str(epoch))) if path.is_file()]
+    if sources and not (folder / BEST).exists():
+        _copy_whole(sources[0], folder / BEST)
 
 
 def _copy_whole(source: Path, target: Path) -> None:

@@ -25,6 +25,7 @@ from resnet_tools.training.options import TrainOptions
 from resnet_tools.training.recipe import AugmentationName
 from resnet_tools.training.run import Run, RunData, SavePolicy
 from resnet_tools.training.run_files import LATEST, has_run
+from resnet_tools.training.run_samples import check_place
 from resnet_tools.training.saving import keep_best, remove_old
 from resnet_tools.training.start import Start
 from resnet_tools.training.step import TrainStep
@@ -96,7 +97,7 @@ def build_run(
     """The run, ready to train in its folder, which `held_folder` made. Raises: TrainingError."""
     folder, recipe = options.save_folder, start.state.recipe
     if config.processes.rank == 0 and options.resume:
-        keep_best(Path(options.resume), folder)
+        keep_best(Path(options.resume), folder, start.state.best_epoch)
         if os.path.samefile(options.resume, folder):
             remove_old(folder, start.state, options.keep or 0)
     elif config.processes.rank == 0:
@@ -123,12 +124,13 @@ def held_folder(options: TrainOptions, processes: Processes) -> Iterator[None]:
     """Process 0 makes the folder of the run and keeps every other training out of it until the block ends.
 
     Raises: LockedError if another training holds it, TrainingError if it cannot be written to, or if a run came into
-    it since the options were checked.
+    it since the options were checked, or if it is among the class folders.
     """
     folder = options.save_folder
     if processes.rank > 0 or options.test_only:
         yield
         return
+    check_place(options)
     is_new = not folder.exists()
     _make_folder(folder)
     try:

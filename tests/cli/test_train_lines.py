@@ -70,6 +70,7 @@ FILES = Samples(["d/it's/a b.png"], [0], ["it's"])
     [
         ({}, FILES, False, ["""classify run 'd/it'"'"'s/a b.png'""", "evaluate run --data d --report run/report"]),
         ({}, FILES, True, ["train --resume run", """classify run 'd/it'"'"'s/a b.png'"""]),
+        ({}, Samples(["d/\x1bit's\n\\.png"], [0], ["x"]), False, [r"classify run $'d/\x1bit\'s\n\\.png'", None]),
         ({"val_list": "v.csv"}, FILES, False, [None, "evaluate run --data d --labels v.csv --report run/report"]),
         ({"dataset": "m:f"}, FILES, True, ["train --resume run --dataset m:f", None]),
         ({"dataset": "cifar10"}, Samples([0], [0], ["a"]), False, [None, "plot run --output run/curves.png"]),

@@ -209,7 +209,7 @@ def test_what_cannot_change_is_refused_by_name(there, capsys):
     [
         ({"on_error": "sometimes"}, "--on-error: 'sometimes' is not one of"),
         ({"keep": -1}, "keep: -1 is not in the range"),
-        ({"save_every": float("nan")}, "--save-every: nan is not a finite number"),
+        ({"save_every": float("nan")}, "--save-every: nan is not a finite number. Give --save-every again"),
         ({"cudnn": 7}, "cudnn: '7' is not one of"),
         ({"data": "nowhere"}, "the images of the run in run 1 were in nowhere, which is gone; give --data"),
         ({"data": "my_data.py:datasets"}, "which is gone"),

@@ -93,3 +93,21 @@ def test_on_a_cpu_batches_stay_as_they_are(paths):
     assert all(
         one is other for one, other in zip(ahead_on_device(iter(batches), torch.device("cpu")), batches, strict=True)
     )
+
+
+@pytest.mark.skipif(loader_processes.START_METHOD != "forkserver", reason="no server")
+@pytest.mark.parametrize(
+    ("error", "shown"), [(FileNotFoundError(2, "gone"), False), (EOFError(), False), (ImportError(), True)]
+)
+def test_a_start_that_was_given_up_says_nothing(monkeypatch, capsys, error, shown):
+    import importlib
+    import multiprocessing.forkserver
+    import sys
+
+    LoaderProcesses(1)._started()
+    assert loader_processes.SERVER in multiprocessing.forkserver._forkserver._preload_modules
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.delitem(sys.modules, loader_processes.SERVER, raising=False)
+    importlib.import_module(loader_processes.SERVER)  # as the server does
+    sys.excepthook(type(error), error, None)
+    assert bool(capsys.readouterr().err) is shown

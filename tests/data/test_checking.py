@@ -86,6 +86,17 @@ def test_images_that_cannot_be_decoded_are_errors_with_their_names(tmp_path):
     assert report.counts == {"train": [10, 10], "val": [1, 3]}
 
 
+@pytest.mark.parametrize(("readable", "warned"), [(0, True), (1, False)])
+def test_a_class_of_which_no_image_can_be_read_is_named(tmp_path, readable, warned):
+    dataset(tmp_path)
+    for k, path in enumerate(sorted((tmp_path / "train/b").iterdir())):
+        if k >= readable:
+            path.write_bytes(b"no image")
+    report = checked(tmp_path)
+    assert ("no training image can be read of: b; a net does not learn such classes" in report.warnings) is warned
+    assert len(report.errors) == 9 - readable
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

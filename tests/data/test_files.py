@@ -105,6 +105,13 @@ def test_links_to_folders_are_followed_and_circles_end(photos: Path) -> None:
     assert image_files(["photos/**/*.*[!t]"]) == expected
 
 
+def test_a_link_does_not_lead_back_to_the_siblings_of_its_folder(photos: Path) -> None:
+    for name, target in (("up", ".."), ("same", "."), ("far", str(photos)), ("aside", "../Z")):
+        (photos / "photos/sub" / name).symlink_to(target)
+    assert image_files(["photos/sub"]) == ["photos/sub/aside/d.tiff", *ALL[3:]]
+    assert image_files(["photos/sub/up"])[-1] == "photos/sub/up/sub/e.webp"  # a link that is given is followed
+
+
 def test_a_link_to_nowhere_counts_as_an_image_so_that_its_loading_fails(photos: Path) -> None:
     (photos / "empty/gone.jpg").symlink_to("nowhere")
     assert image_files(["empty"]) == ["empty/gone.jpg"]

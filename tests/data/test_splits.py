@@ -200,6 +200,15 @@ def test_what_changed_since_a_split_was_stored_is_said(tmp_path):
     assert kept == rows
 
 
+def test_a_stored_split_that_is_gone_or_leaves_nothing_to_validate_on_is_said(tmp_path):
+    top, stored = photos(tmp_path / "photos"), tmp_path / "split.csv"
+    with pytest.warns(UserWarning, match=r"split\.csv is gone: the images are split anew"):
+        _, _, rows = read_split_dataset("imagenet", top, Splitting(stored=stored))
+    keep_split(tmp_path, [SplitRow(row.path, row.class_name, "train") for row in rows])
+    with pytest.raises(DataError, match=r"split\.csv: leaves of .*photos 20 images to train on and 0 to validate on"):
+        read_split_dataset("imagenet", top, Splitting(stored=stored))
+
+
 @pytest.mark.parametrize(
     ("files", "fraction", "message"),
     [

@@ -176,6 +176,13 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
     assert peaks[1] < 1.3 * peaks[0] < 100e6
 
 
+@pytest.mark.parametrize("ending", ["csv", "npy", "npz", "safetensors", "parquet", "h5"])
+def test_a_file_without_a_byte_is_called_empty(tmp_path, ending):
+    (tmp_path / f"features.{ending}").touch()
+    with pytest.raises(FeatureError, match=r"cannot be read as features \(the file is empty\)"):
+        list(open_features(tmp_path / f"features.{ending}").blocks())
+
+
 BAD = {
     "empty.npy": lambda p: write(p, np.zeros((0, 4), np.float32)),
     "no-width.npy": lambda p: np.save(p, np.zeros((3, 0), np.float32)),

@@ -19,6 +19,40 @@ def test_on_the_way_to_a_gpu_images_of_our_own_recipes_are_bytes():
     assert not any(setup._as_bytes(name, cpu) for name in ("light", "trivial", "original", "none"))
 
 
+@pytest.mark.parametrize(
+    ("classes", "save", "refused"),
+    [
+        ("photos", "photos", True),
+        ("photos", "photos/run", True),
+        ("photos", "photos/a/run", True),
+        ("photos", "link/run", True),
+        ("photos", "photos/.run", False),
+        ("photos", "photos-run", False),
+        ("photos/train", "photos/train/run", True),
+        ("photos/train", "photos/run", False),
+    ],
+)
+def test_a_run_among_the_class_folders_is_refused_before_it_is_there(tmp_path, monkeypatch, classes, save, refused):
+    from contextlib import nullcontext
+    from dataclasses import fields
+
+    from resnet_tools.compute.processes import ALONE
+    from resnet_tools.errors import TrainingError
+    from resnet_tools.training.options import TrainOptions
+
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / classes / name).mkdir(parents=True)
+        (tmp_path / classes / name / "1.png").touch()
+    (tmp_path / "link").symlink_to("photos")
+    given = {"data": "photos", "save": save}
+    options = TrainOptions(**dict.fromkeys(field.name for field in fields(TrainOptions)) | given)
+    complaint = pytest.raises(TrainingError, match="among the class folders of photos") if refused else nullcontext()
+    with complaint, setup.held_folder(options, ALONE):
+        assert not refused
+    assert sorted(path.name for path in (tmp_path / classes).iterdir()) == ["a", "b"]
+
+
 @pytest.mark.parametrize(("precision", "tf32"), [("single", False), ("tf32", True), ("double", False), ("bf16", True)])
 def test_single_is_float32(monkeypatch, precision, tf32):
     from types import SimpleNamespace
