@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from resnet_tools.nets.resnet import ResNet
 
 Array = NDArray[Any]
+TYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8"}
 
 
 class Weights:
@@ -80,24 +84,44 @@ def weights_in(held: ResNet | Weights) -> dict[str, Array]:
 
 
 def read_safetensors_arrays(path: Path) -> tuple[dict[str, Array], dict[str, str]] | None:
-    """Float32 weights, their batch counters, and the metadata of a .safetensors, without torch.
+    """Float32 weights, their batch counters, and the metadata of a .safetensors, without torch, in memory of their own.
 
     None for a file that is not whole or has numbers of other types: `tensor_files.read_safetensors` says more of it.
     """
     from safetensors import SafetensorError, safe_open
 
-    arrays = {}
     try:
-        with safe_open(path, framework="numpy") as file:  # checks the whole header
-            for key in file.keys():  # noqa: SIM118  # it is no dict
-                kind = file.get_slice(key).get_dtype()
-                if kind not in ("F32", "F16") and not (kind == "I64" and key.endswith(COUNTER)):
-                    return None
-                array = file.get_tensor(key)
-                arrays[key] = array.astype(np.float32) if kind == "F16" else array
-            return arrays, file.metadata() or {}
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError):
+        with safe_open(path, framework="numpy") as checked:  # the whole header; the numbers would be read from a map
+            metadata = checked.metadata() or {}
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        arrays = _arrays_at(path, 8 + length, header)
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return None if arrays is None else (arrays, metadata)
+
+
+def _arrays_at(path: Path, data: int, header: Mapping[str, Any]) -> dict[str, Array] | None:
+    """The arrays of a header, whose places count from byte `data`; None if some are of other types or not there."""
+    arrays = {}
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for key, entry in header.items():
+            kind, (begin, end), shape = entry["dtype"], entry["data_offsets"], tuple(entry["shape"])
+            if kind not in TYPES or (kind == "I64" and not key.endswith(COUNTER)):
+                return None
+            nbytes = math.prod(shape) * np.dtype(TYPES[kind]).itemsize
+            if not 0 <= nbytes == end - begin <= size - data - begin:
+                return None
+            content = np.empty(nbytes, np.uint8)
+            file.seek(data + begin)
+            if nbytes and file.readinto(content.data) != nbytes:
+                return None
+            array = content.view(TYPES[kind]).reshape(shape)
+            arrays[key] = array.astype(np.float32) if kind == "F16" else array
+    return arrays
 
 
 def not_finite(arrays: Mapping[str, Array]) -> str | None:
