@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_model, save_model
+    from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, load_model
     from resnet_tools.checkpoints.convert import Target, convert
     from resnet_tools.checkpoints.nets_in_python import save_checkpoint
+    from resnet_tools.checkpoints.saving import save_model
     from resnet_tools.compute.activation_maps import ActivationMaps
     from resnet_tools.data.transforms import Preprocessing, preprocess
     from resnet_tools.features.projection import Projection, project
@@ -87,7 +88,7 @@ _ROOMS = {
     "project": "features.projection",
     "read_t7": "torch7.t7",
     "save_checkpoint": "checkpoints.nets_in_python",
-    "save_model": "checkpoints.checkpoint",
+    "save_model": "checkpoints.saving",
     "save_t7": "torch7.t7_writer",
     "similar": "features.similar",
     "train": "jobs.train",

@@ -114,6 +114,7 @@ INSIDE = {
         "onnx_bytes",
         "onnx_graph",
         "layouts",
+        "saving",
         "checkpoint",
         "weights",
         "lua_nets",

@@ -27,19 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resnet_tools.checkpoints.checkpoint import (
-    Checkpoint,
-    default_preprocessing,
-    description,
-    extra_content,
-    load_checkpoint,
-    write_model,
-)
+from resnet_tools.checkpoints.checkpoint import Checkpoint, default_preprocessing, load_checkpoint
 from resnet_tools.checkpoints.layouts import Layout, check_installed, net_there, state_for
 from resnet_tools.checkpoints.model_files import model_path, names_beside
 from resnet_tools.checkpoints.onnx_export import onnx_packages, write_onnx
 from resnet_tools.checkpoints.onnx_files import is_onnx
 from resnet_tools.checkpoints.onnx_session import WrittenNet
+from resnet_tools.checkpoints.saving import description, extra_content, write_model
 from resnet_tools.checkpoints.tensor_files import checked_state, float_state, torch_write
 from resnet_tools.checkpoints.torch_files import read_torch
 from resnet_tools.checkpoints.verify import (

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from resnet_tools.checkpoints.checkpoint import Checkpoint, default_preprocessing, save_model
+from resnet_tools.checkpoints.checkpoint import Checkpoint, default_preprocessing
+from resnet_tools.checkpoints.saving import save_model
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.resnet import ResNet

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from resnet_tools import __version__
-from resnet_tools.checkpoints.checkpoint import Checkpoint, save_model
+from resnet_tools.checkpoints.checkpoint import Checkpoint
+from resnet_tools.checkpoints.saving import save_model
 from resnet_tools.compute.inference import Loading, prepare
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import CheckpointError, ImageError, TrainingError

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from resnet_tools.checkpoints.checkpoint import FORMAT as CHECKPOINT_FORMAT
-from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_model
+from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from resnet_tools.checkpoints.run_folder import net_of_run
+from resnet_tools.checkpoints.saving import save_model
 from resnet_tools.checkpoints.stored import load_value
 from resnet_tools.checkpoints.tensor_files import torch_load, torch_save
 from resnet_tools.checkpoints.torch_files import read_torch

@@ -15,9 +15,10 @@ import torchvision
 
 from resnet_tools import load_checkpoint, read_t7, save_model
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import Checkpoint, extra_content
+from resnet_tools.checkpoints.checkpoint import Checkpoint
 from resnet_tools.checkpoints.convert import DTYPES, ENDINGS, Target, convert
 from resnet_tools.checkpoints.model_files import DEMO_PATH
+from resnet_tools.checkpoints.saving import extra_content
 from resnet_tools.checkpoints.verify import compare_files
 from resnet_tools.data.transforms import CIFAR10, IMAGENET
 from resnet_tools.errors import CheckpointError, ExportError, ResnetToolsError

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 
 from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import description
 from resnet_tools.checkpoints.convert import Target, convert
 from resnet_tools.checkpoints.onnx_export import METADATA, write_onnx
 from resnet_tools.checkpoints.onnx_files import OnnxNet, load_onnx
 from resnet_tools.checkpoints.runnable import load_runnable
+from resnet_tools.checkpoints.saving import description
 from resnet_tools.data.transforms import CIFAR100, IMAGENET
 from resnet_tools.errors import CheckpointError, ExportError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture

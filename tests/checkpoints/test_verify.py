@@ -10,9 +10,9 @@ import torch
 
 from resnet_tools import load_checkpoint, save_model
 from resnet_tools.__main__ import run
-from resnet_tools.checkpoints.checkpoint import description
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.onnx_export import write_onnx
+from resnet_tools.checkpoints.saving import description
 from resnet_tools.checkpoints.verify import (
     ONNX_TOLERANCE,
     PHOTOS,

@@ -13,8 +13,9 @@ import torch
 from hypothesis import assume, given, settings
 
 from resnet_tools import load_checkpoint, read_t7, save_t7
-from resnet_tools.checkpoints.checkpoint import Checkpoint, default_preprocessing, save_model
+from resnet_tools.checkpoints.checkpoint import Checkpoint, default_preprocessing
 from resnet_tools.checkpoints.convert import Target, convert
+from resnet_tools.checkpoints.saving import save_model
 from resnet_tools.errors import ModuleError
 from resnet_tools.nets.architecture import POOL_WINDOW_PX, Architecture
 from resnet_tools.nets.catalog import architecture, named_architecture
