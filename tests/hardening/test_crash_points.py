@@ -8,7 +8,7 @@ import pytest
 
 from tests.hardening.jobs import JOBS, make_data, try_all
 
-QUICK_JOBS = ("extract.pt", "extract shards", "train", "convert.t7", "evaluate")  # one of each kind
+QUICK_JOBS = ("extract shards", "train", "convert.t7", "evaluate")  # one of each kind
 
 
 @pytest.fixture(scope="module")
