@@ -39,19 +39,24 @@ class ActivationMaps:
 
 
 @torch.inference_mode()
-def activation_maps_of(model: nn.Module, images: Tensor, top_k: int = 5) -> list[ActivationMaps]:
+def activation_maps_of(
+    model: nn.Module, images: Tensor, top_k: int = 5, *, chosen: Tensor | None = None
+) -> list[ActivationMaps]:
     """Of the `top_k` best classes (or all, if there are fewer) of each image; (N, C, H, W).
+
+    chosen: (N, k), the classes of each image in place of its best ones.
 
     Raises: CheckpointError for a net without a classifier or of another engine; DeviceMemoryError.
     """
     classifier = _classifier_of(model)
     with memory_errors(len(images)):
         features, logits = _last_features(model, to_model(model, images))  # (N, D, h, w), (N, K)
-        probabilities, order = logits.softmax(1).sort(stable=True, dim=1, descending=True)
-        indices = order[:, :top_k]  # (N, k)
+        probabilities = logits.softmax(1)
+        order = probabilities.sort(stable=True, dim=1, descending=True).indices
+        indices = order[:, :top_k] if chosen is None else chosen.to(logits.device)  # (N, k)
         maps = torch.einsum("nkd,ndhw->nkhw", classifier.weight.float()[indices], features)
         bias = torch.zeros_like(logits[0]) if classifier.bias is None else classifier.bias.float()
-        columns: Any = (indices, probabilities[:, :top_k], logits.gather(1, indices), bias[indices])
+        columns: Any = (indices, probabilities.gather(1, indices), logits.gather(1, indices), bias[indices])
         lists = [column.cpu().tolist() for column in columns]
         return [ActivationMaps(*values) for values in zip(*lists, maps.cpu().numpy(), strict=True)]
 

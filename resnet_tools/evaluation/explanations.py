@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from resnet_tools.compute.activation_maps import ActivationMaps, activation_maps_of
 from resnet_tools.compute.inference import NOT_FINITE, Loading, Prediction, device_of, loaded_batches
+from resnet_tools.data.samples import Samples
 from resnet_tools.data.sheets import sheet_font
-from resnet_tools.data.transforms import Preprocessing
+from resnet_tools.data.transforms import Preprocessing, preprocess
 from resnet_tools.errors import DataError, ImageError, NotFiniteError
+from resnet_tools.evaluation.report.tables import Mistake
 from resnet_tools.text import percent, printable
 from resnet_tools.writing import written_whole
 
@@ -34,6 +36,7 @@ STRENGTH = 0.75  # of the colour where a map is largest
 DARKEST = 80  # black becomes this gray below the colours, which could not be told apart on it
 BACKGROUND, INK = "white", "#1a1a1a"
 NAME_CHARACTERS = 60
+MOST_MISTAKES = 12
 PAGE_NAME, PICTURE_NAME = "index.html", re.compile(r"[0-9]{6}-[A-Za-z0-9._-]*\.png")
 
 
@@ -91,16 +94,45 @@ def overlaid(pixels: NDArray[np.uint8], values: NDArray[np.float32], largest: fl
 def picture(explanation: Explanation, names: Sequence[str], font: ImageFont.FreeTypeFont | Any) -> Image.Image:
     """One row: the image, and a panel for each label with its probability below. names: of all outputs."""
     maps = explanation.maps
-    largest = float(np.abs(maps.maps).max(initial=0))
+    below = list(map(percent, maps.probabilities))
+    return _row(explanation, [names[index] for index in maps.indices], below, font)
+
+
+def mistake_maps(
+    mistakes: Sequence[Mistake],
+    samples: Samples,
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    names: Sequence[str],
+) -> Image.Image:
+    """A row for each of the first mistakes: the image, and what in it adds to the truth and to the prediction.
+
+    Raises: ImageError if one cannot be read any more.
+    """
+    font, shown = sheet_font(), mistakes[:MOST_MISTAKES]
+    images = torch.stack([preprocess(samples.images[mistake.position], preprocessing) for mistake in shown])
+    chosen = torch.tensor([[mistake.truth, mistake.prediction] for mistake in shown])
+    rows = []
+    for mistake, image, maps in zip(shown, images, activation_maps_of(model, images, chosen=chosen), strict=True):
+        below = [f"{what}, {percent(p)}" for what, p in zip(("truth", "prediction"), maps.probabilities, strict=True)]
+        explanation = Explanation(mistake.path, seen_pixels(image, preprocessing), maps)
+        rows.append(_row(explanation, [names[mistake.truth], names[mistake.prediction]], below, font))
+    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), BACKGROUND)
+    for number, row in enumerate(rows):
+        sheet.paste(row, (0, number * row.height))
+    return sheet
+
+
+def _row(explanation: Explanation, captions: Sequence[str], below: Sequence[str], font: Any) -> Image.Image:
+    """The image and its maps, each with a caption and a line below."""
+    largest = float(np.abs(explanation.maps.maps).max(initial=0))
     panels = [Image.fromarray(explanation.pixels)]
-    panels += [overlaid(explanation.pixels, values, largest) for values in maps.maps]
-    captions = [os.path.basename(explanation.path)]
-    captions += [names[index] for index in maps.indices]
-    below = ["as the net sees it", *map(percent, maps.probabilities)]
+    panels += [overlaid(explanation.pixels, values, largest) for values in explanation.maps.maps]
+    texts = [(os.path.basename(explanation.path), "as the net sees it"), *zip(captions, below, strict=True)]
     width = len(panels) * (PANEL_PX + MARGIN_PX) + MARGIN_PX
     row = Image.new("RGB", (width, PANEL_PX + 2 * LINE_PX + 2 * MARGIN_PX), BACKGROUND)
     draw = ImageDraw.Draw(row)
-    for number, (panel, caption, line) in enumerate(zip(panels, captions, below, strict=True)):
+    for number, (panel, (caption, line)) in enumerate(zip(panels, texts, strict=True)):
         x = MARGIN_PX + number * (PANEL_PX + MARGIN_PX)
         row.paste(_fitted(panel), (x, MARGIN_PX))
         for k, text in enumerate((_shortened(printable(caption), font), line)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 PAGE = "index.html"  # of a report
+MAPS = "mistake_maps.png"
 Format = Literal["lines", "table", "json", "csv"]
 
 

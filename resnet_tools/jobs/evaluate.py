@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +24,14 @@ from resnet_tools.data.splits import stored_split
 from resnet_tools.errors import DataError
 from resnet_tools.evaluation.evaluate import UNREAD, Evaluation
 from resnet_tools.evaluation.evaluate import evaluate as evaluated
+from resnet_tools.evaluation.explanations import mistake_maps
 from resnet_tools.evaluation.options import EvaluateOptions
 from resnet_tools.evaluation.report.files import report_folder, write_report
 from resnet_tools.evaluation.report.summary import summary
 from resnet_tools.evaluation.report.tables import ClassErrors, Mistake, class_errors, confusion_matrix, mistakes
 from resnet_tools.jobs.nets import ClassNames, GivenNet, engine_for, given_names, given_net, name_of_net
 from resnet_tools.jobs.running import Progress, Running, counting, require_one_of
+from resnet_tools.nets.resnet import ResNet
 
 FilePath = str | os.PathLike[str]
 
@@ -236,7 +238,16 @@ def evaluate_on(
     )
     conditions = options.conditions(options.models[0], running.precision)
     facts = summary(evaluation, net.architecture, loading, conditions)
-    page = None if report is None else write_report(report, evaluation, facts)
+    maps_of = None
+    if report is not None and isinstance(net.model, ResNet):
+        maps_of = partial(
+            mistake_maps,
+            samples=samples,
+            model=net.model.eval(),
+            preprocessing=loading.preprocessing,
+            names=samples.class_names,
+        )
+    page = None if report is None else write_report(report, evaluation, facts, maps_of)
     return EvaluationResult(facts, evaluation, page)
 
 

@@ -8,6 +8,7 @@ confusion.png  the confusion matrix in it
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
 from resnet_tools.checkpoints.runnable import prepare_net
 from resnet_tools.evaluation.evaluate import evaluate
+from resnet_tools.evaluation.explanations import mistake_maps
 from resnet_tools.evaluation.report.files import begin_report, write_report
 from resnet_tools.evaluation.report.summary import summary
 from resnet_tools.history.history import Epoch
@@ -57,7 +59,15 @@ def report_best_net(
     net = prepare_net(checkpoint.model, device)
     evaluation = evaluate(net, data.val, data.loading, on_error="skip", progress=progress)
     conditions = {"model": str(best), "data": where, "split": "val", "labels": None, "precision": "single"}
-    page = write_report(report, evaluation, summary(evaluation, checkpoint.architecture, data.loading, conditions))
+    maps_of = functools.partial(
+        mistake_maps,
+        samples=data.val,
+        model=checkpoint.model,
+        preprocessing=data.loading.preprocessing,
+        names=data.val.class_names,
+    )
+    facts = summary(evaluation, checkpoint.architecture, data.loading, conditions)
+    page = write_report(report, evaluation, facts, maps_of)
     with written_whole(folder / CONFUSION) as partial:
         shutil.copyfile(report / CONFUSION, partial)
     return [folder / CONFUSION, page]

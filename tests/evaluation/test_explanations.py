@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 
 from resnet_tools.checkpoints.checkpoint import load_checkpoint
+from resnet_tools.compute.activation_maps import activation_maps_of
 from resnet_tools.compute.inference import Loading, classify
+from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import preprocess
 from resnet_tools.errors import DataError, ImageError
-from resnet_tools.evaluation.explanations import explained, index_page, overlaid, seen_pixels
+from resnet_tools.evaluation.explanations import explained, index_page, mistake_maps, overlaid, seen_pixels
+from resnet_tools.evaluation.report.tables import Mistake
 from tests.support.demo_images import PHOTOS
 
 
@@ -87,3 +90,22 @@ def test_a_net_that_gives_nan_is_told(tmp_path):
 
 def test_the_page_needs_no_network():
     assert "http" not in index_page([("a.png", "000001-a.png")])
+
+
+def test_maps_of_mistakes_show_the_truth_and_the_prediction(tmp_path):
+    checkpoint = load_checkpoint()
+    names = checkpoint.class_names
+    mistakes = [Mistake(k, PHOTOS[k], 3, 1, 0.5) for k in range(2)]
+    samples = Samples(PHOTOS[:2], [3, 3], names)
+    sheet = mistake_maps(mistakes, samples, checkpoint.model, checkpoint.preprocessing, names)
+    assert sheet.size == (3 * 234 + 10, 2 * 280)
+    image = torch.stack([preprocess(path, checkpoint.preprocessing) for path in PHOTOS[:2]])
+    chosen = activation_maps_of(checkpoint.model, image, chosen=torch.tensor([[3, 1], [3, 1]]))
+    with torch.inference_mode():
+        logits = checkpoint.model(image)
+    for maps, row in zip(chosen, logits, strict=True):
+        assert maps.indices == [3, 1]
+        assert maps.logits == pytest.approx([float(row[3]), float(row[1])], rel=1e-5)
+    gone = Samples([str(tmp_path / "gone.png")], [3], names)
+    with pytest.raises(ImageError):
+        mistake_maps(mistakes[:1], gone, checkpoint.model, checkpoint.preprocessing, names)

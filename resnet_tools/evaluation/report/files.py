@@ -10,6 +10,7 @@
 - `mistakes.csv`: path, truth, prediction, probability; the most confident first.
 - `confusion.png`: classes that are often confused side by side; of many classes the worst ones.
 - `mistakes.png`: the most confident mistakes, if there are any.
+- `mistake_maps.png`: where in the first of them the truth and the prediction come from.
 - `index.html`: everything on one self-contained page.
 
 Names in the CSV files are written as `text.csv_cell` does.
@@ -20,16 +21,18 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from resnet_tools.data.labels import short_names
-from resnet_tools.errors import DataError
+from resnet_tools.errors import DataError, ImageError
 from resnet_tools.evaluation.evaluate import UNREAD, Evaluation
-from resnet_tools.evaluation.options import PAGE
+from resnet_tools.evaluation.options import MAPS, PAGE
 from resnet_tools.evaluation.report.confusion import draw_confusion
 from resnet_tools.evaluation.report.contact_sheet import contact_sheet
 from resnet_tools.evaluation.report.folder import SUMMARY, begin_folder, replaced_report
@@ -37,6 +40,7 @@ from resnet_tools.evaluation.report.page import html_page
 from resnet_tools.evaluation.report.tables import (
     ClassErrors,
     MeanScores,
+    Mistake,
     class_errors,
     confusion_matrix,
     macro_means,
@@ -72,21 +76,26 @@ def report_folder(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
-def write_report(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> Path:
+def write_report(
+    folder: Path, evaluation: Evaluation, facts: dict[str, Any], maps_of: Callable[[list[Mistake]], Image] | None = None
+) -> Path:
     """Write all files into `folder`, replacing those of an earlier report. facts: see `summary`.
 
+    maps_of: draws where the labels of mistakes come from, for nets that can tell.
     Returns: the path of the page. Raises: DataError if they cannot be written; then an earlier report is still there.
     """
     try:
         with replaced_report(folder) as partial:
-            _write_files(partial, evaluation, facts)
+            _write_files(partial, evaluation, facts, maps_of)
     except OSError as error:
         place = Path(error.filename2 or error.filename or folder).name
         raise DataError(f"{folder}: the report cannot be written: {place}: {error.strerror}") from error
     return folder / PAGE
 
 
-def _write_files(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) -> None:
+def _write_files(
+    folder: Path, evaluation: Evaluation, facts: dict[str, Any], maps_of: Callable[[list[Mistake]], Image] | None
+) -> None:
     matrix, per_class, wrong = confusion_matrix(evaluation), class_errors(evaluation), mistakes(evaluation)
     names = evaluation.samples.class_names
     short, cells = short_names(names), [csv_cell(name) for name in names]
@@ -106,6 +115,11 @@ def _write_files(folder: Path, evaluation: Evaluation, facts: dict[str, Any]) ->
             exif = bool(facts["exif_orientation"])
             contact_sheet(wrong, evaluation.samples, short, font_file(), exif=exif).save(partial)
         pictures["mistakes.png"] = (folder / "mistakes.png").read_bytes()
+    if wrong and maps_of is not None:
+        with suppress(ImageError), written_whole(folder / MAPS) as partial:  # an image may be gone since
+            maps_of(wrong).save(partial)
+        if (folder / MAPS).exists():
+            pictures[MAPS] = (folder / MAPS).read_bytes()
     _write(folder / PAGE, html_page(facts, per_class, matrix, wrong, names, shown, pictures))
 
 

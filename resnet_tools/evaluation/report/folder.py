@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from resnet_tools.errors import DataError, ResnetToolsError
-from resnet_tools.evaluation.options import PAGE
+from resnet_tools.evaluation.options import MAPS, PAGE
 from resnet_tools.reading import read_bounded
 
 SUMMARY = "summary.json"
@@ -23,6 +23,7 @@ FILES = (
     "predictions.csv",
     "confusion.png",
     "mistakes.png",
+    MAPS,
     PAGE,
 )
 PARTIAL = ".partial"  # the folder in it that holds the files until all are written

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_tools.data.labels import short_names
+from resnet_tools.evaluation.options import MAPS
 from resnet_tools.evaluation.report.class_table import class_table
 from resnet_tools.evaluation.report.html_text import Cell, label, table, text
 from resnet_tools.evaluation.report.style import STYLE
@@ -17,6 +18,10 @@ from resnet_tools.text import counted
 OPEN_ROWS, MOST_ROWS = 20, 1000  # of a table: shown at once, and when unfolded; the CSV files hold the rest
 SMALLEST_SCALE = 0.7  # to which a picture shrinks on a narrow screen, where its letters can just be read
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # what the browser may load and run
+MAPS_NOTE = (
+    "The image as the net sees it, then what in it makes the truth and the prediction: red places add to a class, blue "
+    "ones take away from it, with one scale for both."
+)
 NO_CONDITIONS = {
     *("images", "classes", "top1_error", "top5_error", "top5_k", "accuracy", "macro", "weighted"),
     *("unreadable", "published", "model"),
@@ -43,6 +48,9 @@ def html_page(
     if mistakes:
         parts.append(_picture("mistakes.png", pictures, "images of the most confident mistakes"))
         parts.append(_mistake_table(mistakes, labels))
+        if MAPS in pictures:
+            parts += ["<h3>Where the labels come from</h3>", f'<p class="note">{MAPS_NOTE}</p>']
+            parts.append(_picture(MAPS, pictures, "where in the images truth and prediction come from"))
     else:
         parts.append("<p>None: every image was classified correctly.</p>")
     parts += [*_unreadable(facts.get("unreadable", [])), "<h2>How it was measured</h2>", _conditions(facts)]
