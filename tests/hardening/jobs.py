@@ -59,6 +59,10 @@ def _train_again(out: Path) -> str:
     return f"--resume {out}/run" if (out / "run" / "latest.pt").exists() else "--overwrite"
 
 
+def _classifier_again(out: Path) -> str:
+    return "--overwrite" if (out / "run" / "model_best.pt").exists() else ""
+
+
 def _download_again(out: Path) -> str:
     """A file of an address that is there is not replaced unasked, as nobody says what it should hold."""
     return "--force" if (out / "small.pt").exists() else ""
@@ -78,6 +82,9 @@ JOBS = {
     "train": Job(TRAIN + FIRST, _train_again, CHANGING),
     "train keep": Job(f"{TRAIN} --keep 1{FIRST}", _train_again, CHANGING),
     "train within epochs": Job(f"{TRAIN} --save-every 0.0000001{FIRST}", _train_again, CHANGING),
+    "train the classifier": Job(
+        f"{TRAIN} --retrain {{data}}/net.pt --classifier-only --batch-size 2", _classifier_again, CHANGING
+    ),
     **{
         f"convert{ending}": Job(f"convert {{data}}/small.pt {{out}}/net{ending} --force")
         for ending in (".pt", ".safetensors", ".onnx", ".t7")
