@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +31,34 @@ def is_onnx(path: Path) -> bool:
     return kind == "onnx" or (kind is None and path.suffix.lower() == ENDING)
 
 
+def onnxruntime_module() -> Any:
+    """onnxruntime, imported without what its library prints on stderr before it raises, such as a want of memory."""
+    if "onnxruntime" not in sys.modules:
+        with _no_stderr():
+            importlib.import_module("onnxruntime")
+    return sys.modules["onnxruntime"]
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """For what libraries write to the file descriptor; stays as it is where there is none."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def session_options(**changed: Any) -> Any:
     """Quiet, and threads that have nothing to do wait without working."""
-    import onnxruntime
-
+    onnxruntime = onnxruntime_module()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -42,8 +69,7 @@ def session_options(**changed: Any) -> Any:
 
 def open_session(graph: str | bytes, options: Any, weights: Mapping[str, Array] | None = None) -> Any:
     """The graph of a path or bytes, ready to run; `weights`: those that it names as lying elsewhere."""
-    import onnxruntime
-
+    onnxruntime = onnxruntime_module()
     if weights:
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]
         options.add_external_initializers(list(weights), values)
@@ -57,8 +83,7 @@ class WrittenNet:
     """
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
+        onnxruntime = onnxruntime_module()
         options = session_options(
             graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, enable_cpu_mem_arena=False
         )

@@ -58,7 +58,7 @@ def test_a_checkpoint_keeps_what_is_not_given_anew(tmp_path):
         (small_net(), {"class_names": range(10)}, "expected 10 texts"),
         (fold_batch_norm(small_net().eval()), {}, "not as it was built"),
         (build_resnet(depth=8, dataset="cifar10", in_channels=1), {"preprocessing": IMAGENET}, "for_channels(1) fits"),
-        (small_net(), {"path": "net.onnx"}, "'.onnx' names no format"),
+        (small_net(), {"path": "net.onnx"}, "'.onnx' is unknown; expected .pt or .safetensors"),
         (small_net(), {"path": "nowhere/net.pt"}, "cannot be written"),
     ],
 )

@@ -187,7 +187,7 @@ def test_a_page_is_whole_and_asks_the_network_for_nothing(tmp_path, capsys):
     assert run(["map", str(path), "--output", str(tmp_path / "map.html")]) == 0
     shown = capsys.readouterr()
     assert shown.out == f"saved the map of {len(names)} images to {tmp_path / 'map.html'}\n"
-    assert f"4 of {len(names)} images are not there any more" in shown.err
+    assert f"4 of {len(names)} images cannot be shown" in shown.err
     page = (tmp_path / "map.html").read_text()
     assert "default-src 'none'" in page
     assert "http" not in page.replace("http-equiv", "")
