@@ -145,6 +145,70 @@ def listed_images(path: str) -> list[str]:
     return names_in_list(read(MAX_LIST_BYTES, "list of images"))
 
 
+def device_name(_: click.Context, __: click.Parameter, name: str) -> str:
+    """A bare number names a GPU: 1 is cuda:1."""
+    return f"cuda:{int(name)}" if name.isascii() and name.isdecimal() and len(name) < 5 else name
+
+
+INFERENCE_OPTIONS = (
+    click.option(
+        "--batch-size",
+        type=BATCH_SIZE,
+        help=f"Number of images per forward pass.  [default: {GPU_BATCH_SIZE} on a GPU, else {CPU_BATCH_SIZE}, or "
+        f"{EXTRACTION_BATCH_SIZE} to extract features]",
+    ),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        callback=device_name,
+        help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "torch", "onnxruntime"]),
+        default="auto",
+        show_default=True,
+        help="What runs the net: auto is onnxruntime on a CPU, where it is installed and --precision is single, "
+        "and torch elsewhere. Outputs differ by about 1e-6.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["single", "tf32", "bf16", "half"]),
+        default="single",
+        show_default=True,
+        help="Arithmetic: single is 32-bit floats, as in the original; tf32 lets a GPU round products to 10 bits "
+        "(outputs differ by about 0.1 %); bf16 and half are 16-bit floats (about 1 %).",
+    ),
+    click.option(
+        "--resize-size",
+        type=SIDE_PX,
+        help="Scale the shorter side to this many pixels. [default: from the model, usually 256]",
+    ),
+    click.option(
+        "--crop-size",
+        type=SIDE_PX,
+        help="Side of the center crop in pixels. [default: from the model, usually 224]",
+    ),
+    click.option(
+        "--ten-crop",
+        is_flag=True,
+        help="Average the outputs of ten crops: four corners, center, and their mirror images.",
+    ),
+    click.option(
+        "--exif-orientation/--no-exif-orientation",
+        default=None,
+        help="Rotate images as their EXIF data says; the original does not.  [default: as the net was trained]",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(0, MAX_WORKERS),
+        help="Image-loading threads, or, if more than 4, processes.  [default: 2; for a GPU, the cores that this "
+        "job may use divided by its processes on this machine, at most 16]",
+    ),
+)
+
+
 def inference_options(function: Callable[..., int]) -> Callable[..., int]:
     """The options of every command that runs a net on images, given to it as one argument `inference`."""
 
@@ -153,71 +217,9 @@ def inference_options(function: Callable[..., int]) -> Callable[..., int]:
         inference = Inference(**{field.name: values.pop(field.name) for field in fields(Inference)})
         return function(*arguments, inference=inference, **values)
 
-    options = (
-        click.option(
-            "--batch-size",
-            type=BATCH_SIZE,
-            help=f"Number of images per forward pass.  [default: {GPU_BATCH_SIZE} on a GPU, else {CPU_BATCH_SIZE}, or "
-            f"{EXTRACTION_BATCH_SIZE} to extract features]",
-        ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            callback=device_name,
-            help="auto, cpu, cuda, cuda:1 (or 1), or mps.",
-        ),
-        click.option(
-            "--engine",
-            type=click.Choice(["auto", "torch", "onnxruntime"]),
-            default="auto",
-            show_default=True,
-            help="What runs the net: auto is onnxruntime on a CPU, where it is installed and --precision is single, "
-            "and torch elsewhere. Outputs differ by about 1e-6.",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(["single", "tf32", "bf16", "half"]),
-            default="single",
-            show_default=True,
-            help="Arithmetic: single is 32-bit floats, as in the original; tf32 lets a GPU round products to 10 bits "
-            "(outputs differ by about 0.1 %); bf16 and half are 16-bit floats (about 1 %).",
-        ),
-        click.option(
-            "--resize-size",
-            type=SIDE_PX,
-            help="Scale the shorter side to this many pixels. [default: from the model, usually 256]",
-        ),
-        click.option(
-            "--crop-size",
-            type=SIDE_PX,
-            help="Side of the center crop in pixels. [default: from the model, usually 224]",
-        ),
-        click.option(
-            "--ten-crop",
-            is_flag=True,
-            help="Average the outputs of ten crops: four corners, center, and their mirror images.",
-        ),
-        click.option(
-            "--exif-orientation/--no-exif-orientation",
-            default=None,
-            help="Rotate images as their EXIF data says; the original does not.  [default: as the net was trained]",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(0, MAX_WORKERS),
-            help="Image-loading threads, or, if more than 4, processes.  [default: 2; for a GPU, the cores that this "
-            "job may use divided by its processes on this machine, at most 16]",
-        ),
-    )
-    for option in reversed(options):
+    for option in reversed(INFERENCE_OPTIONS):
         command = option(command)
     return command
-
-
-def device_name(_: click.Context, __: click.Parameter, name: str) -> str:
-    """A bare number names a GPU: 1 is cuda:1."""
-    return f"cuda:{int(name)}" if name.isascii() and name.isdecimal() and len(name) < 5 else name
 
 
 def check_files(model: str, images: Sequence[str], *, allow_urls: bool = False) -> list[str]:
