@@ -172,7 +172,7 @@ def test_two_processes_give_the_bytes_of_one(few, tmp_path, capsys):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" * Results") == 1
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(names) == 8
+    assert len(names) == 9
     assert done.stderr.count(f"saved the report to {tmp_path / 'two' / 'index.html'}\n") == 1
     for name in names:
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
