@@ -24,6 +24,7 @@ from resnet_tools.compute.activation_maps import ActivationMaps, activation_maps
 from resnet_tools.compute.inference import NOT_FINITE, Loading, Prediction, device_of, loaded_batches
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.sheets import sheet_font
+from resnet_tools.data.thumbnails import fitting
 from resnet_tools.data.transforms import Preprocessing, preprocess
 from resnet_tools.errors import DataError, ImageError, NotFiniteError
 from resnet_tools.evaluation.report.tables import Mistake
@@ -99,17 +100,13 @@ def picture(explanation: Explanation, names: Sequence[str], font: ImageFont.Free
 
 
 def mistake_maps(
-    mistakes: Sequence[Mistake],
-    samples: Samples,
-    model: nn.Module,
-    preprocessing: Preprocessing,
-    names: Sequence[str],
+    mistakes: Sequence[Mistake], samples: Samples, model: nn.Module, preprocessing: Preprocessing
 ) -> Image.Image:
     """A row for each of the first mistakes: the image, and what in it adds to the truth and to the prediction.
 
     Raises: ImageError if one cannot be read any more.
     """
-    font, shown = sheet_font(), mistakes[:MOST_MISTAKES]
+    font, names, shown = sheet_font(), samples.class_names, mistakes[:MOST_MISTAKES]
     images = torch.stack([preprocess(samples.images[mistake.position], preprocessing) for mistake in shown])
     chosen = torch.tensor([[mistake.truth, mistake.prediction] for mistake in shown])
     rows = []
@@ -135,7 +132,7 @@ def _row(explanation: Explanation, captions: Sequence[str], below: Sequence[str]
     for number, (panel, (caption, line)) in enumerate(zip(panels, texts, strict=True)):
         x = MARGIN_PX + number * (PANEL_PX + MARGIN_PX)
         row.paste(_fitted(panel), (x, MARGIN_PX))
-        for k, text in enumerate((_shortened(printable(caption), font), line)):
+        for k, text in enumerate((fitting(printable(caption), "", font, PANEL_PX), line)):
             draw.text((x, MARGIN_PX + PANEL_PX + 2 + k * LINE_PX), text, fill=INK, font=font)
     return row
 
@@ -145,13 +142,6 @@ def _fitted(panel: Image.Image) -> Image.Image:
     scale = PANEL_PX / max(panel.size)
     kind = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS
     return panel.resize([max(1, round(side * scale)) for side in panel.size], kind)
-
-
-def _shortened(text: str, font: Any) -> str:
-    shown = text[:NAME_CHARACTERS]
-    while shown and font.getlength(shown + ("…" if shown != text else "")) > PANEL_PX:
-        shown = shown[:-1]
-    return shown if shown == text else f"{shown.rstrip()}…"
 
 
 def explained(

@@ -240,13 +240,7 @@ def evaluate_on(
     facts = summary(evaluation, net.architecture, loading, conditions)
     maps_of = None
     if report is not None and isinstance(net.model, ResNet):
-        maps_of = partial(
-            mistake_maps,
-            samples=samples,
-            model=net.model.eval(),
-            preprocessing=loading.preprocessing,
-            names=samples.class_names,
-        )
+        maps_of = partial(mistake_maps, samples=samples, model=net.model.eval(), preprocessing=loading.preprocessing)
     page = None if report is None else write_report(report, evaluation, facts, maps_of)
     return EvaluationResult(facts, evaluation, page)
 

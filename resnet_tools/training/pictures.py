@@ -60,11 +60,7 @@ def report_best_net(
     evaluation = evaluate(net, data.val, data.loading, on_error="skip", progress=progress)
     conditions = {"model": str(best), "data": where, "split": "val", "labels": None, "precision": "single"}
     maps_of = functools.partial(
-        mistake_maps,
-        samples=data.val,
-        model=checkpoint.model,
-        preprocessing=data.loading.preprocessing,
-        names=data.val.class_names,
+        mistake_maps, samples=data.val, model=checkpoint.model, preprocessing=data.loading.preprocessing
     )
     facts = summary(evaluation, checkpoint.architecture, data.loading, conditions)
     page = write_report(report, evaluation, facts, maps_of)

@@ -97,7 +97,7 @@ def test_maps_of_mistakes_show_the_truth_and_the_prediction(tmp_path):
     names = checkpoint.class_names
     mistakes = [Mistake(k, PHOTOS[k], 3, 1, 0.5) for k in range(2)]
     samples = Samples(PHOTOS[:2], [3, 3], names)
-    sheet = mistake_maps(mistakes, samples, checkpoint.model, checkpoint.preprocessing, names)
+    sheet = mistake_maps(mistakes, samples, checkpoint.model, checkpoint.preprocessing)
     assert sheet.size == (3 * 234 + 10, 2 * 280)
     image = torch.stack([preprocess(path, checkpoint.preprocessing) for path in PHOTOS[:2]])
     chosen = activation_maps_of(checkpoint.model, image, chosen=torch.tensor([[3, 1], [3, 1]]))
@@ -108,4 +108,4 @@ def test_maps_of_mistakes_show_the_truth_and_the_prediction(tmp_path):
         assert maps.logits == pytest.approx([float(row[3]), float(row[1])], rel=1e-5)
     gone = Samples([str(tmp_path / "gone.png")], [3], names)
     with pytest.raises(ImageError):
-        mistake_maps(mistakes[:1], gone, checkpoint.model, checkpoint.preprocessing, names)
+        mistake_maps(mistakes[:1], gone, checkpoint.model, checkpoint.preprocessing)

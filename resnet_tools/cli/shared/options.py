@@ -186,9 +186,7 @@ INFERENCE_OPTIONS = (
         help="Scale the shorter side to this many pixels. [default: from the model, usually 256]",
     ),
     click.option(
-        "--crop-size",
-        type=SIDE_PX,
-        help="Side of the center crop in pixels. [default: from the model, usually 224]",
+        "--crop-size", type=SIDE_PX, help="Side of the center crop in pixels. [default: from the model, usually 224]"
     ),
     click.option(
         "--ten-crop",
