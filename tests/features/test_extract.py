@@ -282,7 +282,9 @@ def wait_for_shard(folder: Path, process: subprocess.Popen[bytes], number: int =
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+)
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(folder, sent, code):
     for number in range(23, 120):
         shutil.copy(PHOTOS[number % len(PHOTOS)], folder / "photos" / f"{number:03}.png")
