@@ -83,12 +83,12 @@ def test_a_finished_run_is_kept_unless_it_is_to_be_overwritten(photos, tmp_path,
     folder = tmp_path / "run"
     assert train(photos, folder, "--no-report", "--crop-size", "24") == 0
     earlier = (folder / "model_best.pt").read_bytes()
-    assert train(photos, folder, "--no-report") == 2
+    assert train(photos, folder, "--no-report", "--augment", "none") == 2
     assert run(["train", "--data", str(photos), "--save", str(folder), "--depth", "18"]) == 2
     assert run(["train", "--resume", str(folder)]) == 2
     assert f"start a run with --retrain {folder}/model_best.pt" in capsys.readouterr().err
     assert (folder / "model_best.pt").read_bytes() == earlier
-    assert train(photos, folder, "--no-report", "--overwrite") == 0
+    assert train(photos, folder, "--no-report", "--augment", "none", "--overwrite") == 0
     assert (folder / "model_best.pt").read_bytes() != earlier
 
 
