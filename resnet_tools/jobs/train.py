@@ -37,7 +37,7 @@ from resnet_tools.jobs.run_pictures import RunPictures
 from resnet_tools.jobs.running import Progress
 from resnet_tools.jobs.train_arguments import TrainArguments, train_options
 from resnet_tools.training.board import tensorboard_writer
-from resnet_tools.training.events import BatchTrained, EpochFinished
+from resnet_tools.training.events import BatchTrained, EpochFinished, Notice
 from resnet_tools.training.options import TrainOptions
 from resnet_tools.training.run import RunStopped
 from resnet_tools.training.run_files import BEST
@@ -159,6 +159,8 @@ def _trained(ready: ReadyRun, progress: Progress | None) -> TrainedRun:
             for event in run.train():
                 if isinstance(event, BatchTrained) and progress is not None:
                     progress((event.epoch - 1) * event.batches + event.batch, event.epochs * event.batches)
+                if isinstance(event, Notice):
+                    _warn(event.text)
                 if isinstance(event, EpochFinished) and write is not None:
                     write(event.figures)
         except RunStopped as stopped:
