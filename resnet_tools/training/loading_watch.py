@@ -51,7 +51,7 @@ class LoadingWatch:
 
 def large_photographs(samples: Samples, crop_px: int) -> tuple[int, int] | None:
     """Width and height of a typical one, if most images are files with far more pixels than a crop."""
-    some = [samples.images[k] for k in range(0, len(samples), -(-len(samples) // LOOKED_AT))]
+    some = [samples.images[k] for k in range(0, len(samples), 1 + len(samples) // LOOKED_AT)]
     heads = [image_head(image) for image in some if isinstance(image, str)]
     large = sorted((head[1], head[0]) for head in heads if head is not None and min(head[:2]) >= LARGE * crop_px)
     return large[len(large) // 2] if 2 * len(large) > len(some) else None
