@@ -108,7 +108,7 @@ def train(
     save: the folder of the run, by default `run`, or that of `resume`, a run to continue with the options it has.
     progress: called with the batches done and those of all epochs.
     The other options are named as in `resnet train --help`: n_epochs, batch_size, lr, recipe, arch, augment, freeze,
-    classifier_only, mixup, ema, early_stop, manual_seed, overwrite, report, device, precision, workers, compile, ...
+    classifier_only, mixup, ema, early_stop, manual_seed, overwrite, report, device, precision, workers, cache, ...
 
     An interruption (KeyboardInterrupt, also a notebook's stop) saves after the running batch and is then raised;
     `train(resume=folder)` continues. Nothing is printed; oddities of the data are `warnings`.
