@@ -13,6 +13,8 @@ from PIL import Image
 
 from resnet_tools.__main__ import run
 from resnet_tools.data import photo_cache
+from resnet_tools.data.photographs import photograph
+from resnet_tools.training import transforms
 from resnet_tools.training.run import Run
 from tests.support.training import figures_of, same_weights
 
@@ -136,6 +138,21 @@ def test_in_python_it_is_a_warning(whole_run, tmp_path, monkeypatch):
     small = {"stem": "cifar", "depth": 8, "resize_size": 16, "crop_size": 16, "batch_size": 2, "workers": 0}
     with pytest.warns(UserWarning, match="keeps no more copies"):
         train(whole_run / "photos", check=False, report=False, **options, **small)
+
+
+@pytest.mark.parametrize(("recipe", "count"), [("finetune", 8), ("modern", 8), ("original", 0)])
+def test_only_the_views_of_our_own_recipes_are_made_of_fewer_pixels(whole_run, tmp_path, monkeypatch, recipe, count):
+    """Four images in two epochs; validation takes all pixels."""
+    opened = []
+
+    def counted(file, *, exif):
+        opened.append(file.path)
+        return photograph(file, exif=exif)
+
+    monkeypatch.setattr(transforms, "photograph", counted)
+    options = ("--data", whole_run / "photos", "--save", tmp_path / "run", "--workers", 0)
+    assert train(*options, *NET[:-1], recipe, *QUICK) == 0
+    assert len([path for path in opened if "/train/" in path]) == len(opened) == count
 
 
 @pytest.mark.parametrize(("words", "offered"), [(NET, True), ((*NET[:-1], "original"), False)])

@@ -56,7 +56,11 @@ def test_a_view_lies_where_it_lies_among_all_pixels(tmp_path, orientation, side)
     image = photograph(read_image(path), exif=True)
     assert image.scaled(16, 16).scale == (1 / 8, 1 / 8)
     for seed in range(20):
-        all_pixels, view = (augmented(of, SMALL, LIGHT, np.random.default_rng(seed)) for of in (str(path), image))
+        generators = [np.random.default_rng(seed) for _ in "ab"]
+        all_pixels, view = (
+            augmented(of, SMALL, LIGHT, g) for of, g in zip((str(path), image), generators, strict=True)
+        )
+        assert generators[0].random() == generators[1].random()
         # One pixel of an eighth of the sides is up to 3 steps of gray. Half of one beside its place would be 1.5; what
         # is at the edges of the image, which a few views reach, and rounding make 0.4.
         quarters = (view - all_pixels).view(3, 2, 8, 2, 8).mean((2, 4))
