@@ -1,9 +1,13 @@
-"""A file that is written whole or not at all."""
+"""A file that is written whole or not at all.
+
+`written_whole` is for files that one process writes, `write_shared` for those that several may write at once.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +33,26 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
         _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+PARTIAL_ENDING = ".partial"  # of what `write_shared` leaves if its process is killed: `.NAME.TOKEN.partial`
+
+
+def write_shared(path: Path, content: bytes) -> None:
+    """The last of those that write `path` at once leaves its content. The partial file of each has a name of its own,
+    which nobody can foresee, and is synced; the name of `path` is not, as whoever finds none can write it again.
+
+    Raises: OSError.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_ENDING}")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

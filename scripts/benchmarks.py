@@ -332,6 +332,29 @@ def over(items: list[Path], function: Callable[[Path], object]) -> None:
         function(item)
 
 
+def bench_photographs(folder: Path) -> Iterator[Row]:
+    """A view of a photograph as large as a camera's, as `finetune` makes it, and out of a copy, against all pixels."""
+    from resnet_tools.data.photo_cache import open_cache
+    from resnet_tools.data.transforms import IMAGENET
+    from resnet_tools.training.transforms import training_transform
+
+    large = np.asarray(Image.open(photos(folder, 1)[0]).resize((4000, 3000)), float)
+    noisy = (large + np.random.default_rng(0).normal(0, 9, large.shape)).clip(0, 255).astype(np.uint8)
+    path = folder / "large.jpg"
+    Image.fromarray(noisy).save(path, quality=85)
+    views = {
+        name: partial(training_transform("light", "imagenet", IMAGENET, **options), str(path), np.random.default_rng(0))
+        for name, options in (
+            ("all", {}),
+            ("as many pixels as it needs", {"reduced": True}),
+            ("--cache", {"cache": open_cache(folder / "cache", 448, exif=False)}),
+        )
+    }
+    for name, target in (("as many pixels as it needs", 0.65), ("--cache", 0.1)):
+        label = f"view of a JPEG of 12 megapixels ({path.stat().st_size / 1e6:.1f} MB), {name} : all pixels"
+        yield row(label, views[name], views["all"], target, 20)
+
+
 def bench_classify(folder: Path) -> Iterator[Row]:
     model, state = t7_file(folder, "resnet-50"), state_file(folder)
     images = photos(folder, 100)
@@ -540,6 +563,7 @@ BENCHMARKS = {
     "t7": bench_t7,
     "transform": bench_transform,
     "augment": bench_augment,
+    "photographs": bench_photographs,
     "classify": bench_classify,
     "timm": bench_timm,
     "train": bench_train,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from resnet_tools.writing import written_whole
+from resnet_tools.writing import write_shared, written_whole
 
 
 def write(path: Path, content: str) -> None:
@@ -65,3 +66,20 @@ def test_an_open_stream_is_never_replaced_by_a_file(tmp_path):
     assert done.returncode == 1
     assert "an open stream has this name" in done.stderr
     assert log.read_text() == "what was there\n"
+
+
+def test_of_several_that_write_a_file_at_once_the_last_one_wins_and_nothing_is_left(tmp_path):
+    path = tmp_path / "a.copy"
+    contents = [bytes([number]) * 100_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_shared(path, content), contents * 4))
+    assert path.read_bytes() in contents
+    assert os.listdir(tmp_path) == ["a.copy"]
+
+
+def test_a_link_is_replaced_by_a_shared_file_and_its_target_stays(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "a.copy").symlink_to("mine")
+    write_shared(tmp_path / "a.copy", b"new")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert (tmp_path / "a.copy").read_bytes() == b"new"

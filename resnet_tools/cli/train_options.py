@@ -161,6 +161,11 @@ SPEED: tuple[Decorator, ...] = (
         "processes on this machine, at most 16; for a CPU 2]",
     ),
     speed(
+        "--cache", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
+        help="Keep copies of large images there, with twice the pixels of a crop, so that later epochs need not decode "
+        "them whole. Half of the free disk space at most; it can be removed at any time. Not with --recipe original.",
+    ),
+    speed(
         "--precision", type=click.Choice(["single", "tf32", "double", "half", "bf16"]),
         help="Floating-point format: single is float32; tf32 lets GPUs compute float32 from 10 bits after the point; "
         "half and bf16 are mixed precision.  [default: bf16 on a GPU, or half if it has no bf16; single on a CPU or "

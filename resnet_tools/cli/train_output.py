@@ -125,13 +125,15 @@ def event_printer(
     bar = not options.quiet and sys.stderr.isatty()
     bar_only = bar and sys.stdout.isatty()  # both on one terminal: lines would tear the bar apart
 
-    from resnet_tools.training.events import EpochFinished
+    from resnet_tools.training.events import EpochFinished, Notice
 
     def show(event: Event) -> None:
         clock(event)
         for text in _original_lines(event) if original else _own_lines(event, num_classes, clock):
             if not bar_only or not _is_batch(event):
                 _print_line(("\r\033[K" if bar_only else "") + text)
+        if isinstance(event, Notice):
+            click.echo(("\r\033[K" if bar else "") + printable(event.text), err=True)
         if isinstance(event, EpochFinished) and clock.epochs_validated == 1 and config.device.type == "cpu":
             print_lines(_advice(options, start, clock), err=True)
         if bar and not (bar_only and isinstance(event, EpochFinished)) and (found := _progress(event, clock)):

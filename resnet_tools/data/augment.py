@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnet_tools.data.image import ImagePath
+from resnet_tools.data.photographs import Photograph, whole_photograph
 from resnet_tools.data.resample import resample
 from resnet_tools.data.transforms import (
     GRAY,
@@ -89,29 +90,32 @@ NO_AUGMENTATION = Augmentation("center", flip=False)
 
 
 def augmented(
-    image: ImagePath | NDArray[Any],
+    image: ImagePath | NDArray[Any] | Photograph,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
     generator: np.random.Generator,
 ) -> Tensor:
     """A random view of an image, (C, crop_px, crop_px) float32, normalised.
 
-    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1. Raises ImageError.
+    `image` is a path, or pixels (H, W, 3): uint8, uint16, or floats from 0 to 1; of a `Photograph` no more pixels are
+    decoded than its view needs. Raises ImageError.
     """
-    pixels, crop = pixels_of(image, preprocessing.exif_orientation), preprocessing.crop_px
+    if not isinstance(image, Photograph):
+        image = whole_photograph(pixels_of(image, preprocessing.exif_orientation))
+    crop = preprocessing.crop_px
     # The order of these draws is the original's; so the same generator gives the same view.
-    (top, left, height, width), (h, w) = _drawn_part(pixels.shape, preprocessing, augmentation, generator)
+    part, (h, w) = _drawn_part(image, preprocessing, augmentation, generator)
     colours = _drawn_colours(augmentation, generator)
     mirrored = augmentation.flip and generator.uniform(0, 1) < 0.5
     y, x = _drawn_start(h, w, crop, augmentation, generator)
     if mirrored and augmentation.crop == "padded":
         x = w - crop - x  # the original crops the image that is already mirrored
     (rows, to_rows), (columns, to_columns) = _overlap(y, crop, h), _overlap(x, crop, w)
-    box = pixels[top : top + height, left : left + width]
+    pixels, spans = image.part(part, (h, w))
     if colours is None and augmentation.crop != "sized":  # few sizes: the sums that scale and normalise are kept
-        seen = normalised(box, (h, w), [rows], [columns], preprocessing, mirrored=mirrored)
+        seen = normalised(pixels, (h, w), [rows], [columns], preprocessing, mirrored=mirrored, spans=spans)
     else:
-        scaled = resample(box, (h, w), [rows], [columns], mirrored=mirrored)
+        scaled = resample(pixels, (h, w), [rows], [columns], mirrored=mirrored, spans=spans)
         seen = _recoloured(scaled, white_of(pixels), colours or Colours([], np.zeros(3)), preprocessing)
     # RandomCrop may reach beyond the image: there the view stays 0, as the padding is added after normalisation.
     if seen.shape[1:] == (crop, crop):
@@ -124,10 +128,10 @@ def augmented(
 
 
 def _drawn_part(
-    shape: tuple[int, ...], preprocessing: Preprocessing, augmentation: Augmentation, generator: np.random.Generator
+    image: Photograph, preprocessing: Preprocessing, augmentation: Augmentation, generator: np.random.Generator
 ) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
     """The part of the image that is scaled, (top, left, height, width), and its size then."""
-    height, width, _ = shape
+    height, width = image.height, image.width
     scale_px = preprocessing.resize_px
     if augmentation.crop == "sized":
         scale_px = preprocessing.crop_px

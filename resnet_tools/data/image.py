@@ -16,6 +16,9 @@ import functools
 import io
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ ImagePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 MAX_FILE_BYTES = 1 << 30  # refuses endless devices; no larger file could be decoded within Pillow's limit
 
 EXIF_ORIENTATION = 0x0112
+ROWS_REVERSED, COLUMNS_REVERSED = (3, 4, 7, 8), (2, 3, 6, 7)  # by orientation
 PNG_RAWMODES = {  # PNG colour type -> the raw modes of Pillow that together hold both bytes of 16-bit samples
     2: ("RGB", "RGB;16B", "RGB;16L"),
     6: ("RGBA", "RGBA;16B", "RGBA;16L"),
@@ -53,10 +57,70 @@ def load_image(source: ImagePath, *, exif: bool = False) -> Pixels:
 
     Raises ImageError, and nothing else, for a file that is missing, unreadable, too large, damaged or not an image.
     """
+    return read_image(source).pixels(exif=exif)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """The content of an image file, which is not decoded yet."""
+
+    path: str
+    data: bytes
+    plugin: Plugin
+
+    def pixels(self, *, exif: bool = False) -> Pixels:
+        """What `load_image` gives. Raises: ImageError."""
+        with _faults_explained(self.path):
+            return _decode(self.data, self.plugin, exif)
+
+    def jpeg_head(self, *, exif: bool = False) -> tuple[int, int, int] | None:
+        """Height and width of a JPEG, and its orientation (1 without `exif`), by which these are turned; None if it is
+        no JPEG, or decoding it would be an error."""
+        try:
+            with self._opened_jpeg() as image:
+                check_size(*image.size)
+                found = _orientation(image) if exif else 1
+                orientation = found if isinstance(found, int) and found in range(1, 9) else 1
+                height, width = (image.width, image.height) if orientation > 4 else (image.height, image.width)
+                return height, width, orientation
+        except Exception:  # whoever decodes it says what is wrong
+            return None
+
+    def reduced_pixels(self, reduction: int, orientation: int = 1) -> Pixels | None:
+        """Those of a JPEG with one half, a quarter or an eighth of its sides, rounded up, turned upright: each is the
+        mean of what it covers, from the coefficients in the file. None if there is a fault in the file."""
+        try:
+            with self._opened_jpeg() as image:
+                width, height = (-(-side // reduction) for side in image.size)
+                pixels: Pixels | None = _decode_plain_jpeg(self.data, height, width, reduction)
+                if pixels is None:
+                    image.draft(None, (image.width // reduction, image.height // reduction))
+                    pixels = _decode_with_pillow(image, b"")
+                if pixels.shape[:2] != (height, width):
+                    return None
+                pixels = _upright(pixels, orientation)
+                return pixels if pixels.flags.c_contiguous else pixels.copy()
+        except Exception:  # whoever decodes all of it says what is wrong
+            return None
+
+    def _opened_jpeg(self) -> Image.Image:
+        if self.plugin is not JpegImagePlugin.JpegImageFile:
+            raise ValueError("no JPEG")
+        return self.plugin(io.BytesIO(self.data))
+
+
+def read_image(source: ImagePath) -> ImageFile:
+    """Raises ImageError for a file that is missing, unreadable, too large or not an image."""
     path = os.fsdecode(source)
+    with _faults_explained(path):
+        return ImageFile(path, *_read(path))
+
+
+@contextmanager
+def _faults_explained(path: str) -> Iterator[None]:
+    """Raises ImageError for whatever is raised."""
     try:
-        data, plugin = _read(path)
-        return _decode(data, plugin, exif)
+        yield
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except OSError as error:
@@ -140,7 +204,9 @@ def _simplejpeg() -> Any:
     return simplejpeg
 
 
-def _decode_plain_jpeg(data: bytes) -> NDArray[np.uint8] | None:
+def _decode_plain_jpeg(
+    data: bytes, min_height: int = 0, min_width: int = 0, reduction: int = 1
+) -> NDArray[np.uint8] | None:
     """The pixels of an 8-bit gray or YCbCr JPEG without the slightest fault, else None."""
     codec = _simplejpeg()
     if codec is None:
@@ -150,7 +216,9 @@ def _decode_plain_jpeg(data: bytes) -> NDArray[np.uint8] | None:
         if colorspace not in ("Gray", "YCbCr"):
             return None
         check_size(width, height)
-        pixels: NDArray[np.uint8] = codec.decode_jpeg(data, "RGB", strict=True)
+        pixels: NDArray[np.uint8] = codec.decode_jpeg(
+            data, "RGB", min_height=min_height, min_width=min_width, min_factor=reduction, strict=True
+        )
     except Exception:  # whatever happened, Pillow decides
         return None
     return pixels
@@ -224,8 +292,8 @@ def _upright(pixels: Pixels, orientation: object) -> Pixels:
         return pixels
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
+    if orientation in ROWS_REVERSED:
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in COLUMNS_REVERSED:
         pixels = pixels[:, ::-1]
     return pixels

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _IndicesAndWeights = tuple[NDArray[np.int64], NDArray[np.float64]]
+Span = tuple[float, float]  # where the first and the last output lie along one side, in source pixels from 0
 FLOAT32 = np.dtype(np.float32)
 
 _BYTE_ROW_END = np.array([1, 0], np.float32).view(np.uint8)
@@ -63,15 +64,18 @@ def resample(
     mirrored: bool = False,
     mode: str = "bicubic",
     dtype: np.dtype[Any] = FLOAT32,
+    spans: tuple[Span, Span] | None = None,
 ) -> Tensor:
     """Scale (H, W, C) pixels, or a box sliced out of them, to `size` = (h, w); return (C, h, w), not clamped.
 
     With `rows` and `columns` only the output rows and columns in those ranges are computed and returned, ascending and
-    each once. Channel c comes out as scale[c] * value + shift[c]. `mirrored`: the last column first.
+    each once. Channel c comes out as scale[c] * value + shift[c]. `mirrored`: the last column first. `spans`: the part
+    of the rows and of the columns that is scaled, whose ends may lie between pixels; all of them if None.
     """
     (height, width, channels), (h, w) = pixels.shape, size
-    down = _taps(height, h, tuple(rows or [range(h)]), mode, dtype)
-    along = _taps(width, w, tuple(columns or [range(w)]), mode, dtype, mirrored)
+    (of_rows, of_columns) = spans or (None, None)
+    down = _taps(height, h, tuple(rows or [range(h)]), mode, dtype, False, of_rows)
+    along = _taps(width, w, tuple(columns or [range(w)]), mode, dtype, mirrored, of_columns)
     box, ones = pixels[down.touched][:, along.touched], 0
     # Scale and shift of a channel are part of the second pass: the shift is the weight of a source that is always 1.
     if scale or shift:
@@ -176,12 +180,22 @@ class _Taps:
 
 @functools.lru_cache(maxsize=1024)  # random crops have as many sizes as a photograph has columns
 def _taps(
-    source: int, target: int, ranges: tuple[range, ...], mode: str, dtype: np.dtype[Any], mirrored: bool = False
+    source: int,
+    target: int,
+    ranges: tuple[range, ...],
+    mode: str,
+    dtype: np.dtype[Any],
+    mirrored: bool = False,
+    span: Span | None = None,
 ) -> _Taps:
-    """The taps of the outputs in `ranges`, of `target` pixels made from `source` pixels."""
+    """The taps of the outputs in `ranges`, of `target` pixels made from `source` pixels, or from a span of them."""
     if mode not in _MODES:
         raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(_MODES)}")
-    indices, weights = _MODES[mode](source, target, merged(ranges))
+    outputs = merged(ranges)
+    if span is None:
+        indices, weights = _MODES[mode](source, target, outputs)
+    else:
+        indices, weights = _catmull_rom(source, *_between(source, target, outputs, span))
     if mirrored:
         indices, weights = np.flipud(indices).copy(), np.flipud(weights).copy()
     tap_weights = weights.astype(dtype)
@@ -225,7 +239,11 @@ def _bicubic_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _Indi
         return _copied(outputs)
     if target == 1 or source == 1:  # to one pixel Torch7 takes the last; from one it leaves the last output unset
         return _copied(np.full_like(outputs, source - 1))
-    left, x = _aligned(source, target, outputs)
+    return _catmull_rom(source, *_aligned(source, target, outputs))
+
+
+def _catmull_rom(source: int, left: NDArray[np.int64], x: NDArray[np.float64]) -> _IndicesAndWeights:
+    """left: the source pixel left of each output; x: the fraction beyond it."""
     # x is a float32 as in Torch7, but the powers are not: the weights are rounded once, in `_taps`, and sum to 1.
     squared = x * x
     weights = np.stack([np.ones_like(x), x, squared, squared * x], axis=1) @ _CATMULL_ROM
@@ -276,3 +294,13 @@ def _aligned(source: int, target: int, outputs: NDArray[np.int64]) -> tuple[NDAr
     at_end = outputs == target - 1  # a copy of the last pixel there, not a rounded position
     left = np.where(at_end, source - 2, np.minimum(position.astype(np.int64), source - 2))
     return left, np.where(at_end, 1.0, position - left)
+
+
+def _between(
+    source: int, target: int, outputs: NDArray[np.int64], span: Span
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The same with the outputs evenly within a span, no further out than the middle of the outermost pixels."""
+    first, last = span
+    position = (first + outputs * ((last - first) / max(1, target - 1))).clip(0, source - 1)
+    left = np.minimum(position.astype(np.int64), source - 2)
+    return left, position - left

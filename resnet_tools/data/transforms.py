@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tools.data.given_images import given_pixels
-from resnet_tools.data.resample import merged, resample, resample_array
+from resnet_tools.data.resample import Span, merged, resample, resample_array
 from resnet_tools.data.samples import LazyImage
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def ten_crops_array(image: Any, preprocessing: Preprocessing = IMAGENET, *, exif
 
 
 def _center_crop(scale: Callable[..., Pixels], image: Any, preprocessing: Preprocessing, exif: bool | None) -> Pixels:
-    pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
+    pixels = given_pixels(loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     top, left = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -174,7 +174,7 @@ def _ten_crops(
     preprocessing: Preprocessing,
     exif: bool | None,
 ) -> NDArray[Any]:
-    pixels = given_pixels(_loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
+    pixels = given_pixels(loaded(image), exif=preprocessing.exif_orientation if exif is None else exif)
     height, width = scale_size(pixels.shape[0], pixels.shape[1], preprocessing.resize_px)
     crop = preprocessing.crop_px
     middle_y, middle_x = center_crop_offset(height, crop), center_crop_offset(width, crop)
@@ -199,13 +199,14 @@ def _ten_crops(
 
 def pixels_of(image: Any, exif: bool = False) -> NDArray[Any]:
     """As `given_pixels`, but pixels (H, W, 3) are taken as they are: scaled ones may be below black or above white."""
-    found = _loaded(image)
+    found = loaded(image)
     if isinstance(found, np.ndarray) and found.ndim == 3 and found.shape[2] == 3 and found.dtype.kind in "uf":
         return found
     return given_pixels(found, exif=exif)
 
 
-def _loaded(image: Any) -> Any:
+def loaded(image: Any) -> Any:
+    """What a `LazyImage` gives; all else as it is. Raises: ImageError."""
     return image.load() if isinstance(image, LazyImage) else image
 
 
@@ -217,10 +218,14 @@ def normalised(
     preprocessing: Preprocessing,
     *,
     mirrored: bool = False,
+    spans: tuple[Span, Span] | None = None,
 ) -> Tensor:
-    """The given rows and columns of the image scaled to `size`, (C, h, w): (x * pixel_max / white - mean) / std."""
+    """The given rows and columns of the image scaled to `size`, (C, h, w): (x * pixel_max / white - mean) / std.
+
+    spans: see `resample`.
+    """
     scale, shift = _scale_and_shift(pixels, preprocessing)
-    colours = resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored)  # (3, h, w)
+    colours = resample(pixels, size, rows, columns, scale=scale, shift=shift, mirrored=mirrored, spans=spans)
     return colours.sum(0, keepdim=True) if preprocessing.channels == 1 else colours
 
 

@@ -38,7 +38,7 @@ from resnet_tools.jobs.running import Progress
 from resnet_tools.jobs.train_arguments import TrainArguments, train_options
 from resnet_tools.text import counted
 from resnet_tools.training.board import tensorboard_writer
-from resnet_tools.training.events import BatchTrained, EpochFinished
+from resnet_tools.training.events import BatchTrained, EpochFinished, Notice
 from resnet_tools.training.options import TrainOptions
 from resnet_tools.training.run import RunStopped
 from resnet_tools.training.run_files import BEST
@@ -109,7 +109,7 @@ def train(
     save: the folder of the run, by default `run`, or that of `resume`, a run to continue with the options it has.
     progress: called with the batches done and those of all epochs.
     The other options are named as in `resnet train --help`: n_epochs, batch_size, lr, recipe, arch, augment, freeze,
-    classifier_only, mixup, ema, early_stop, manual_seed, overwrite, report, device, precision, workers, compile, ...
+    classifier_only, mixup, ema, early_stop, manual_seed, overwrite, report, device, precision, workers, cache, ...
 
     An interruption (KeyboardInterrupt, also a notebook's stop) saves after the running batch and is then raised;
     `train(resume=folder)` continues. Nothing is printed; oddities of the data are `warnings`.
@@ -160,6 +160,8 @@ def _trained(ready: ReadyRun, progress: Progress | None) -> TrainedRun:
             for event in run.train():
                 if isinstance(event, BatchTrained) and progress is not None:
                     progress((event.epoch - 1) * event.batches + event.batch, event.epochs * event.batches)
+                if isinstance(event, Notice):
+                    _warn(event.text)
                 if isinstance(event, EpochFinished) and write is not None:
                     write(event.figures)
         except RunStopped as stopped:

@@ -70,6 +70,7 @@ class TrainArguments(TypedDict, total=False):
     tensorboard: bool
     device: str
     workers: int | None
+    cache: FilePath | None
     precision: Literal["single", "tf32", "double", "half", "bf16"] | None
     cudnn: Literal["fastest", "default", "deterministic"]
     compile: bool

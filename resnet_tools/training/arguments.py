@@ -21,7 +21,7 @@ from resnet_tools.writing import written_whole
 
 ARGUMENTS = "args.json"
 FORMAT, VERSION = "resnet_tools.arguments", 1
-PATHS = ("data", "train_list", "val_list")
+PATHS = ("data", "train_list", "val_list", "cache")
 OF_ONE_CALL = ("save", "resume", "overwrite", "test_only", "quiet", "device", "n_gpu", "workers", "compile")
 OF_THE_START = ("reset_classifier", "epoch_number")  # never None, and refused with --resume
 MAX_BYTES, MAX_CHARACTERS = 1 << 20, 1 << 15
@@ -94,7 +94,7 @@ def _path_now(given: Any, absolute: Any) -> Any:
     texts = [path for path in (given, absolute, given) if isinstance(path, str) and path and "\0" not in path]
     if len(texts) == 3 and os.path.abspath(texts[0]) != os.path.normpath(texts[1]):
         del texts[0]
-    return next((path for path in texts if os.path.exists(path)), given)
+    return next((path for path in texts if os.path.exists(path)), texts[0] if texts else given)
 
 
 def _way_on(path: Path) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from resnet_tools.data.loading import attempt
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import ImageError
-from resnet_tools.training.transforms import Transform
+from resnet_tools.training.transforms import Transform, uncached
 
 Positions = NDArray[np.int64]
 _ORDER = 1 << 62  # beyond every position: the stream of random numbers that shuffles
@@ -29,12 +29,13 @@ _ORDER = 1 << 62  # beyond every position: the stream of random numbers that shu
 class TrainingBatch:
     """`images` (n, 3, H, W) float32, or None if no image could be read; `targets` (n,).
 
-    `errors`: path and reason of each image that could not be read.
+    `errors`: path and reason of each image that could not be read. `uncached`: why the cache did not take an image.
     """
 
     images: Tensor | None
     targets: Tensor
     errors: list[tuple[str, str]]
+    uncached: str | None = None
 
 
 def random_numbers(seed: int, epoch: int, position: int) -> np.random.Generator:
@@ -94,7 +95,7 @@ class EpochDataset:
         ]
         targets = torch.tensor([self.samples.targets[positions[k]] for k in good], dtype=torch.int64)
         stacked = torch.stack([image for image in images if isinstance(image, Tensor)]) if good else None
-        return TrainingBatch(stacked, targets, errors)
+        return TrainingBatch(stacked, targets, errors, uncached(self.transform))
 
     def batch(self, positions: Positions) -> TrainingBatch:
         numbers = positions.tolist()

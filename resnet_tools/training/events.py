@@ -45,6 +45,13 @@ class BatchLogged:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """What the user should know, once; one line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class BatchValidated:
     """`images`: of the whole validation set."""
 
@@ -70,4 +77,4 @@ class RunFinished:
     best_top5_error: float
 
 
-Event = EpochStarted | BatchTrained | BatchLogged | BatchValidated | EpochFinished | RunFinished
+Event = EpochStarted | BatchTrained | BatchLogged | Notice | BatchValidated | EpochFinished | RunFinished

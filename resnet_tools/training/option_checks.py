@@ -16,7 +16,7 @@ from resnet_tools.training.run_files import BEST, has_run
 
 NOT_FOR_A_CLASSIFIER = (
     "recipe", "test_only", "ten_crop", "optim_state", "tensorboard", "save_every", "keep", "precision", "compile",
-    "checkpoint_activations", "sync_bn",
+    "cache", "checkpoint_activations", "sync_bn",
 )  # fmt: skip
 OF_A_NEW_NET = ("arch", "stem", "in_channels", "net_type", "depth", "shortcut_type")
 

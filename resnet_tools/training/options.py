@@ -23,7 +23,7 @@ NOT_WITH_RESUME = (
 # anew: device, processes, workers, compiling.
 RESUMED = (
     "data", "train_list", "val_list", "on_error", "check", "keep", "save_every", "ten_crop", "log_every", "report",
-    "tensorboard", "precision", "cudnn", "checkpoint_activations", "sync_bn",
+    "tensorboard", "cache", "precision", "cudnn", "checkpoint_activations", "sync_bn",
 )  # fmt: skip
 
 
@@ -93,6 +93,7 @@ class TrainOptions:
     device: str
     n_gpu: int
     workers: int | None
+    cache: Path | None
     precision: Literal["single", "tf32", "double", "half", "bf16"] | None
     cudnn: Literal["fastest", "default", "deterministic"]
     compile: bool

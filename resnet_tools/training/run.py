@@ -39,6 +39,7 @@ from resnet_tools.training.events import (
 )
 from resnet_tools.training.exchange import ProcessStatus, merged_status
 from resnet_tools.training.loading import BatchLoader
+from resnet_tools.training.loading_watch import LoadingWatch
 from resnet_tools.training.memory import largest_that_fits, memory_advice
 from resnet_tools.training.optimizer import set_lr
 from resnet_tools.training.recipe import lr_factor
@@ -95,6 +96,7 @@ class Run:
     saving: SavePolicy
     stop_signal: Callable[[], int] = lambda: 0
     log_every: int = 1
+    watch: LoadingWatch | None = None
     processes: Processes = field(init=False)
     counts: EpochCounts = field(init=False)  # of this process
     loader: BatchLoader = field(init=False)
@@ -162,6 +164,9 @@ class Run:
             yield BatchTrained(
                 epoch, recipe.epochs, number, len(plan), self.counts.last, recipe.batch_size, state.seconds
             )
+
+            if self.watch is not None:
+                yield from self.watch.notices(batch, data_seconds, seconds)
 
             # Processes wait for each other here, so several of them do it only now and then.
             if logged or number % EXCHANGE_EVERY == 0 or self.processes.count == 1:

@@ -44,10 +44,10 @@ def read_samples(options: TrainOptions) -> SplitData:
     return read_split_dataset(dataset, options.data, splitting, options.train_list, options.val_list)
 
 
-def check_place(options: TrainOptions) -> None:
-    """Raises: TrainingError if the run's folder would be among the class folders: the next training would take it, and
-    its pictures, for a class."""
-    folder = os.path.realpath(options.save_folder)
+def check_outside(options: TrainOptions, option: str, path: Path) -> None:
+    """Raises: TrainingError if the folder of an option would be among the class folders: the next training would take
+    it, and the pictures in it, for a class."""
+    folder = os.path.realpath(path)
     if options.train_list or not options.data or not Path(folder).is_relative_to(os.path.realpath(options.data)):
         return
     if dataset_of(options) != DEFAULT_DATASET:
@@ -60,8 +60,8 @@ def check_place(options: TrainOptions) -> None:
         inside = os.path.relpath(folder, os.path.realpath(top))
         if not inside.startswith("..") and (inside == os.curdir or not inside.startswith(".")):  # hidden: no class
             raise TrainingError(
-                f"--save {options.save_folder}: lies among the class folders of {top} and would be taken for a class; "
-                "give a folder outside, or move the run there to resume it"
+                f"{option} {path}: lies among the class folders of {top} and would be taken for a class; give a folder "
+                f"outside{', or move the run there to resume it' if option == '--save' else ''}"
             )
 
 

@@ -14,22 +14,24 @@ import torch
 from resnet_tools.compute.device import configure, default_workers, find_precision
 from resnet_tools.compute.inference import TEN_CROPS, Loading
 from resnet_tools.compute.processes import Processes
+from resnet_tools.data.photo_cache import PhotoCache, open_cache
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import Preprocessing
-from resnet_tools.errors import TrainingError
+from resnet_tools.errors import OptionError, TrainingError
 from resnet_tools.locking import LOCK_NAME, locked_folder
 from resnet_tools.text import counted
 from resnet_tools.training.compute_config import ComputeConfig
+from resnet_tools.training.loading_watch import LoadingWatch
 from resnet_tools.training.optimizer import freeze
 from resnet_tools.training.options import TrainOptions
-from resnet_tools.training.recipe import AugmentationName
+from resnet_tools.training.recipe import AugmentationName, RecipeName
 from resnet_tools.training.run import Run, RunData, SavePolicy
 from resnet_tools.training.run_files import LATEST, has_run
-from resnet_tools.training.run_samples import check_place
+from resnet_tools.training.run_samples import check_outside
 from resnet_tools.training.saving import keep_best, remove_old
 from resnet_tools.training.start import Start
 from resnet_tools.training.step import TrainStep
-from resnet_tools.training.transforms import training_transform
+from resnet_tools.training.transforms import TrainingTransform, copies_side_px, training_transform
 
 KEPT_EPOCHS = 2
 LOG_EVERY = 10
@@ -75,15 +77,36 @@ def run_data(
     recipe, views = start.state.recipe, TEN_CROPS if options.ten_crop else 1
     workers = default_workers(config.device) if options.workers is None else options.workers
     batch_size = max(1, recipe.batch_size // config.processes.count // views)
+    transform = training_transform(
+        recipe.augmentation,
+        form,
+        preprocessing,
+        as_bytes=_as_bytes(recipe.augmentation, config.device),
+        reduced=recipe.name != "original",
+    )
     return RunData(
         train,
         val,
-        training_transform(
-            recipe.augmentation, form, preprocessing, as_bytes=_as_bytes(recipe.augmentation, config.device)
-        ),
+        replace(transform, cache=_cache(options, recipe.name, transform, config.processes)),
         Loading(preprocessing, batch_size, options.ten_crop, workers=workers),
         skip_unreadable=options.on_error == "skip",
     )
+
+
+def _cache(
+    options: TrainOptions, recipe: RecipeName, transform: TrainingTransform, processes: Processes
+) -> PhotoCache | None:
+    """Raises: OptionError, DataError."""
+    if options.cache is None or options.test_only:
+        return None
+    if recipe == "original":
+        raise OptionError(
+            "--cache trains on smaller copies of the images, but --recipe original on the images themselves, as in "
+            "2016; leave --cache out, or give --recipe finetune or modern"
+        )
+    check_outside(options, "--cache", options.cache)
+    exif = transform.preprocessing.exif_orientation
+    return open_cache(options.cache, copies_side_px(transform), exif=exif, first=processes.rank == 0)
 
 
 def _as_bytes(augmentation: AugmentationName, device: torch.device) -> bool:
@@ -116,7 +139,12 @@ def build_run(
         SavePolicy(folder, 60 * (options.save_every or float("inf")), keep),
         stop_signal,
         log_every=options.log_every or (1 if original else LOG_EVERY),
+        watch=None if original or config.processes.rank > 0 else _watch(options, data),
     )
+
+
+def _watch(options: TrainOptions, data: RunData) -> LoadingWatch:
+    return LoadingWatch(options.cache, data.train, data.loading.preprocessing.crop_px)
 
 
 @contextmanager
@@ -130,7 +158,7 @@ def held_folder(options: TrainOptions, processes: Processes) -> Iterator[None]:
     if processes.rank > 0 or options.test_only:
         yield
         return
-    check_place(options)
+    check_outside(options, "--save", folder)
     is_new = not folder.exists()
     _make_folder(folder)
     try:

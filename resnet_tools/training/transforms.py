@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,10 @@ import torch
 from torch import Tensor
 
 from resnet_tools.data.augment import LIGHT, NO_AUGMENTATION, ORIGINAL_CIFAR, ORIGINAL_IMAGENET, Augmentation, augmented
-from resnet_tools.data.transforms import Preprocessing
+from resnet_tools.data.image import read_image
+from resnet_tools.data.photo_cache import PhotoCache
+from resnet_tools.data.photographs import ENOUGH, photograph
+from resnet_tools.data.transforms import Preprocessing, loaded
 from resnet_tools.training.mixing import seeded
 from resnet_tools.training.recipe import AugmentationName
 
@@ -24,14 +28,19 @@ class TrainingTransform:
 
     as_bytes: give uint8 pixels, for `normalised_batch` to normalise where they are computed with: a quarter of the
     bytes on their way to a GPU. The pixels are rounded, as those of other trainers are; `trivial` does so anyway.
+    reduced: decode no more of a JPEG than its view needs. cache: smaller copies of large images, which views are cut
+    out of.
     """
 
     name: AugmentationName
     augmentation: Augmentation
     preprocessing: Preprocessing
     as_bytes: bool = False
+    reduced: bool = False
+    cache: PhotoCache | None = None
 
     def __call__(self, image: Any, generator: np.random.Generator) -> Tensor:
+        image = self._photograph(loaded(image)) if self.reduced or self.cache else image
         if self.name != "trivial" and not self.as_bytes:
             return augmented(image, self.preprocessing, self.augmentation, generator)
         crop = augmented(image, _plain(self.preprocessing), self.augmentation, generator)
@@ -40,11 +49,37 @@ class TrainingTransform:
             pixels = _trivially_changed(pixels, generator)
         return pixels if self.as_bytes else normalised_batch(pixels, self)
 
+    def _photograph(self, image: Any) -> Any:
+        """Of a file; anything else as it is."""
+        if not isinstance(image, (str, os.PathLike)):
+            return image
+        if self.cache is not None:
+            return self.cache.photograph(os.fspath(image))
+        return photograph(read_image(image), exif=self.preprocessing.exif_orientation)
+
 
 def training_transform(
-    name: AugmentationName, dataset: str, preprocessing: Preprocessing, *, as_bytes: bool = False
+    name: AugmentationName,
+    dataset: str,
+    preprocessing: Preprocessing,
+    *,
+    as_bytes: bool = False,
+    reduced: bool = False,
+    cache: PhotoCache | None = None,
 ) -> TrainingTransform:
-    return TrainingTransform(name, augmentation(name, dataset), preprocessing, as_bytes)
+    return TrainingTransform(name, augmentation(name, dataset), preprocessing, as_bytes, reduced, cache)
+
+
+def copies_side_px(transform: TrainingTransform) -> int:
+    """The shorter side of the copies in a cache: twice the crop, or all that the crop is cut out of."""
+    twice = ENOUGH * transform.preprocessing.crop_px
+    return twice if transform.augmentation.crop == "sized" else max(twice, transform.preprocessing.resize_px)
+
+
+def uncached(transform: Transform) -> str | None:
+    """Why a copy could not be kept in the cache, if any could not since this was asked."""
+    cache = transform.cache if isinstance(transform, TrainingTransform) else None
+    return cache.problem() if cache is not None else None
 
 
 def normalised_batch(images: Tensor, transform: Transform) -> Tensor:

@@ -29,20 +29,36 @@ class Break:
     test: str
 
 
-CRASH_POINTS = "tests/hardening/test_crash_points.py::test_work_goes_on_after_a_stop_at_every_point"
+CRASH_FILE = "tests/hardening/test_crash_points.py"
+CRASH_POINTS = f"{CRASH_FILE}::test_work_goes_on_after_a_stop_at_every_point"
+WRITTEN = "        os.replace(partial, path)\n        _sync_folder(path.parent)\n"  # the end of `written_whole`
 BREAKS = (
     Break(
         "a file takes its name before its bytes are on the disk (a missing fsync)",
         "writing.py",
-        "            os.fsync(file.fileno())\n",
-        "            pass\n",
+        f"            os.fsync(file.fileno())\n{WRITTEN}",
+        f"            pass\n{WRITTEN}",
         f"{CRASH_POINTS}[train]",
+    ),
+    Break(
+        "a copy in the cache takes its name before its bytes are on the disk",
+        "writing.py",
+        "            file.flush()\n            os.fsync(file.fileno())\n",
+        "            file.flush()\n",
+        f"{CRASH_FILE}::test_a_cache_is_whole_after_a_stop_at_every_point_and_its_images_are_the_same",
+    ),
+    Break(
+        "the checksum of a copy in the cache is not compared",
+        "data/photo_cache.py",
+        "content[:DIGEST_BYTES] != _digest(name, rest) or ",
+        "",
+        "tests/data/test_photo_cache.py",
     ),
     Break(
         "a partial file is left behind after an error",
         "writing.py",
-        "        partial.unlink(missing_ok=True)\n",
-        "        pass\n",
+        f"{WRITTEN}    finally:\n        partial.unlink(missing_ok=True)\n",
+        f"{WRITTEN}    finally:\n        pass\n",
         "tests/features/test_files.py::test_a_disk_that_is_full_is_an_error_and_the_earlier_files_stay",
     ),
     Break(

@@ -73,7 +73,8 @@ EXTRACT = f"extract-features {{data}}/small.pt {{data}}/images {OUTPUT}"
 SHARDS = f"extract-features {{data}}/small.pt {{data}}/images/[0-3].png {OUTPUT}.npy --shard-size 2"
 FORMATS = (".pt", ".npy", ".npz", ".safetensors", ".t7", ".csv", ".h5", ".parquet")
 QUICK = "--quiet --no-check --no-report --augment none"
-TRAIN = f"train --data {{data}}/set {SIZES} {QUICK} --save {{out}}/run --manual-seed 3"
+SAVE = f"{SIZES} {QUICK} --save {{out}}/run --manual-seed 3"
+TRAIN = f"train --data {{data}}/set {SAVE}"
 FIRST = " --retrain {data}/net.pt --reset-classifier --n-epochs 2 --batch-size 2"
 CHANGING = ("run/latest.pt", "run/history.csv", "run/model_best.pt")
 JOBS = {
@@ -82,6 +83,11 @@ JOBS = {
     "train": Job(TRAIN + FIRST, _train_again, CHANGING),
     "train keep": Job(f"{TRAIN} --keep 1{FIRST}", _train_again, CHANGING),
     "train within epochs": Job(f"{TRAIN} --save-every 0.0000001{FIRST}", _train_again, CHANGING),
+    "train with a cache": Job(
+        f"train --data {{data}}/photos --cache {{out}}/cache {SAVE}{FIRST}".replace("epochs 2", "epochs 1"),
+        _train_again,
+        CHANGING,
+    ),
     "train the classifier": Job(
         f"{TRAIN} --retrain {{data}}/net.pt --classifier-only --batch-size 2", _classifier_again, CHANGING
     ),
@@ -95,7 +101,7 @@ JOBS = {
 
 
 def make_data(folder: Path) -> Path:
-    """Seven small images, one of them damaged, a data set of two classes, and a narrow net."""
+    """Seven small images, one of them damaged, data sets of two classes, small and large, and a narrow net."""
     pixels = np.random.default_rng(0)
     places = [*(f"set/{split}/{name}" for split in ("train", "val") for name in "ab"), "images"]
     for place in places:
@@ -103,6 +109,10 @@ def make_data(folder: Path) -> Path:
         for number in range(7 if place == "images" else 2):
             picture = pixels.integers(0, 256, (40, 44, 3), np.uint8)
             Image.fromarray(picture).save(folder / place / f"{number}.png")
+    for place in (f"photos/{split}/{name}" for split in ("train", "val") for name in "ab"):
+        (folder / place).mkdir(parents=True)
+        picture = pixels.integers(0, 256, (110, 120, 3), np.uint8)  # 96 are large for crops of 32
+        Image.fromarray(picture).save(folder / place / "0.jpg")
     (folder / "images" / "3.png").write_bytes(b"no image")
     save_model(narrow_imagenet_net(), folder / "net.pt")
     save_model(replace(narrow_cifar_net(), class_names=None), folder / "small.pt")

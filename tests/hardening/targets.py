@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,11 +26,12 @@ from resnet_tools import build_resnet, load_checkpoint, read_t7, save_model, sav
 from resnet_tools.checkpoints.checkpoint import Checkpoint
 from resnet_tools.checkpoints.inspect import inspect_file, report_text
 from resnet_tools.checkpoints.onnx_files import OnnxNet
-from resnet_tools.data import image
+from resnet_tools.data import image, photo_cache
 from resnet_tools.data.datasets import read_dataset
-from resnet_tools.data.image import load_image
+from resnet_tools.data.image import load_image, read_image
 from resnet_tools.data.labelled import Outputs, labelled_samples
 from resnet_tools.data.labels import read_labels
+from resnet_tools.data.photographs import photograph
 from resnet_tools.data.pickled import read_pickle
 from resnet_tools.data.transforms import CIFAR10
 from resnet_tools.features.store import FeatureStore
@@ -203,6 +206,33 @@ def _made_images() -> list[bytes]:
 
 def _load_with_both(path: Path) -> None:
     load_image(path, exif=True)
+    photograph(read_image(path), exif=True).scaled(8, 8)
+
+
+def _photo_copies() -> list[bytes]:
+    """What `--cache` keeps of two images, under the name that the target has."""
+    from PIL import Image
+
+    made = []
+    for mode in ("RGB", "L"):
+        with tempfile.TemporaryDirectory() as name:
+            Image.effect_noise((60, 80), 64).convert(mode).save(f"{name}/a.jpg")
+            os.utime(f"{name}/a.jpg", ns=(1, 1))
+            cache = photo_cache.open_cache(Path(name, "cache"), 32, exif=True)
+            cache.photograph(f"{name}/a.jpg")
+            [copy] = cache.folder.glob("*.copy")
+            made.append(copy.read_bytes())
+    return made
+
+
+def _photo_copy(path: Path) -> None:
+    """What lies behind the checksum is not to be trusted either."""
+    rest = path.read_bytes()[photo_cache.DIGEST_BYTES :]
+    path.write_bytes(photo_cache._digest(path.name, rest) + rest)
+    size, changed_ns = photo_cache.HEADER.unpack_from(rest.ljust(photo_cache.HEADER.size, b"\0"))[:2]
+    cache = photo_cache.PhotoCache(path.parent, 32, True, 0)
+    found = cache._kept(path.name, SimpleNamespace(st_size=size, st_mtime_ns=changed_ns))  # type: ignore[arg-type]
+    assert found is None or min(found.scaled(8, 8).pixels.shape[:2]) == 32
 
 
 def _load_with_pillow(path: Path) -> None:
@@ -399,6 +429,7 @@ TARGETS: dict[str, Target] = {
     "onnx": Target(_onnx, _onnx_seeds, "a.onnx", ("checkpoints/onnx_files.py",)),
     "image": Target(_load_with_both, _image_seeds, "a.png", IMAGE),
     "image-pillow": Target(_load_with_pillow, _image_seeds, "a.png", IMAGE),
+    "photo-copy": Target(_photo_copy, _photo_copies, "a.copy", ("data/photo_cache.py",)),
     "pickle": Target(_pickle, _pickles, "a.pkl", ("data/pickled.py",), TEXT),
     "cifar": Target(_cifar, _cifar_seeds, "cifar-10-binary.tar.gz", CIFAR),
     "cifar-t7": Target(_cifar, _cifar_t7_seeds, "cifar10.t7", CIFAR),
