@@ -111,6 +111,7 @@ INSIDE = {
         "onnx_engine",
         "onnx_export",
         "onnx_session",
+        "openvino_session",
         "onnx_bytes",
         "onnx_graph",
         "layouts",

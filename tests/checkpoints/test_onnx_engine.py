@@ -1,4 +1,4 @@
-"""--engine: onnxruntime and torch give the same, whatever the batch, and only torch needs torch."""
+"""--engine: all engines give the same, whatever the batch, and only torch needs torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from resnet_tools import load_checkpoint
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
+from resnet_tools.checkpoints.openvino_session import openvino_module
 from resnet_tools.checkpoints.runnable import load_classifier
 from resnet_tools.compute.engines import engine_threads, find_engine
 from resnet_tools.compute.predictions import Loading, Prediction, classify_arrays
@@ -24,15 +25,36 @@ from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes,
 from tests.support.demo_images import PHOTOS
 from tests.support.golden import DATA, model_cases
 
-ENGINES = ["torch", "onnxruntime"]
+OTHER_ENGINES = ["onnxruntime", "openvino"]
+ENGINES = ["torch", *OTHER_ENGINES]
 
 
+def needs(engine: str) -> None:
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _installed(request):
+    if "engine" in request.fixturenames:
+        needs(request.getfixturevalue("engine"))
+
+
+@pytest.fixture
+def bf16():
+    """Skips where the CPU has no bf16."""
+    needs("openvino")
+    if "BF16" not in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bf16")
+
+
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
 @pytest.mark.parametrize("case", model_cases(DATA / "models"), ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore:66 batch norms are 4 times too wide")
-def test_it_gives_the_originals_logits_and_features(case):
+def test_they_give_the_originals_logits_and_features(case, engine):
     checkpoint = load_checkpoint(case.path)
     for layer, expected in (("fc", case.array("logits")), ("flatten", case.array("features"))):
-        found = engine_net(checkpoint, layer)(case.input())
+        found = engine_net(checkpoint, layer, engine=engine)(case.input())
         assert np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), np.abs(case.array("logits")).max())
 
 
@@ -49,16 +71,61 @@ def test_a_prediction_does_not_depend_on_its_batch(engine):
             np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["single", "bf16"])
+def test_bf16_does_not_depend_on_the_batch_either(precision, bf16):
+    checkpoint = load_checkpoint(DATA / "models" / "published_resnet18.t7")
+    net = engine_net(checkpoint, engine="openvino", precision=precision)
+    images = np.random.default_rng(0).standard_normal((9, 3, 224, 224)).astype(np.float32)
+    alone = np.concatenate([net(images[k : k + 1]) for k in range(9)])
+    for size in (2, 5, 9):
+        together = np.concatenate([net(images[k : k + size]) for k in range(0, 9, size)])
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+
+
+def test_openvino_computes_in_the_precision_that_was_asked_for(bf16):
+    checkpoint = load_checkpoint(DATA / "models" / "published_resnet18.t7")
+    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    exact = engine_net(checkpoint, engine="onnxruntime")(images)
+    apart = {
+        precision: np.abs(engine_net(checkpoint, engine="openvino", precision=precision)(images) - exact).max()
+        for precision in ("single", "bf16")
+    }
+    # bf16 has 8 bits, of which each of 18 convolutions loses some; float32 has 24.
+    assert apart["single"] <= 1e-5 * np.abs(exact).max()
+    assert 1e-4 * np.abs(exact).max() < apart["bf16"] < 0.05 * np.abs(exact).max()
+
+
+def test_a_cpu_without_bf16_is_named(monkeypatch):
+    needs("openvino")
+    monkeypatch.setattr(openvino_module().Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(ResnetToolsError, match="this CPU has no bf16 arithmetic; leave out --precision bf16"):
+        engine_net(load_checkpoint(), engine="openvino", precision="bf16")
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path):
+    needs("openvino")
+    script = (
+        "import sys\nfrom resnet_tools.__main__ import run\ncode = run(sys.argv[1:])\n"
+        "sys.exit(str([m for m in sys.modules if m.startswith('openvino_telemetry')] or '') or code)"
+    )
+    command = [sys.executable, "-c", script, "classify", "demo", PHOTOS[0], "--engine", "openvino"]
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
 @pytest.mark.parametrize("ten_crop", [False, True])
-def test_the_engines_agree_on_all_classes(ten_crop, tmp_path):
+def test_the_engines_agree_on_all_classes(ten_crop, engine, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     checkpoint = load_checkpoint()
     loading = Loading(checkpoint.preprocessing, batch_size=2, ten_crop=ten_crop)
     paths = [PHOTOS[0], str(bad), *PHOTOS[1:]]
     expected, found = (
-        list(load_classifier("demo", "cpu", engine=engine).classify(paths, loading=loading, top_k=99))
-        for engine in ENGINES
+        list(load_classifier("demo", "cpu", engine=one).classify(paths, loading=loading, top_k=99))
+        for one in ("torch", engine)
     )
     assert str(found[1][1]) == str(expected[1][1])
     for one, other in zip(found[:1] + found[2:], expected[:1] + expected[2:], strict=True):
@@ -75,12 +142,13 @@ def test_outputs_that_are_not_finite_are_errors():
     assert isinstance(error, NotFiniteError)
 
 
-def test_every_layer_can_be_asked_for():
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
+def test_every_layer_can_be_asked_for(engine):
     checkpoint = load_checkpoint()
-    images = torch.randn(2, 3, 64, 64)
-    for layer, shape in layer_shapes(checkpoint.model, 64).items():
-        net = engine_net(checkpoint, layer, fold=may_fold(layer))
-        assert layer_shapes(net, 64) == {layer: shape}
+    images = torch.randn(1, 3, 32, 32)
+    for layer, shape in layer_shapes(checkpoint.model, 32).items():
+        net = engine_net(checkpoint, layer, fold=may_fold(layer), engine=engine)
+        assert layer_shapes(net, 32) == {layer: shape}
         kind = FeatureKind(layer, pool="none")
         expected = features_of(checkpoint.model, images, kind)
         torch.testing.assert_close(
@@ -88,9 +156,9 @@ def test_every_layer_can_be_asked_for():
         )
 
 
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
 @pytest.mark.parametrize("model", ["demo.t7", "demo.safetensors"])
-def test_the_first_label_needs_no_torch(model, tmp_path):
-    assert importlib.util.find_spec("onnxruntime") is not None
+def test_the_first_label_needs_no_torch(model, engine, tmp_path):
     path = tmp_path / model
     if model == "demo.t7":
         path.write_bytes((DEMO_PATH).read_bytes())
@@ -100,7 +168,7 @@ def test_the_first_label_needs_no_torch(model, tmp_path):
         "import sys\nfrom resnet_tools.__main__ import run\ncode = run(sys.argv[1:])\n"
         "sys.exit(str({'torch', 'torchvision', 'onnx'} & set(sys.modules) or '') or code)"
     )
-    command = [sys.executable, "-c", script, "classify", str(path), *PHOTOS[:2], "--json"]
+    command = [sys.executable, "-c", script, "classify", str(path), *PHOTOS[:2], "--json", "--engine", engine]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
     assert (done.returncode, done.stderr) == (0, "")
     assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == PHOTOS[:2]
@@ -111,13 +179,20 @@ def test_which_engine_is_chosen(monkeypatch):
     assert find_engine("auto", "cpu", "bf16") == "torch"
     assert find_engine("auto", "cuda:1") == "torch"
     assert find_engine("torch", "cpu") == "torch"
-    for device, precision, why in (("cuda", "single", "leave out --device cuda"), ("auto", "half", "--precision half")):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert find_engine("openvino", "auto", "bf16") == "openvino"
+    for engine, device, precision, why in (
+        ("onnxruntime", "cuda", "single", "leave out --device cuda"),
+        ("onnxruntime", "auto", "bf16", "computes in single precision; leave out --precision bf16"),
+        ("openvino", "auto", "half", "computes in single or bf16 precision; leave out --precision half"),
+    ):
         with pytest.raises(ResnetToolsError, match=why):
-            find_engine("onnxruntime", device, precision)
+            find_engine(engine, device, precision)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert find_engine("auto", "cpu") == "torch"
-    with pytest.raises(ResnetToolsError, match=r"pip install 'resnet_tools\[fast\]'"):
-        find_engine("onnxruntime", "cpu")
+    for engine, extra in (("onnxruntime", "fast"), ("openvino", "openvino")):
+        with pytest.raises(ResnetToolsError, match=rf"needs {engine}: pip install 'resnet_tools\[{extra}\]'"):
+            find_engine(engine, "cpu")
 
 
 @pytest.mark.parametrize(("given", "threads"), [("3", 3), ("2,1", 2), ("0", 1)])
@@ -153,10 +228,9 @@ def test_an_onnx_has_one_engine(tmp_path, capsys):
 def test_want_of_memory_says_what_to_do():
     net = EngineNet(load_checkpoint().architecture, load_checkpoint().arrays)
 
-    class Full:
-        def run(self, *_: object) -> None:
-            raise RuntimeError("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 9")
+    def full(_: object) -> None:
+        raise RuntimeError("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 9")
 
-    net.session = Full()
+    net.run = full
     with pytest.raises(DeviceMemoryError, match="not enough memory for 2 images at once; lower --batch-size"):
         net(np.zeros((2, 3, 28, 28), np.float32))
