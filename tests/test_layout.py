@@ -92,6 +92,7 @@ INSIDE = {
         "query_net",
         "opened",
         "setup",
+        "begun",
         "extract",
         "files",
         "readers",

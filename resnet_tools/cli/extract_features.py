@@ -129,8 +129,12 @@ def _job(options: ExtractOptions, sources: Images, inference: Inference, paths: 
         from resnet_tools.compute.device import find_device
         from resnet_tools.compute.engines import device_for, find_engine
         from resnet_tools.compute.processes import own_device
+        from resnet_tools.features.begun import kept_engine
         from resnet_tools.features.layers import layer_shapes
         from resnet_tools.features.setup import set_up_extraction
+    if not options.list_layers:
+        kept = kept_engine(options, inference.engine, inference.device, inference.precision)
+        inference = replace(inference, engine=kept)
     engine = find_engine(inference.engine, inference.device, inference.precision)
     device = find_device(own_device(device_for(engine, inference.device)))
     model_file = model_path(options.model)
