@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnet_tools import extract_features, load_checkpoint
+from resnet_tools import classify, evaluate, extract_features, load_checkpoint
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
@@ -63,11 +63,11 @@ def test_they_give_the_originals_logits_and_features(case, engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_prediction_does_not_depend_on_its_batch(engine):
     checkpoint = load_checkpoint()
-    classify = load_classifier("demo", "cpu", engine=engine).classify
-    alone = [next(iter(classify([p], loading=Loading(checkpoint.preprocessing, workers=0)))) for p in PHOTOS]
+    classified = load_classifier("demo", "cpu", engine=engine).classify
+    alone = [next(iter(classified([p], loading=Loading(checkpoint.preprocessing, workers=0)))) for p in PHOTOS]
     for batch_size, workers in ((1, 0), (2, 1), (3, 2), (100, 4)):
         loading = Loading(checkpoint.preprocessing, batch_size, workers=workers)
-        for found, expected in zip(classify(PHOTOS, loading=loading), alone, strict=True):
+        for found, expected in zip(classified(PHOTOS, loading=loading), alone, strict=True):
             assert isinstance(found, Prediction)
             assert (found.path, found.indices) == (expected.path, expected.indices)
             np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-5)
@@ -282,6 +282,30 @@ def test_a_changed_precision_is_named_whatever_the_engine(tmp_path, capsys):
     capsys.readouterr()
     assert run([*command, "--precision", "bf16"]) == 1
     assert "with a different precision: 'single', now 'bf16'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("engine", "precision"), [*((e, "single") for e in ENGINES), ("torch", "bf16")])
+def test_an_evaluation_names_its_engine_and_precision(engine, precision, tmp_path, capsys):
+    for path, name in zip(PHOTOS, load_checkpoint().class_names, strict=True):  # which is whose does not matter
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "data" / name)
+    command = ["evaluate", "demo", "--data", str(tmp_path / "data"), "--json", "--quiet"]
+    command += ["--report", str(tmp_path / "report"), "--engine", engine, "--precision", precision]
+    assert run(command) == 0
+    printed, written = json.loads(capsys.readouterr().out), json.loads((tmp_path / "report/summary.json").read_text())
+    for facts in (printed, written):
+        assert (facts["engine"], facts["precision"]) == (engine, precision)
+    assert f"<td>{engine}</td>" in (tmp_path / "report" / "index.html").read_text()
+    found = evaluate("demo", tmp_path / "data", engine=engine, precision=precision)
+    assert (found.summary["engine"], found.summary["precision"]) == (engine, precision)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_functions_take_the_engine(engine):
+    expected = classify(PHOTOS, engine="torch")
+    for one, other in zip(classify(PHOTOS, engine=engine), expected, strict=True):
+        assert one.indices == other.indices
+    assert extract_features(PHOTOS, engine=engine).provenance["engine"] == engine
 
 
 def test_an_onnx_has_one_engine(tmp_path, capsys):
