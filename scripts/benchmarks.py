@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from resnet_tools.compute.inference import Batch
@@ -369,10 +370,40 @@ def bench_classify(folder: Path) -> Iterator[Row]:
     peer = python(PLAIN_ONNXRUNTIME, graph, *images)
     ours = process(RESNET, "classify", model, *images)
     yield row("classify 100 images, single : onnxruntime script", ours, peer, 1.05, 3, warm_up=False)
-    for precision, target in (("single", 0.55), ("bf16", 0.4)):
-        ours = process(RESNET, "classify", model, *images, "--precision", precision)
-        name = f"classify 100 images, {precision} : torchvision script"
+    for engine, precision, target in (("auto", "single", 0.55), ("auto", "bf16", 0.4), ("openvino", "bf16", 0.2)):
+        ours = process(RESNET, "classify", model, *images, "--engine", engine, "--precision", precision)
+        name = f"classify 100 images, {engine} {precision} : torchvision script"
         yield row(name, ours, python(PLAIN_TORCHVISION, state, *images), target, 3, warm_up=False)
+
+
+def bench_forward(folder: Path) -> Iterator[Row]:
+    """A batch of eight, without loading: each engine as it is run here against the engines as they come."""
+    from resnet_tools.checkpoints.runnable import load_runnable, ready_classifier
+
+    model, graph = t7_file(folder, "resnet-50"), folder / "resnet-50.onnx"
+    process(RESNET, "convert", model, graph, "--force")()
+    images = np.random.default_rng(0).standard_normal((8, 3, 224, 224)).astype(np.float32)
+    peers = {"onnxruntime": bare_onnxruntime(graph), "openvino": bare_openvino(graph)}
+    for engine in ("auto", "onnxruntime", "openvino"):
+        net = ready_classifier(load_runnable(model), ["class"] * 1000, "cpu", engine=engine).net
+        for name, bare in peers.items():
+            target = 1.05 if engine in ("auto", name) else 1.2
+            ours, peer = partial(net, images), partial(bare, images)
+            yield row(f"forward of 8 images, {engine}, single : bare {name}", ours, peer, target, 9)
+
+
+def bare_onnxruntime(graph: Path) -> Callable[[NDArray[np.float32]], object]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})
+
+
+def bare_openvino(graph: Path) -> Callable[[NDArray[np.float32]], object]:
+    from resnet_tools.checkpoints.openvino_session import openvino_module
+
+    net = openvino_module().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: net([images])
 
 
 def bench_timm(folder: Path) -> Iterator[Row]:
@@ -565,6 +596,7 @@ BENCHMARKS = {
     "augment": bench_augment,
     "photographs": bench_photographs,
     "classify": bench_classify,
+    "forward": bench_forward,
     "timm": bench_timm,
     "train": bench_train,
     "features": bench_features,

@@ -1,4 +1,4 @@
-"""A checkpoint -> its net, or the net up to one of its layers, run by onnxruntime on the CPU.
+"""A checkpoint -> its net, or the net up to one of its layers, run by onnxruntime or openvino on the CPU.
 
 It takes and gives arrays, or tensors of torch where those are in use; torch itself is not needed.
 Shapes: N images of C channels and H x W pixels; K classes, D features.
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tools.checkpoints.onnx_bytes import bytes_without_weights
-from resnet_tools.checkpoints.onnx_graph import CLASSIFIER, FEATURES, IMAGES, folded, resnet_graph
-from resnet_tools.checkpoints.onnx_session import open_session, session_options
+from resnet_tools.checkpoints.onnx_graph import CLASSIFIER, FEATURES, folded, resnet_graph
+from resnet_tools.checkpoints.onnx_session import run_by_onnxruntime
+from resnet_tools.checkpoints.openvino_session import run_by_openvino
 from resnet_tools.compute.engines import SMALL_NET_PARAMETERS, engine_threads
 from resnet_tools.errors import DeviceMemoryError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
@@ -24,34 +24,40 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Images = TypeVar("Images")
-INSIDE_BYTES = 1024  # weights up to this size, such as the sizes of a padding, stand in the graph itself
+RUNNERS = {"onnxruntime": run_by_onnxruntime, "openvino": run_by_openvino}
 
 
 class EngineNet:
-    """(N, C, H, W) float32 -> the output of `layer`, by default the logits (N, K)."""
+    """(N, C, H, W) float32 -> the output of `layer`, by default the logits (N, K), float32."""
 
     def __init__(
-        self, architecture: Architecture, weights: Mapping[str, Array], layer: str = CLASSIFIER, *, fold: bool = True
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, Array],
+        layer: str = CLASSIFIER,
+        *,
+        fold: bool = True,
+        engine: str = "onnxruntime",
+        precision: str = "single",
     ) -> None:
-        self.architecture, self.layer = architecture, layer
+        self.architecture, self.layer, self.engine = architecture, layer, engine
         graph = resnet_graph(architecture, folded(architecture, weights) if fold else weights).up_to(layer)
-        self.output = graph.layers[layer]
-        outside = {name: weight for name, weight in graph.weights.items() if weight.nbytes > INSIDE_BYTES}
-        small = architecture.parameters < SMALL_NET_PARAMETERS
-        options = session_options(intra_op_num_threads=1 if small else engine_threads(), inter_op_num_threads=1)
+        threads = 1 if architecture.parameters < SMALL_NET_PARAMETERS else engine_threads()
         try:
-            self.session = open_session(bytes_without_weights(graph, [self.output], outside), options, outside)
-        except Exception as error:  # the types of onnxruntime's errors are private to it
-            raise _engine_error(error, 0) from error
+            self.run = RUNNERS[engine](graph, graph.layers[layer], threads, precision)
+        except ResnetToolsError:
+            raise
+        except Exception as error:  # the types of the engines' errors are private to them
+            raise _engine_error(engine, error, 0) from error
 
     def __call__(self, images: Images) -> Images:
         given = images if isinstance(images, np.ndarray) else images.numpy()  # type: ignore[attr-defined]
         try:
-            [found] = self.session.run([self.output], {IMAGES: given})
+            found = self.run(given)
         except Exception as error:  # as above
-            raise _engine_error(error, len(given)) from error
+            raise _engine_error(self.engine, error, len(given)) from error
         if isinstance(images, np.ndarray):
-            return found  # type: ignore[no-any-return]
+            return found  # type: ignore[return-value]
         import torch
 
         return torch.from_numpy(found)  # type: ignore[return-value]
@@ -68,13 +74,21 @@ class EngineNet:
         return {self.layer: self(zeros).shape[1:]}
 
 
-def engine_net(checkpoint: Checkpoint, layer: str = CLASSIFIER, *, fold: bool = True) -> EngineNet:
+def engine_net(
+    checkpoint: Checkpoint,
+    layer: str = CLASSIFIER,
+    *,
+    fold: bool = True,
+    engine: str = "onnxruntime",
+    precision: str = "single",
+) -> EngineNet:
     """The net of a checkpoint; the module of the checkpoint need not be built for it."""
-    return EngineNet(checkpoint.architecture, checkpoint.arrays, layer, fold=fold)
+    arrays = checkpoint.arrays
+    return EngineNet(checkpoint.architecture, arrays, layer, fold=fold, engine=engine, precision=precision)
 
 
-def _engine_error(error: Exception, batch_size: int) -> ResnetToolsError:
+def _engine_error(engine: str, error: Exception, batch_size: int) -> ResnetToolsError:
     if "alloc" in str(error).lower() or isinstance(error, MemoryError):
         what = f"{batch_size} images at once; lower --batch-size, or --crop-size" if batch_size else "the net"
         return DeviceMemoryError(f"not enough memory for {what}")
-    return ResnetToolsError(f"onnxruntime cannot run this net: {error}; --engine torch can")
+    return ResnetToolsError(f"{engine} cannot run this net: {error}; --engine torch can")

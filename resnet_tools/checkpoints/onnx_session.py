@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_tools.checkpoints.onnx_graph import IMAGES, LOGITS
+from resnet_tools.checkpoints.onnx_bytes import bytes_without_weights
+from resnet_tools.checkpoints.onnx_graph import IMAGES, LOGITS, Graph
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 
 Array = NDArray[Any]
 ENDING = ".onnx"
+INSIDE_BYTES = 1024  # weights up to this size, such as the sizes of a padding, stand in the graph itself
 ERRORS_ONLY = 3  # onnxruntime's log level
 
 
@@ -74,6 +76,19 @@ def open_session(graph: str | bytes, options: Any, weights: Mapping[str, Array] 
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(weight) for weight in weights.values()]
         options.add_external_initializers(list(weights), values)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def run_by_onnxruntime(graph: Graph, output: str, threads: int, _: str = "single") -> Callable[[Array], Array]:
+    """(N, C, H, W) -> this tensor of the graph, whose weights are not copied."""
+    outside = {name: weight for name, weight in graph.weights.items() if weight.nbytes > INSIDE_BYTES}
+    options = session_options(intra_op_num_threads=threads, inter_op_num_threads=1)
+    session = open_session(bytes_without_weights(graph, [output], outside), options, outside)
+
+    def run(images: Array) -> Array:
+        [found] = session.run([output], {IMAGES: images})
+        return found  # type: ignore[no-any-return]
+
+    return run
 
 
 class WrittenNet:

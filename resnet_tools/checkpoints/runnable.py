@@ -17,7 +17,7 @@ from resnet_tools.checkpoints.model_files import classes_beside, model_path
 from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
 from resnet_tools.checkpoints.onnx_graph import CLASSIFIER
 from resnet_tools.checkpoints.onnx_session import is_onnx
-from resnet_tools.compute.engines import find_engine
+from resnet_tools.compute.engines import EXTRAS, device_for, find_engine
 from resnet_tools.compute.predictions import Prediction, classify_arrays
 from resnet_tools.data.labels import output_names, read_labels
 from resnet_tools.data.transforms import Preprocessing
@@ -102,11 +102,11 @@ def ready_classifier(
     """The same of a net that is loaded; it may be changed in place. names: of its outputs."""
     _check_engine(checkpoint, engine)
     if with_gradients and isinstance(checkpoint, Checkpoint):
-        if engine == "onnxruntime":
-            raise CheckpointError("--engine onnxruntime computes no gradients, which --explain needs; leave it out")
+        if engine in EXTRAS:
+            raise CheckpointError(f"--engine {engine} computes no gradients, which --explain needs; leave it out")
         engine = "torch"
-    if isinstance(checkpoint, Checkpoint) and find_engine(engine, device, precision) == "onnxruntime":
-        by_engine = engine_net(checkpoint)
+    if isinstance(checkpoint, Checkpoint) and (found := find_engine(engine, device, precision)) != "torch":
+        by_engine = engine_net(checkpoint, engine=found, precision=precision)
         return Classifier(by_engine, names, checkpoint.preprocessing, partial(classify_arrays, net=by_engine))
     from resnet_tools.compute.device import find_device
     from resnet_tools.compute.inference import classify
@@ -139,15 +139,25 @@ def ready_net(
     Raises: ResnetToolsError if the engine cannot run it.
     """
     _check_engine(checkpoint, engine)
-    asked_for = "cpu" if engine == "onnxruntime" else device.type
-    if isinstance(checkpoint, Checkpoint) and find_engine(engine, asked_for, precision) == "onnxruntime":
-        return engine_net(checkpoint, layer, fold=fold)
+    if isinstance(checkpoint, Checkpoint):
+        found = find_engine(engine, device_for(engine, device.type), precision)
+        if found != "torch":
+            return engine_net(checkpoint, layer, fold=fold, engine=found, precision=precision)
     return prepare_net(checkpoint.model, device, precision, fold=fold)
 
 
+def engine_of(net: Net) -> str:
+    """The name of the engine that runs a net which is ready."""
+    from resnet_tools.nets.resnet import ResNet
+
+    return "torch" if isinstance(net, ResNet) else net.engine if isinstance(net, EngineNet) else "onnxruntime"
+
+
 def _check_engine(checkpoint: Runnable, engine: str) -> None:
-    if engine == "torch" and not isinstance(checkpoint, Checkpoint):
-        raise CheckpointError("--engine torch: an .onnx is run by onnxruntime; leave that out, or give the checkpoint")
+    if engine not in ("auto", "onnxruntime") and not isinstance(checkpoint, Checkpoint):
+        raise CheckpointError(
+            f"--engine {engine}: an .onnx is run by onnxruntime; leave that out, or give the checkpoint"
+        )
 
 
 def require_classifier(checkpoint: Runnable, path: str | os.PathLike[str]) -> None:

@@ -95,10 +95,10 @@ def command(inference: Inference, n_gpu: int, **values: Any) -> int:
     with quick_imports():
         from resnet_tools.checkpoints.runnable import ready_net
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.engines import find_engine
+        from resnet_tools.compute.engines import device_for, find_engine
         from resnet_tools.compute.processes import joined_processes, own_device
     engine = find_engine(inference.engine, inference.device, inference.precision)
-    device = find_device("cpu" if engine == "onnxruntime" else own_device(inference.device))
+    device = find_device(own_device(device_for(engine, inference.device)))
     ready = partial(ready_net, engine=inference.engine, device=device, precision=inference.precision)
     with joined_processes() as processes, terminable("Stopped."), warnings_as_lines(quiet=processes.rank > 0):
         summaries = _summaries(options, inference, ready, processes)

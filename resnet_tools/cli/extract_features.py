@@ -127,12 +127,16 @@ def _job(options: ExtractOptions, sources: Images, inference: Inference, paths: 
         from resnet_tools.checkpoints.model_files import model_path
         from resnet_tools.checkpoints.runnable import load_runnable
         from resnet_tools.compute.device import find_device
-        from resnet_tools.compute.engines import find_engine
+        from resnet_tools.compute.engines import device_for, find_engine
         from resnet_tools.compute.processes import own_device
+        from resnet_tools.features.begun import kept_engine
         from resnet_tools.features.layers import layer_shapes
         from resnet_tools.features.setup import set_up_extraction
+    if not options.list_layers:
+        kept = kept_engine(options, inference.engine, inference.device, inference.precision)
+        inference = replace(inference, engine=kept)
     engine = find_engine(inference.engine, inference.device, inference.precision)
-    device = find_device("cpu" if engine == "onnxruntime" else own_device(inference.device))
+    device = find_device(own_device(device_for(engine, inference.device)))
     model_file = model_path(options.model)
     _refuse_inputs(options.output, [model_file, *sources.lists], paths)
     checkpoint = load_runnable(model_file, weights=options.weights)

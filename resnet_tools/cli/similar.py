@@ -43,8 +43,8 @@ Write = Callable[["Similar"], None]
     help="""Print the images of FEATURES that are most similar to each IMAGE, by the cosine of their features.
 
     FEATURES is a file that `resnet extract-features` wrote, in any format, or NAME.index.json for shards. The features
-    of IMAGE (a file, a folder, a glob pattern, - for stdin) are computed by the net, layer and preprocessing that
-    FEATURES records. Rows of zeros or with NaN are similar to nothing.""",
+    of IMAGE (a file, a folder, a glob pattern, - for stdin) are computed by the net, layer, preprocessing, engine
+    and kind of device that FEATURES records. Rows of zeros or with NaN are similar to nothing.""",
 )
 @click.argument("features", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @image_options
@@ -111,7 +111,7 @@ def command(
         count = passes(opened, top_k, len(opened))
         results = work.results(count, lambda report: similar_rows(opened, found_device, top_k, report))
         return work.finish(_written(results, form), sheet)
-    net = _net(opened, found_device, model, weights, batch_size)
+    net = _net(opened, device, model, weights, batch_size)
     count = passes(opened, top_k, len(paths))
     with progress_bar(len(paths), "extract", quiet=True) as loaded:  # tells of images that cannot be read
         results = work.results(
@@ -131,7 +131,7 @@ def _check_sheet(sheet: Path | None, inputs: Sequence[str | Path]) -> None:
     font_file()
 
 
-def _net(opened: FeatureRows, device: torch.device, model: str | None, weights: str | None, batch: int | None) -> Any:
+def _net(opened: FeatureRows, device: str, model: str | None, weights: str | None, batch: int | None) -> Any:
     from resnet_tools.features.query_net import query_net
 
     with warnings_as_lines():

@@ -6,14 +6,15 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from resnet_tools.compute.cpus import usable_cpus
 from resnet_tools.errors import ResnetToolsError
 
-Engine = Literal["torch", "onnxruntime"]
-ENGINES = ("auto", "torch", "onnxruntime")
-NEEDED = "--engine onnxruntime needs onnxruntime: pip install 'resnet_tools[fast]'"
+Engine = Literal["torch", "onnxruntime", "openvino"]
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
+EXTRAS = {"onnxruntime": "fast", "openvino": "openvino"}  # with which the engines are installed that run on CPUs
+PRECISIONS = {"onnxruntime": ("single",), "openvino": ("single", "bf16")}
 SMALL_NET_PARAMETERS = 1_000_000  # below, threads wait for each other and slow the decoding
 GPU_FILES = ("nvidiactl", "nvidia0", "kfd", "dxg", "nvhost-ctrl-gpu")  # in /dev: NVIDIA's, AMD's, WSL's, Jetson's
 
@@ -21,20 +22,31 @@ GPU_FILES = ("nvidiactl", "nvidia0", "kfd", "dxg", "nvhost-ctrl-gpu")  # in /dev
 def find_engine(asked: str, device: str, precision: str = "single") -> Engine:
     """`auto` is onnxruntime on a CPU in single precision, where it is installed, and torch elsewhere.
 
-    device: as `find_device` takes it. Raises: ResnetToolsError if onnxruntime is asked for and cannot do it.
+    device: as `find_device` takes it. Raises: ResnetToolsError if an engine is asked for and cannot do it.
     """
-    if asked == "torch":
-        return "torch"
-    there = importlib.util.find_spec("onnxruntime") is not None
     if asked == "auto":
-        return "onnxruntime" if there and precision == "single" and _is_cpu(device) else "torch"
-    if not there:
-        raise ResnetToolsError(NEEDED)
-    if precision != "single":
-        raise ResnetToolsError(f"--engine onnxruntime computes in single precision; leave out --precision {precision}")
+        suits = precision in PRECISIONS["onnxruntime"] and is_installed("onnxruntime") and _is_cpu(device)
+        return "onnxruntime" if suits else "torch"
+    if asked not in EXTRAS:
+        return "torch"
+    if not is_installed(asked):
+        raise ResnetToolsError(f"--engine {asked} needs {asked}: pip install 'resnet_tools[{EXTRAS[asked]}]'")
+    if precision not in PRECISIONS[asked]:
+        able = " or ".join(PRECISIONS[asked])
+        raise ResnetToolsError(f"--engine {asked} computes in {able} precision; leave out --precision {precision}")
     if device not in ("auto", "cpu"):
-        raise ResnetToolsError(f"--engine onnxruntime computes on the CPU; leave out --device {device}")
-    return "onnxruntime"
+        raise ResnetToolsError(f"--engine {asked} computes on the CPU; leave out --device {device}")
+    return cast(Engine, asked)
+
+
+def is_installed(engine: str) -> bool:
+    """Whether it is there, without importing it."""
+    return engine == "torch" or importlib.util.find_spec(engine) is not None
+
+
+def device_for(engine: str, asked: str) -> str:
+    """The name of the device on which an engine computes: some know only the CPU."""
+    return "cpu" if engine in EXTRAS else asked
 
 
 def _is_cpu(device: str) -> bool:

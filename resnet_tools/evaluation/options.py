@@ -37,13 +37,14 @@ class EvaluateOptions:
             return "json" if self.json else "csv"
         return "lines" if len(self.models) == 1 else "table"
 
-    def conditions(self, model: str, precision: str) -> dict[str, str | None]:
+    def conditions(self, model: str, engine: str, precision: str) -> dict[str, str | None]:
         """What a summary says of how a model was evaluated."""
         return {
             "model": model,
             "data": str(self.data),
             "split": self.split,
             "labels": None if self.labels is None else str(self.labels),
+            "engine": engine,
             "precision": precision,
         }
 

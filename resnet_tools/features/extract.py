@@ -99,7 +99,7 @@ class Extraction:
             return [output]
         # A shard is a job of its own: only the unfinished one is in a store, and each that is done stays done.
         parts = [paths[start : start + shard_size] for start in range(0, len(paths), shard_size)]
-        shards = [output.with_name(f"{output.stem}-{n:05d}{output.suffix}") for n in range(len(parts))]
+        shards = [shard_of(output, number) for number in range(len(parts))]
         if not self.resume and self.processes.rank == 0:
             _remove_marks(shards)
         for part, shard in zip(parts, shards, strict=True):
@@ -119,7 +119,7 @@ class Extraction:
         # Process 0 looks and decides for all: the others may see changes on a shared disk late.
         looks = self.processes.rank == 0 and self.resume and finished is not None
         # The mark of a finished shard holds the checksums of its files: one that was changed or cut is made again.
-        if self.processes.gather(looks and _read_mark(output) == {"job": finished, **file_sums(output)})[0]:
+        if self.processes.gather(looks and _read_mark(output) == self._mark(finished, output))[0]:
             if self.processes.rank == 0:
                 FeatureStore(output, stored_dtype(output, self.kind.dtype)).remove_left_over()
             progress(len(paths), [])
@@ -134,8 +134,8 @@ class Extraction:
             if self.processes.rank == 0:
                 self._finish(paths, store, output, may_be_empty=finished is not None)
                 if finished is not None:
-                    with written_whole(_mark_of(output)) as partial:
-                        partial.write_text(json.dumps({"job": finished, **file_sums(output)}))
+                    with written_whole(mark_of(output)) as partial:
+                        partial.write_text(json.dumps(self._mark(finished, output)))
                 store.remove()  # only now, so that a stop before this line does not lose the shard
             self.processes.wait()
 
@@ -144,6 +144,10 @@ class Extraction:
         for path in paths:
             listed.update(os.fsencode(path) + b"\0")
         return {**self.provenance, "on_error": self.on_error, "files": len(paths), "file_list": listed.hexdigest()}
+
+    def _mark(self, job: str | None, shard: Path) -> dict[str, Any]:
+        """What is noted of a shard that is finished."""
+        return {"job": job, "engine": self.provenance.get("engine"), **file_sums(shard)}
 
     def _digest(self, paths: Sequence[str]) -> str:
         return hashlib.sha256(json.dumps(self._job(paths), sort_keys=True).encode()).hexdigest()
@@ -235,21 +239,26 @@ class Extraction:
         _remove_marks(shards)
 
 
-def _mark_of(shard: Path) -> Path:
+def shard_of(output: Path, number: int) -> Path:
+    """The file of a shard, from 0."""
+    return output.with_name(f"{output.stem}-{number:05d}{output.suffix}")
+
+
+def mark_of(shard: Path) -> Path:
     """The file that says which job a finished shard belongs to, with the checksums of its files."""
     return shard.with_name(f".{shard.name}.done")
 
 
 def _read_mark(shard: Path) -> Any:
     try:
-        return json.loads(read_bounded(_mark_of(shard), 1 << 16))
+        return json.loads(read_bounded(mark_of(shard), 1 << 16))
     except (ResnetToolsError, ValueError, RecursionError):
         return None
 
 
 def _remove_marks(shards: Sequence[Path]) -> None:
     for shard in shards:
-        _mark_of(shard).unlink(missing_ok=True)
+        mark_of(shard).unlink(missing_ok=True)
 
 
 def _halved(rows: Array) -> Array:

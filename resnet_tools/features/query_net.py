@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -17,16 +18,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from resnet_tools.checkpoints.checkpoint import Checkpoint
 from resnet_tools.checkpoints.model_files import DEMO_PATH, model_path
 from resnet_tools.checkpoints.onnx_files import is_onnx
-from resnet_tools.checkpoints.runnable import Net, load_runnable, prepare_net
-from resnet_tools.compute.device import default_workers, keep_freed_memory, set_tf32
+from resnet_tools.checkpoints.runnable import Net, Runnable, load_runnable, prepare_net, ready_net
+from resnet_tools.compute.device import default_workers, find_device, keep_freed_memory, set_tf32
+from resnet_tools.compute.engines import EXTRAS, find_engine
 from resnet_tools.compute.inference import DTYPES, Loading, device_of, loaded_batches
 from resnet_tools.data.transforms import Preprocessing
-from resnet_tools.errors import FeatureError, ImageError, NotFiniteError
+from resnet_tools.errors import DeviceMemoryError, FeatureError, ImageError, Note, NotFiniteError, ResnetToolsError
 from resnet_tools.features.extract import NOT_FINITE
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes, may_fold
 from resnet_tools.features.opened import FeatureRows
+from resnet_tools.features.store import OLDEST_ENGINE
 from resnet_tools.reading import hashed
 
 Array = np.ndarray[Any, Any]
@@ -63,11 +67,13 @@ class QueryNet:
 
 
 def query_net(
-    features: FeatureRows, device: torch.device, *, model: str | None, weights: str | None, batch_size: int | None
+    features: FeatureRows, device: str, *, model: str | None, weights: str | None, batch_size: int | None
 ) -> QueryNet:
-    """The net of the features, from `model` or where the file says that it was.
+    """The net of the features, from `model` or where the file says that it was, with the engine that made them.
 
+    device: as `find_device` takes it; `auto` is a device of the kind that made them, if there is one.
     weights: as `load_checkpoint` takes it, as the features were made with.
+    Warns if engine or kind of device are others, whose features differ a little.
     Raises: FeatureError if the file does not say how it was made, or the net is not that one.
     """
     made = features.provenance
@@ -80,8 +86,8 @@ def query_net(
         )
     kind, preprocessing = _settings(features)
     path = _found_model(features, model)
-    net = load_runnable(path, weights=weights).model
-    shape = layer_shapes(net, preprocessing.crop_px).get(kind.layer)
+    checkpoint = load_runnable(path, weights=weights)
+    shape = layer_shapes(checkpoint.model, preprocessing.crop_px).get(kind.layer)
     width = 0 if shape is None else shape[0] if kind.pool == "avg" else prod(shape)
     if width != features.width:
         has = "no such layer" if shape is None else f"{width} numbers there"
@@ -89,9 +95,42 @@ def query_net(
             f"{features.path}: has rows of {features.width} numbers from layer {kind.layer!r:.100}; {path} has {has}. "
             "If the file of the net holds several, give --weights as for the features"
         )
-    prepared = prepare_net(net, device, made["precision"], fold=may_fold(kind.layer))
-    loading = Loading(preprocessing, batch_size or BATCH_SIZE, made["ten_crop"], default_workers(device))
+    found_device = _device(features, device)
+    prepared = _prepared(features, checkpoint, found_device, kind)
+    loading = Loading(preprocessing, batch_size or BATCH_SIZE, made["ten_crop"], default_workers(found_device))
     return QueryNet(prepared, kind, loading)
+
+
+def _device(features: FeatureRows, asked: str) -> torch.device:
+    """Raises: ResnetToolsError as `find_device`."""
+    made_on = features.provenance.get("device")
+    if made_on not in ("cpu", "cuda", "mps"):
+        return find_device(asked)
+    try:
+        found = find_device(made_on if asked == "auto" else asked)
+    except ResnetToolsError:
+        if asked != "auto":
+            raise
+        found = find_device(asked)
+    if found.type != made_on:
+        warnings.warn(f"{features.path}: was made on {made_on}; the images are computed on {found.type}", Note, 2)
+    return found
+
+
+def _prepared(features: FeatureRows, checkpoint: Runnable, device: torch.device, kind: FeatureKind) -> Net:
+    """The net made ready by the engine that made the features, or by torch if that cannot be."""
+    engine, precision = features.provenance.get("engine", OLDEST_ENGINE), features.provenance["precision"]
+    fold = may_fold(kind.layer)
+    if engine not in EXTRAS or not isinstance(checkpoint, Checkpoint):
+        return prepare_net(checkpoint.model, device, precision, fold=fold)
+    try:
+        find_engine(engine, device.type, precision)
+        return ready_net(checkpoint, engine, device, precision, layer=kind.layer, fold=fold)
+    except DeviceMemoryError:
+        raise
+    except ResnetToolsError as error:
+        warnings.warn(f"{features.path}: was made with {engine}; torch computes the images: {error}", Note, 2)
+        return prepare_net(checkpoint.model, device, precision, fold=fold)
 
 
 def prepare_products(device: torch.device) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from resnet_tools import __version__
-from resnet_tools.checkpoints.runnable import Net, Runnable, ready_net
+from resnet_tools.checkpoints.runnable import Net, Runnable, engine_of, ready_net
 from resnet_tools.compute.inference import Loading
 from resnet_tools.data.fetched import stdin_bytes
 from resnet_tools.data.files import STDIN
@@ -20,7 +20,6 @@ from resnet_tools.data.image import MAX_FILE_BYTES
 from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, may_fold
 from resnet_tools.features.options import ExtractOptions
-from resnet_tools.nets.resnet import ResNet
 from resnet_tools.reading import Digest, hashed
 
 NO_FILE = "a net in Python"
@@ -45,7 +44,7 @@ def set_up_extraction(
     if STDIN in paths:  # it may hold another image each time, and its name does not tell
         provenance["stdin_sha256"] = hashlib.sha256(stdin_bytes(MAX_FILE_BYTES)).hexdigest()
     net = ready_net(checkpoint, engine, device, precision, layer=options.layer, fold=may_fold(options.layer))
-    provenance["engine"] = "torch" if isinstance(net, ResNet) else "onnxruntime"
+    provenance["engine"] = engine_of(net)
     return Extraction(net, kind, loading, provenance, options.on_error, options.resume)
 
 

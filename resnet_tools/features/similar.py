@@ -59,8 +59,9 @@ def similar(
     """The `top_k` rows of a features file that are most similar to each image, by cosine, the nearest first.
 
     features: a file of any format that `resnet extract-features` writes, or `NAME.index.json` for shards.
-    images: paths of image files, or images in any form that `preprocess` takes; the net, layer and preprocessing are
-    those that the file records. None: each row of the file is compared with all others, and no net is needed.
+    images: paths of image files, or images in any form that `preprocess` takes; the net, layer, preprocessing and, if
+    they are there, engine and device are those that the file records. None: each row of the file is compared with all
+    others, and no net is needed.
     model: the file of the net, if it is no longer where it was; its SHA-256 must be the recorded one.
     weights: which net of that file, as for the features. device: `auto`, `cpu`, `cuda`, `cuda:1`.
     progress: called with the numbers of rows that were compared.
@@ -78,7 +79,7 @@ def similar(
     if images is None:
         return list(similar_rows(opened, found_device, top_k, report))
     net = query_net(
-        opened, found_device, model=None if model is None else os.fsdecode(model), weights=weights, batch_size=None
+        opened, device, model=None if model is None else os.fsdecode(model), weights=weights, batch_size=None
     )
     found = []
     for result in similar_images(opened, images, net, found_device, top_k, report):

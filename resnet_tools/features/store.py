@@ -34,7 +34,9 @@ from resnet_tools.reading import read_bounded
 from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
+JOB_NAME = "job.json"
 MAX_JOB_BYTES = 1 << 24
+OLDEST_ENGINE = "torch"  # of jobs and features that name none
 MAX_LINE_BYTES = 1 << 27  # a batch of 65536 files that are all unreadable has half of it
 MAX_NUMBER = 1 << 48
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would change newlines
@@ -57,7 +59,7 @@ class FeatureStore:
     """Opened by every process of a job; each appends to its own files. A context manager, which closes them."""
 
     def __init__(self, output: Path, dtype: np.dtype[Any], process: int = 0) -> None:
-        self.folder = output.with_name(f".{output.name}.unfinished")
+        self.folder = job_file(output).parent
         self.dtype, self.process = dtype, process
         self.rows = 0
         self.vouched = {"log": 0, "rows": 0}  # bytes of this process's files that its log vouches for
@@ -75,7 +77,7 @@ class FeatureStore:
 
         Raises: FeatureError naming what differs, if it is of another job, or if it cannot be written.
         """
-        path = self.folder / "job.json"
+        path = self.folder / JOB_NAME
         try:
             self._enter()
             if resume and path.exists():
@@ -116,7 +118,7 @@ class FeatureStore:
     def _check_job(self, earlier: Any, job: Mapping[str, Any]) -> None:
         if not isinstance(earlier, dict):
             raise FeatureError(f"{self.folder}: holds no job; remove it, or give --no-resume to start over")
-        earlier.setdefault("engine", "torch")  # older versions had no other
+        earlier.setdefault("engine", OLDEST_ENGINE)
         for key in job:
             if earlier.get(key) != job[key]:
                 raise FeatureError(
@@ -239,7 +241,7 @@ class FeatureStore:
     def remove(self) -> None:
         """Remove the folder when the output is in place."""
         with suppress(OSError):
-            (self.folder / "job.json").unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
+            (self.folder / JOB_NAME).unlink(missing_ok=True)  # first: without it the rest is nothing to go on with
         if os.name == "nt":
             self.files.close()  # there an open file, such as the lock, cannot be removed
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -249,6 +251,11 @@ class FeatureStore:
         if self.folder.is_dir() and not self.folder.is_symlink():
             with suppress(LockedError, OSError), locked_folder(self.folder):
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def job_file(output: Path) -> Path:
+    """Where the job of an unfinished output is described."""
+    return output.with_name(f".{output.name}.unfinished") / JOB_NAME
 
 
 def _log_of(rows: Path) -> Path:

@@ -132,8 +132,9 @@ def classify(
     checkpoint: the path of a net in any format, `demo`, a loaded `Checkpoint` or net, which stay as they are.
     top_k: how many labels for each image. class_names: names of the outputs, or a file of them, in place of the net's.
     weights: which net of a file that holds several. batch_size: images at once (by default 8, or 64 on a GPU).
-    device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. engine: `torch` or `onnxruntime`, which is quicker on a CPU and is
-    taken by itself for the net in a file, if it is installed. precision: `single`, `tf32`, `bf16` or `half`.
+    device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`. engine: `torch`, `onnxruntime`, which is quicker on a CPU and is
+    taken by itself for the net in a file, if it is installed, or `openvino`, which computes in bf16 too. precision:
+    `single`, `tf32`, `bf16` or `half`.
     ten_crop: the mean of ten crops. resize_px, crop_px: the shorter side and the crop, in place of the net's own sizes.
     exif_orientation: turn images upright as their EXIF data says, by default as the net was trained.
     workers: threads, or above 4 processes, that load images. progress: called with the images done and their number.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resnet_tools.checkpoints.runnable import Net, Runnable, ready_net, require_classifier
+from resnet_tools.checkpoints.runnable import Net, Runnable, engine_of, ready_net, require_classifier
 from resnet_tools.compute.device import kept_settings
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.custom import samples_of
@@ -228,8 +228,9 @@ def evaluate_on(
     ready: makes the net ready on its device. report: the folder for its report, which is there.
     """
     loading = running.loading(net.preprocessing)
+    prepared = ready(net)
     evaluation = evaluated(
-        ready(net),
+        prepared,
         samples,
         loading,
         average=options.average,
@@ -237,7 +238,7 @@ def evaluate_on(
         processes=processes,
         progress=progress,
     )
-    conditions = options.conditions(options.models[0], running.precision)
+    conditions = options.conditions(options.models[0], engine_of(prepared), running.precision)
     facts = summary(evaluation, net.architecture, loading, conditions)
     maps_of = None
     if report is not None and isinstance(net.model, ResNet):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from resnet_tools.compute.device import kept_settings
 from resnet_tools.errors import FeatureError, ImageError
+from resnet_tools.features.begun import kept_engine
 from resnet_tools.features.extract import Extraction
 from resnet_tools.features.files import check_format, write_features
 from resnet_tools.features.layers import DEFAULT_LAYER, layer_shapes
@@ -146,14 +147,17 @@ def _job(
     images: Any, checkpoint: GivenNet, options: ExtractOptions, running: Running
 ) -> tuple[Extraction, GivenImages]:
     net = given_net(checkpoint, options.weights)
+    engine = engine_for(checkpoint, running.engine)
+    if options.output != Path():
+        engine = kept_engine(options, engine, str(running.device), running.precision)
+    running = replace(running, engine=engine)
     loading = running.loading(net.preprocessing, EXTRACTION_BATCH_SIZE)
     given = given_images(images, exif=loading.preprocessing.exif_orientation)
     layers = layer_shapes(net.model, loading.preprocessing.crop_px)
     if options.layer not in layers:
         raise FeatureError(f"layer {options.layer!r:.80} is not in {options.model}; it has {', '.join(layers)}")
-    file, device, engine = file_of(checkpoint), running.found_device(), engine_for(checkpoint, running.engine)
-    job = set_up_extraction(options, file, net, loading, device, running.precision, given.names, engine)
-    return job, given
+    file, device, precision = file_of(checkpoint), running.found_device(), running.precision
+    return set_up_extraction(options, file, net, loading, device, precision, given.names, engine), given
 
 
 def _in_files(job: Extraction, paths: list[str], output: Path, shard_size: int | None, count: Any) -> ExtractedFeatures:

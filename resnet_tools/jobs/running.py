@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from resnet_tools.compute.cpus import CPU_WORKERS
-from resnet_tools.compute.engines import find_engine
+from resnet_tools.compute.engines import device_for, find_engine
 from resnet_tools.compute.predictions import Loading
 from resnet_tools.data.transforms import MAX_SIDE_PX, Preprocessing
 from resnet_tools.errors import ResnetToolsError
 from resnet_tools.jobs.defaults import CPU_BATCH_SIZE, GPU_BATCH_SIZE, MAX_BATCH_SIZE, MAX_WORKERS, PRECISIONS
 
-# Where onnxruntime runs a net, torch is not needed, which takes seconds to import.
+# Where another engine runs a net, torch is not needed, which takes seconds to import.
 if TYPE_CHECKING:
     import torch
 
@@ -49,7 +49,7 @@ class Running:
         """Raises: ResnetToolsError if this machine has no such device."""
         from resnet_tools.compute.device import find_device
 
-        return find_device("cpu" if self.engine == "onnxruntime" else str(self.device))
+        return find_device(device_for(self.engine, str(self.device)))
 
     @property
     def runs_torch(self) -> bool:

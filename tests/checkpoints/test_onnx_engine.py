@@ -1,64 +1,133 @@
-"""--engine: onnxruntime and torch give the same, whatever the batch, and only torch needs torch."""
+"""--engine: all engines give the same, whatever the batch, and only torch needs torch."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from resnet_tools import load_checkpoint
+from resnet_tools import classify, evaluate, extract_features, load_checkpoint
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
+from resnet_tools.checkpoints.openvino_session import openvino_module
 from resnet_tools.checkpoints.runnable import load_classifier
 from resnet_tools.compute.engines import engine_threads, find_engine
 from resnet_tools.compute.predictions import Loading, Prediction, classify_arrays
-from resnet_tools.errors import DeviceMemoryError, NotFiniteError, ResnetToolsError
+from resnet_tools.errors import DeviceMemoryError, Note, NotFiniteError, ResnetToolsError
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes, may_fold
 from tests.support.demo_images import PHOTOS
 from tests.support.golden import DATA, model_cases
 
-ENGINES = ["torch", "onnxruntime"]
+OTHER_ENGINES = ["onnxruntime", "openvino"]
+ENGINES = ["torch", *OTHER_ENGINES]
 
 
+def needs(engine: str) -> None:
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _installed(request):
+    if "engine" in request.fixturenames:
+        needs(request.getfixturevalue("engine"))
+
+
+@pytest.fixture
+def bf16():
+    """Skips where the CPU has no bf16."""
+    needs("openvino")
+    if "BF16" not in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bf16")
+
+
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
 @pytest.mark.parametrize("case", model_cases(DATA / "models"), ids=lambda case: case.name)
 @pytest.mark.filterwarnings("ignore:66 batch norms are 4 times too wide")
-def test_it_gives_the_originals_logits_and_features(case):
+def test_they_give_the_originals_logits_and_features(case, engine):
     checkpoint = load_checkpoint(case.path)
     for layer, expected in (("fc", case.array("logits")), ("flatten", case.array("features"))):
-        found = engine_net(checkpoint, layer)(case.input())
+        found = engine_net(checkpoint, layer, engine=engine)(case.input())
         assert np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), np.abs(case.array("logits")).max())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_prediction_does_not_depend_on_its_batch(engine):
     checkpoint = load_checkpoint()
-    classify = load_classifier("demo", "cpu", engine=engine).classify
-    alone = [next(iter(classify([p], loading=Loading(checkpoint.preprocessing, workers=0)))) for p in PHOTOS]
+    classified = load_classifier("demo", "cpu", engine=engine).classify
+    alone = [next(iter(classified([p], loading=Loading(checkpoint.preprocessing, workers=0)))) for p in PHOTOS]
     for batch_size, workers in ((1, 0), (2, 1), (3, 2), (100, 4)):
         loading = Loading(checkpoint.preprocessing, batch_size, workers=workers)
-        for found, expected in zip(classify(PHOTOS, loading=loading), alone, strict=True):
+        for found, expected in zip(classified(PHOTOS, loading=loading), alone, strict=True):
             assert isinstance(found, Prediction)
             assert (found.path, found.indices) == (expected.path, expected.indices)
             np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["single", "bf16"])
+def test_bf16_does_not_depend_on_the_batch_either(precision, bf16):
+    checkpoint = load_checkpoint(DATA / "models" / "published_resnet18.t7")
+    net = engine_net(checkpoint, engine="openvino", precision=precision)
+    images = np.random.default_rng(0).standard_normal((9, 3, 224, 224)).astype(np.float32)
+    alone = np.concatenate([net(images[k : k + 1]) for k in range(9)])
+    for size in (2, 5, 9):
+        together = np.concatenate([net(images[k : k + size]) for k in range(0, 9, size)])
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+
+
+def test_openvino_computes_in_the_precision_that_was_asked_for(bf16):
+    checkpoint = load_checkpoint(DATA / "models" / "published_resnet18.t7")
+    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    exact = engine_net(checkpoint, engine="onnxruntime")(images)
+    apart = {
+        precision: np.abs(engine_net(checkpoint, engine="openvino", precision=precision)(images) - exact).max()
+        for precision in ("single", "bf16")
+    }
+    # bf16 has 8 bits, of which each of 18 convolutions loses some; float32 has 24.
+    assert apart["single"] <= 1e-5 * np.abs(exact).max()
+    assert 1e-4 * np.abs(exact).max() < apart["bf16"] < 0.05 * np.abs(exact).max()
+
+
+def test_a_cpu_without_bf16_is_named(monkeypatch):
+    needs("openvino")
+    monkeypatch.setattr(openvino_module().Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(ResnetToolsError, match="this CPU has no bf16 arithmetic; leave out --precision bf16"):
+        engine_net(load_checkpoint(), engine="openvino", precision="bf16")
+
+
+def test_openvino_tells_nobody_that_it_is_used(tmp_path):
+    needs("openvino")
+    script = (
+        "import sys\nfrom resnet_tools.__main__ import run\ncode = run(sys.argv[1:])\n"
+        "sys.exit(str([m for m in sys.modules if m.startswith('openvino_telemetry')] or '') or code)"
+    )
+    command = [sys.executable, "-c", script, "classify", "demo", PHOTOS[0], "--engine", "openvino"]
+    environment = {**os.environ, "HOME": str(tmp_path), "CI": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
 @pytest.mark.parametrize("ten_crop", [False, True])
-def test_the_engines_agree_on_all_classes(ten_crop, tmp_path):
+def test_the_engines_agree_on_all_classes(ten_crop, engine, tmp_path):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     checkpoint = load_checkpoint()
     loading = Loading(checkpoint.preprocessing, batch_size=2, ten_crop=ten_crop)
     paths = [PHOTOS[0], str(bad), *PHOTOS[1:]]
     expected, found = (
-        list(load_classifier("demo", "cpu", engine=engine).classify(paths, loading=loading, top_k=99))
-        for engine in ENGINES
+        list(load_classifier("demo", "cpu", engine=one).classify(paths, loading=loading, top_k=99))
+        for one in ("torch", engine)
     )
     assert str(found[1][1]) == str(expected[1][1])
     for one, other in zip(found[:1] + found[2:], expected[:1] + expected[2:], strict=True):
@@ -75,12 +144,13 @@ def test_outputs_that_are_not_finite_are_errors():
     assert isinstance(error, NotFiniteError)
 
 
-def test_every_layer_can_be_asked_for():
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
+def test_every_layer_can_be_asked_for(engine):
     checkpoint = load_checkpoint()
-    images = torch.randn(2, 3, 64, 64)
-    for layer, shape in layer_shapes(checkpoint.model, 64).items():
-        net = engine_net(checkpoint, layer, fold=may_fold(layer))
-        assert layer_shapes(net, 64) == {layer: shape}
+    images = torch.randn(1, 3, 32, 32)
+    for layer, shape in layer_shapes(checkpoint.model, 32).items():
+        net = engine_net(checkpoint, layer, fold=may_fold(layer), engine=engine)
+        assert layer_shapes(net, 32) == {layer: shape}
         kind = FeatureKind(layer, pool="none")
         expected = features_of(checkpoint.model, images, kind)
         torch.testing.assert_close(
@@ -88,9 +158,9 @@ def test_every_layer_can_be_asked_for():
         )
 
 
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
 @pytest.mark.parametrize("model", ["demo.t7", "demo.safetensors"])
-def test_the_first_label_needs_no_torch(model, tmp_path):
-    assert importlib.util.find_spec("onnxruntime") is not None
+def test_the_first_label_needs_no_torch(model, engine, tmp_path):
     path = tmp_path / model
     if model == "demo.t7":
         path.write_bytes((DEMO_PATH).read_bytes())
@@ -100,7 +170,7 @@ def test_the_first_label_needs_no_torch(model, tmp_path):
         "import sys\nfrom resnet_tools.__main__ import run\ncode = run(sys.argv[1:])\n"
         "sys.exit(str({'torch', 'torchvision', 'onnx'} & set(sys.modules) or '') or code)"
     )
-    command = [sys.executable, "-c", script, "classify", str(path), *PHOTOS[:2], "--json"]
+    command = [sys.executable, "-c", script, "classify", str(path), *PHOTOS[:2], "--json", "--engine", engine]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
     assert (done.returncode, done.stderr) == (0, "")
     assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == PHOTOS[:2]
@@ -111,13 +181,20 @@ def test_which_engine_is_chosen(monkeypatch):
     assert find_engine("auto", "cpu", "bf16") == "torch"
     assert find_engine("auto", "cuda:1") == "torch"
     assert find_engine("torch", "cpu") == "torch"
-    for device, precision, why in (("cuda", "single", "leave out --device cuda"), ("auto", "half", "--precision half")):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert find_engine("openvino", "auto", "bf16") == "openvino"
+    for engine, device, precision, why in (
+        ("onnxruntime", "cuda", "single", "leave out --device cuda"),
+        ("onnxruntime", "auto", "bf16", "computes in single precision; leave out --precision bf16"),
+        ("openvino", "auto", "half", "computes in single or bf16 precision; leave out --precision half"),
+    ):
         with pytest.raises(ResnetToolsError, match=why):
-            find_engine("onnxruntime", device, precision)
+            find_engine(engine, device, precision)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert find_engine("auto", "cpu") == "torch"
-    with pytest.raises(ResnetToolsError, match=r"pip install 'resnet_tools\[fast\]'"):
-        find_engine("onnxruntime", "cpu")
+    for engine, extra in (("onnxruntime", "fast"), ("openvino", "openvino")):
+        with pytest.raises(ResnetToolsError, match=rf"needs {engine}: pip install 'resnet_tools\[{extra}\]'"):
+            find_engine(engine, "cpu")
 
 
 @pytest.mark.parametrize(("given", "threads"), [("3", 3), ("2,1", 2), ("0", 1)])
@@ -143,6 +220,94 @@ def test_features_say_their_engine_and_a_resumed_job_keeps_it(tmp_path, capsys):
     assert "with a different engine: 'torch', now 'onnxruntime'" in capsys.readouterr().err
 
 
+BROKEN_OFF = ["--on-error", "fail", "--batch-size", "2"]  # at an image that cannot be read
+
+
+def begin(engine: str, folder: Path, *options: str) -> list[str]:
+    """A command whose job an engine began and that was stopped at an image that was not whole yet."""
+    (folder / "half.png").write_bytes(b"no image")
+    command = ["extract-features", "demo", *PHOTOS, str(folder / "half.png"), "--quiet", *BROKEN_OFF, *options]
+    command += ["--output", str(folder / "f.npy")]
+    assert run([*command, "--engine", engine]) == 1
+    (folder / "half.png").write_bytes(Path(PHOTOS[0]).read_bytes())
+    return command
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("options", [(), ("--shard-size", "4")], ids=["one file", "shards"])
+def test_a_job_is_continued_by_the_engine_that_began_it(options, engine, tmp_path, capsys):
+    command = begin(engine, tmp_path, *options)
+    capsys.readouterr()
+    assert run(command) == 0  # --engine auto
+    told = [line for line in capsys.readouterr().err.splitlines() if "continued with" in line]
+    if find_engine("auto", "cpu") == engine:
+        assert told == []
+    else:
+        assert told == [f"Note: {tmp_path / 'f.npy'}: is continued with {engine}, which began it"]
+    made_by = [json.loads(path.read_text())["engine"] for path in tmp_path.glob("*.json")]
+    assert made_by
+    assert set(made_by) == {engine}
+
+
+def test_shards_keep_their_engine_when_the_job_stopped_between_two_of_them(tmp_path, capsys):
+    command = begin("torch", tmp_path, "--shard-size", "4")
+    shutil.rmtree(tmp_path / ".f-00002.npy.unfinished")
+    made = (tmp_path / "f-00000.npy").stat().st_mtime_ns
+    assert run(command) == 0
+    assert "is continued with torch" in capsys.readouterr().err
+    assert (tmp_path / "f-00000.npy").stat().st_mtime_ns == made
+
+
+def test_in_python_a_job_keeps_its_engine_too(tmp_path):
+    begin("torch", tmp_path)
+    images = [*PHOTOS, str(tmp_path / "half.png")]
+    arguments = {"output": tmp_path / "f.npy", "on_error": "fail", "batch_size": 2}
+    with pytest.warns(Note, match="is continued with torch"):
+        found = extract_features(images, "demo", **arguments)
+    assert found.provenance["engine"] == "torch"
+
+
+def test_a_job_whose_engine_is_gone_says_what_to_do(tmp_path, monkeypatch, capsys):
+    command = begin("onnxruntime", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    capsys.readouterr()
+    assert run(command) == 1
+    told = "onnxruntime, which began it, is not installed. Install it (pip install 'resnet_tools[fast]') to continue"
+    assert told in capsys.readouterr().err
+    assert run([*command, "--no-resume"]) == 0
+
+
+def test_a_changed_precision_is_named_whatever_the_engine(tmp_path, capsys):
+    command = begin("onnxruntime", tmp_path)
+    capsys.readouterr()
+    assert run([*command, "--precision", "bf16"]) == 1
+    assert "with a different precision: 'single', now 'bf16'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("engine", "precision"), [*((e, "single") for e in ENGINES), ("torch", "bf16")])
+def test_an_evaluation_names_its_engine_and_precision(engine, precision, tmp_path, capsys):
+    for path, name in zip(PHOTOS, load_checkpoint().class_names, strict=True):  # which is whose does not matter
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "data" / name)
+    command = ["evaluate", "demo", "--data", str(tmp_path / "data"), "--json", "--quiet"]
+    command += ["--report", str(tmp_path / "report"), "--engine", engine, "--precision", precision]
+    assert run(command) == 0
+    printed, written = json.loads(capsys.readouterr().out), json.loads((tmp_path / "report/summary.json").read_text())
+    for facts in (printed, written):
+        assert (facts["engine"], facts["precision"]) == (engine, precision)
+    assert f"<td>{engine}</td>" in (tmp_path / "report" / "index.html").read_text()
+    found = evaluate("demo", tmp_path / "data", engine=engine, precision=precision)
+    assert (found.summary["engine"], found.summary["precision"]) == (engine, precision)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_functions_take_the_engine(engine):
+    expected = classify(PHOTOS, engine="torch")
+    for one, other in zip(classify(PHOTOS, engine=engine), expected, strict=True):
+        assert one.indices == other.indices
+    assert extract_features(PHOTOS, engine=engine).provenance["engine"] == engine
+
+
 def test_an_onnx_has_one_engine(tmp_path, capsys):
     assert run(["convert", "demo", str(tmp_path / "a.onnx")]) == 0
     assert run(["classify", str(tmp_path / "a.onnx"), PHOTOS[0], "--engine", "torch"]) == 1
@@ -153,10 +318,9 @@ def test_an_onnx_has_one_engine(tmp_path, capsys):
 def test_want_of_memory_says_what_to_do():
     net = EngineNet(load_checkpoint().architecture, load_checkpoint().arrays)
 
-    class Full:
-        def run(self, *_: object) -> None:
-            raise RuntimeError("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 9")
+    def full(_: object) -> None:
+        raise RuntimeError("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 9")
 
-    net.session = Full()
+    net.run = full
     with pytest.raises(DeviceMemoryError, match="not enough memory for 2 images at once; lower --batch-size"):
         net(np.zeros((2, 3, 28, 28), np.float32))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,14 @@ from PIL import Image
 from resnet_tools import duplicates, similar
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.model_files import DEMO_PATH
-from resnet_tools.errors import FeatureError, ImageError
+from resnet_tools.checkpoints.runnable import engine_of
+from resnet_tools.errors import FeatureError, ImageError, Note
 from resnet_tools.features import neighbours
 from resnet_tools.features import similar as similar_module
 from resnet_tools.features.files import WRITERS, Features, write_features
 from resnet_tools.features.neighbours import Groups, nearest, unit_rows
 from resnet_tools.features.opened import open_features
+from resnet_tools.features.query_net import query_net
 from resnet_tools.features.readers import READERS
 
 IMAGES = DEMO_PATH.parent / "images"
@@ -254,6 +258,33 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("photos") / "photos.npz"
     assert run(["extract-features", "demo", str(IMAGES), "--output", str(path), "--quiet"]) == 0
     return path
+
+
+@pytest.mark.parametrize("layer", ["flatten", "layer2"])
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
+def test_an_image_is_computed_by_the_engine_that_made_the_rows(engine, layer, tmp_path):
+    if importlib.util.find_spec(engine) is None:
+        pytest.skip(f"{engine} is not installed")
+    path = tmp_path / "photos.npz"
+    command = ["extract-features", "demo", str(IMAGES), "--output", str(path), "--quiet", "--layer", layer]
+    assert run([*command, "--engine", engine]) == 0
+    net = query_net(open_features(path), "auto", model=None, weights=None, batch_size=1)
+    assert engine_of(net.model) == engine
+    [(_, row)] = net.rows([IMAGES / "bag.png"])
+    position = open_features(path).names.index(str(IMAGES / "bag.png"))
+    np.testing.assert_allclose(row, np.load(path)["features"][position], rtol=0, atol=1e-6 * np.abs(row).max())
+
+
+def test_another_engine_or_device_than_that_of_the_rows_is_told_in_a_line(photos, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert run(["similar", str(photos), str(IMAGES / "bag.png"), "--quiet", "--top-k", "1"]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Note: {photos}: was made with onnxruntime; torch computes the images: ")
+    assert "pip install 'resnet_tools[fast]'" in line
+    opened = open_features(photos)
+    other = replace(opened, provenance={**opened.provenance, "device": "mps", "engine": "torch"})
+    with pytest.warns(Note, match="was made on mps; the images are computed on cpu"):
+        query_net(other, "cpu", model=None, weights=None, batch_size=None)
 
 
 def test_an_image_is_compared_as_the_rows_were_made(photos, tmp_path, capsys):

@@ -165,11 +165,12 @@ INFERENCE_OPTIONS = (
     ),
     click.option(
         "--engine",
-        type=click.Choice(["auto", "torch", "onnxruntime"]),
+        type=click.Choice(["auto", "torch", "onnxruntime", "openvino"]),
         default="auto",
         show_default=True,
         help="What runs the net: auto is onnxruntime on a CPU, where it is installed and --precision is single, "
-        "and torch elsewhere. Outputs differ by about 1e-6.",
+        "and torch elsewhere; openvino (an extra) also computes in bf16, on CPUs that have it. Outputs differ by about "
+        "1e-6.",
     ),
     click.option(
         "--precision",
