@@ -96,15 +96,23 @@ def bare_features(model: ResNet, images: Tensor) -> Tensor:
     return features_of(model, images, FeatureKind())
 
 
-def extract_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int, output: Path) -> None:
+def extract_all(
+    paths: Sequence[str],
+    model: ResNet,
+    batch_size: int,
+    workers: int,
+    output: Path,
+    progress: Callable[[int, list[str]], None],
+) -> None:
+    """progress: called with the number of images of each batch that is done."""
     loading = Loading(IMAGENET, batch_size, workers=workers)
     job = Extraction(model, FeatureKind(), loading, {"model": "measured"}, resume=False)
-    job.run(list(paths), output, None, lambda *_: None)
+    job.run(list(paths), output, None, progress)
 
 
-def classify_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int) -> None:
-    for _ in classify(paths, model, Loading(IMAGENET, batch_size, workers=workers)):
-        pass
+def classify_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int) -> Iterator[object]:
+    """What is found for each image."""
+    return classify(paths, model, Loading(IMAGENET, batch_size, workers=workers))
 
 
 def training_batches(
@@ -112,7 +120,8 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of JPEGs as a training loads them."""
     samples = Samples(list(paths), [k % 1000 for k in range(len(paths))], [str(k) for k in range(1000)])
-    transform = training_transform(augmentation, "imagenet", IMAGENET)  # type: ignore[arg-type]
+    as_bytes = device.type == "cuda"
+    transform = training_transform(augmentation, "imagenet", IMAGENET, as_bytes=as_bytes)  # type: ignore[arg-type]
     loader = BatchLoader(samples, transform, 0, workers=workers, device=device)
     for batch in loader.epoch(1, epoch_batches(len(paths), batch_size, 0, 1)):
         if batch.images is not None:

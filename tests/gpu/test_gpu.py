@@ -134,6 +134,34 @@ def test_every_way_of_training_takes_the_steps_of_the_cpu(way, precision):
     assert (weights - reference).norm() <= (1e-3 if precision == "single" else 5e-2) * reference.norm()
 
 
+@pytest.mark.skipif(not ON_GPU, reason="tests/training/test_step.py has this with a GPU that is made up")
+@pytest.mark.parametrize("precision", ["single", "half", "bf16"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "compiled"])
+def test_no_step_waits_for_the_gpu(way, precision):
+    training = ours.Training(small_net(), DEVICE, precision, lr=0.01, **WAYS[way])
+    images, targets = torch.randn(16, 3, 32, 32, device=DEVICE), torch.zeros(16, dtype=torch.int64, device=DEVICE)
+    counts = training(images, targets)  # cuDNN chooses its algorithms
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            counts = training(images, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert counts.read().images == 16
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CPU takes the images as they are")
+def test_bytes_are_normalised_on_the_gpu_without_a_wait():
+    images = []
+    try:
+        for batch, _ in ours.training_batches(4 * [*map(str, PHOTOS)], 4, 2, DEVICE):
+            images.append(batch)
+            torch.cuda.set_sync_debug_mode("error")  # the first brought mean and standard deviation
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(batch.device == DEVICE and batch.dtype == torch.float32 for batch in images)
+
+
 @pytest.mark.filterwarnings("ignore:.*deterministic")
 def test_deterministic_runs_are_equal():
     try:
