@@ -153,6 +153,7 @@ class Children:
         while not finished:
             running, before = "", len(done)
             variables = {"RESNET_TOOLS_TESTED": json.dumps(done), "RESNET_TOOLS_TEST_DEVICE": self.options.device}
+            variables |= _paths()
             try:
                 limit = max(1.0, deadline - time.monotonic())
                 for row in rows_of(
