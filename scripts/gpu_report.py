@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib import invalidate_caches
 from importlib.metadata import PackageNotFoundError, version
@@ -156,9 +157,7 @@ class Children:
             variables |= _paths()
             try:
                 limit = max(1.0, deadline - time.monotonic())
-                for row in rows_of(
-                    words, ROOT, seconds=limit, silence=self.patience * TEST_SECONDS, **variables, **_paths()
-                ):
+                for row in rows_of(words, ROOT, seconds=limit, silence=self.patience * TEST_SECONDS, **variables):
                     collected = collected or row.get("collected", [])
                     finished = finished or "finished" in row
                     running = row.get("begun", "" if "ended" in row else running)
@@ -246,8 +245,8 @@ def markdown(report: dict[str, Any]) -> Iterator[str]:
             yield f"\n{len(tests['not_run'])} did not run, no time: {', '.join(tests['not_run'])}"
         for name, text in tests["failed"].items():
             yield f"\n### {name}\n\n```\n{text}\n```"
-        for name, reason in tests["skipped"].items():
-            yield f"- skipped {name}: {reason}"
+        for reason, number in Counter(tests["skipped"].values()).items():
+            yield f"- {number} times: {reason}"
     if report.get("rates"):
         yield "\n## Rates\n\n| what | images/s | its second half | ms | peak GB | waits |\n|---|---|---|---|---|---|"
         yield from map(rate_line, report["rates"])
