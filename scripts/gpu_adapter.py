@@ -11,10 +11,11 @@ from torch import Tensor
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from resnet_tools.compute.cpus import usable_cpus, workers_for
-from resnet_tools.compute.device import configure, find_precision
+from resnet_tools.compute.device import configure, find_device, find_precision
 from resnet_tools.compute.inference import Loading, classify, logits_of, prepare
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import IMAGENET
+from resnet_tools.errors import ResnetToolsError
 from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, features_of
 from resnet_tools.nets.catalog import named_architecture
@@ -72,6 +73,14 @@ class Training:
         return torch.cat(
             [values.detach().flatten().double().cpu() for values in self._train_step.evaluated_model.parameters()]
         )
+
+
+def device_named(name: str) -> torch.device:
+    """Exits with what is wrong if this machine has no such device."""
+    try:
+        return find_device(name)
+    except ResnetToolsError as error:
+        raise SystemExit(str(error)) from None
 
 
 def new_net(name: str, seed: int = 0) -> ResNet:

@@ -20,6 +20,7 @@ import torch
 from resnet_tools.compute.cpus import usable_cpus
 from resnet_tools.compute.loader_processes import free_shared_memory
 from scripts import gpu_profile
+from scripts.gpu_adapter import device_named
 from scripts.gpu_peers import PEERS
 from scripts.gpu_rates import (
     TINY,
@@ -83,15 +84,14 @@ MEASURES: dict[str, Measure] = {
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.gpu_measure", description=__doc__)
     parser.add_argument("name", choices=MEASURES)
-    parser.add_argument("--device", required=True, type=torch.device)
+    parser.add_argument("--device", required=True)
     parser.add_argument("--folder", required=True, type=Path, help="where the JPEGs are")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
-    if options.device.type == "cuda":
-        if (options.device.index or 0) >= torch.cuda.device_count():
-            raise SystemExit(f"torch {torch.__version__}, built for CUDA {torch.version.cuda}, finds no such GPU")
-        torch.cuda.set_device(options.device)
-    bench = Bench(options.device, TINY if options.tiny else sizes_for(options.device), options.folder)
+    device = device_named(options.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    bench = Bench(device, TINY if options.tiny else sizes_for(device), options.folder)
     with Path(os.environ["RESNET_TOOLS_ROWS"]).open("a") as rows:
         for row in MEASURES[options.name](bench, options.name):
             print(json.dumps(row), file=rows, flush=True)

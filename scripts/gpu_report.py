@@ -55,16 +55,16 @@ PARTS = ("tests", "rates", "profile")
 def main() -> int:
     options = parsed()
     missing = provide(options.wheels)
-    if any(name in NEEDED.values() for name in missing) or too_old():
-        print(
-            f"error: missing: {', '.join(missing)}; torch must be 2.6 or newer. Install them, or bring their wheels in"
-        )
-        print(
-            "a folder (where there is a network: pip wheel --no-deps -w FOLDER NAME ...): scripts/gpu --wheels FOLDER"
-        )
-        return 1
     for name in missing:
-        print(f"{name} is not installed: what needs it is left out", file=sys.stderr)
+        if name in USEFUL.values():
+            print(f"{name} is not installed: what needs it is left out", file=sys.stderr)
+    needed = [name for name in missing if name in NEEDED.values()]
+    if needed or too_old():
+        print(
+            f"error: missing: {', '.join(needed) or 'torch 2.6 or newer'}. Install it, or bring its wheel in a folder,"
+        )
+        print("made by `pip wheel --no-deps -w FOLDER NAME ...` where there is a network: scripts/gpu --wheels FOLDER")
+        return 1
     if options.device == "cpu":
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # a compiler takes longer than all else
     options.output.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,16 @@ def provide(wheels: Path | None) -> list[str]:
         target = ROOT / "build" / "wheels"
         for name in [package for module, package in wanted.items() if find_spec(module) is None]:
             words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", wheels]
-            for more in ([], ["--no-deps"]):  # what it needs may be here, but not in the folder
+            errors: list[str] = []
+            # What it needs may be here, but not in the folder; a .tar.gz needs setuptools, which may be here too.
+            for more in ([], ["--no-deps"], ["--no-deps", "--no-build-isolation"]):
                 arguments = [*words, *more, "--target", target, name]
                 done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+                errors += [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()]
                 if not done.returncode:
                     break
             else:
-                print(f"{name}: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}", file=sys.stderr)
+                print(f"{name}: {errors[0] if errors else 'pip failed'}", file=sys.stderr)
         sys.path.append(str(target))
         invalidate_caches()
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(target)]))

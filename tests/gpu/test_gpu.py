@@ -29,7 +29,7 @@ from tests.support.golden import DATA, model_cases
 from tests.training.test_original_steps import COPIED
 
 NAME = os.environ.get("RESNET_TOOLS_TEST_DEVICE", "cuda")
-DEVICE = torch.device(NAME)
+DEVICE = torch.device("cuda:0" if NAME == "cuda" else NAME)  # torch.cuda.set_device wants a number
 ON_GPU = DEVICE.type == "cuda"
 TOLERANCE = {"single": 1e-4, "tf32": 1e-2, "half": 2e-2, "bf16": 1e-1}  # of the largest value
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from resnet_tools.compute.device import kept_settings
+from scripts import gpu_adapter as ours
 from scripts import gpu_measure, gpu_report
 from scripts.gpu_children import ChildFailed, rows_of
 from scripts.gpu_profile import gaps_by_cause
+from tests.support.fake_gpu import GPU, fake_gpu
+from tests.support.small_nets import small_net
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +74,7 @@ def test_without_a_gpu_it_says_how_to_try_it(tmp_path):
     done = run_script("--output", tmp_path)
     assert done.returncode == 1
     assert "there is no CUDA GPU for --device cuda; --device cpu --tiny tries the code" in done.stderr
-    assert "finds no such GPU" in done.stderr
+    assert "device 'cuda' is not there; this machine has" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -78,8 +83,10 @@ def test_what_is_missing_is_named(monkeypatch, capsys):
     assert gpu_report.provide(None) == ["torchfile", "timm"]
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu"])
     assert gpu_report.main() == 1
-    assert "error: missing: torchfile, timm" in (out := capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    assert "error: missing: torchfile. Install it, or bring its wheel in a folder" in out
     assert "--wheels FOLDER" in out
+    assert err == "timm is not installed: what needs it is left out\n"
 
 
 @pytest.mark.parametrize(("found", "expected"), [("2.5.1", True), ("2.6.0+cu124", False), ("2.14.1", False)])
@@ -188,6 +195,22 @@ def test_ratios_compare_what_is_steady():
     rates = {"our step, eager": 2000.0, "our training from JPEGs": 1800.0, "our step, eager, with mixup": 1.0}
     (row,) = [line for line in gpu_report.ratios(rates) if "JPEGs" in line]
     assert row == "| our training from JPEGs : our step, eager | 0.90 | 0.95 **missed** |"
+
+
+def test_our_step_is_measured_on_the_gpu_that_is_named(monkeypatch):
+    with monkeypatch.context() as one_gpu:
+        one_gpu.setattr(torch.cuda, "is_available", lambda: True)
+        one_gpu.setattr(torch.cuda, "device_count", lambda: 1)
+        device = ours.device_named("cuda")
+    net = small_net()
+    with kept_settings(), fake_gpu() as waits:
+        training = ours.Training(net, device, name="modern", mixup=0.0, cutmix=0.0)
+        images, targets = torch.empty(8, 3, 32, 32, device=GPU), torch.zeros(8, dtype=torch.int64, device=GPU)
+        del waits[:]
+        counts = training(images, targets)
+    assert training.precision == "bf16"
+    assert counts.values.device == GPU
+    assert waits == []
 
 
 def event(kind: str, name: str, start: float, length: float) -> dict[str, object]:

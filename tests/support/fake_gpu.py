@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.cuda._utils import _get_device_index
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GPU = torch.device("cuda", 0)
@@ -49,6 +50,7 @@ def fake_gpu() -> Iterator[list[str]]:
     with (
         patch.object(torch.nn.Module, "to", _moved),
         patch("torch.amp.grad_scaler.torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+        patch("torch.cuda.set_device", lambda device: _get_device_index(device)),  # it must have a number
         patch("torch.cuda.is_bf16_supported", lambda **_: True),
         patch.object(FakeTensor, "__deepcopy__", _copied, create=True),
         FakeTensorMode(),
