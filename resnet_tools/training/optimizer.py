@@ -66,8 +66,8 @@ def make_optimizer(model: ResNet, recipe: Recipe, *, scaled: bool = False) -> to
         nesterov=recipe.momentum > 0,
         fused=model.conv1.weight.device.type in ("cuda", "cpu"),  # otherwise a GradScaler waits for the device
     )
-    for parameter in (p for group in groups.values() for p in group if scaled and recipe.momentum):
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for trained in (p for group in groups.values() for p in group if scaled and recipe.momentum):
+        optimizer.state[trained]["momentum_buffer"] = torch.zeros_like(trained)
     return optimizer
 
 
