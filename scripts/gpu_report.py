@@ -49,7 +49,7 @@ RATES = {  # what scripts.gpu_measure measures -> seconds that it may take; the 
 ONLY_ON_GPUS = ("inference, tf32", "inference, half", "inference, bf16", "graphs")
 PROFILE_SECONDS = 60
 CPU_PATIENCE = 4  # times as long: the limits are for those who have a GPU for ten minutes
-PARTS = ("tests", "rates", "profile")
+PARTS = ("tests", "profile", "rates")  # the longest last: its last rows may find no time
 
 
 def main() -> int:
