@@ -15,7 +15,7 @@ import torch
 
 from resnet_tools.compute.device import kept_settings
 from scripts import gpu_adapter as ours
-from scripts import gpu_measure, gpu_report
+from scripts import gpu_measure, gpu_page, gpu_report
 from scripts.gpu_children import ChildFailed, rows_of
 from scripts.gpu_profile import gaps_by_cause
 from tests.support.fake_gpu import GPU, fake_gpu
@@ -193,7 +193,7 @@ def test_what_there_is_no_time_for_is_named(tmp_path):
 
 def test_ratios_compare_what_is_steady():
     rates = {"our step, eager": 2000.0, "our training from JPEGs": 1800.0, "our step, eager, with mixup": 1.0}
-    (row,) = [line for line in gpu_report.ratios(rates) if "JPEGs" in line]
+    (row,) = [line for line in gpu_page.ratios(rates) if "JPEGs" in line]
     assert row == "| our training from JPEGs : our step, eager | 0.90 | 0.95 **missed** |"
 
 
