@@ -6,13 +6,12 @@ import io
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
-from typing import Any
 
 import click
 
 from resnet_tools.cli import cli
+from resnet_tools.cli.shared.notices import show_own_warnings_as_lines
 from resnet_tools.cli.shared.options import UsageErrors
 from resnet_tools.errors import ResnetToolsError, Terminated
 from resnet_tools.text import OUTPUT_ERRORS, printable
@@ -30,7 +29,7 @@ def main() -> None:
         # The shell of a script starts what it puts in the background so. It can be stopped by SIGINT all the same; a
         # SIGHUP that nohup has us ignore stays ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _show_own_warnings_as_lines()
+    show_own_warnings_as_lines(Path(__file__).parent)
     code = run(sys.argv[1:])
     if "torch" not in sys.modules:
         sys.exit(code)
@@ -40,7 +39,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 75 if another process of
-    the job ended, 130 if interrupted, 143 if terminated."""
+    the job ended, 129 if the terminal was lost, 130 if interrupted, 143 if terminated."""
     try:
         if "" in arguments:  # such as that of a variable of the shell that is not set
             raise click.UsageError(f"argument {arguments.index('') + 1} ({_before_empty(arguments)}) is empty")
@@ -88,19 +87,6 @@ def _before_empty(arguments: list[str]) -> str:
     """Where the empty one stands."""
     at = arguments.index("")
     return f"after {arguments[at - 1]}" if at else "the first"
-
-
-def _show_own_warnings_as_lines() -> None:
-    """Show the package's own warnings as one line without the place in the code."""
-    original, package = warnings.showwarning, str(Path(__file__).parent)
-
-    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:
-        if filename.startswith(package):
-            click.echo(f"Warning: {printable(str(message))}", err=True)
-        else:
-            original(message, category, filename, *rest, **options)
-
-    warnings.showwarning = show
 
 
 if __name__ == "__main__":

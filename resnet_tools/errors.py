@@ -20,10 +20,15 @@ class ResnetToolsError(Exception):
 
 
 class Terminated(BaseException):
-    """SIGTERM asked the process to stop. Like KeyboardInterrupt it is not an Exception, so code that turns the errors
-    of decoders and libraries into ours does not catch it."""
+    """A signal, by its number, asked the process to stop: SIGTERM, or SIGHUP of a lost terminal. Like KeyboardInterrupt
+    it is not an Exception, so code that turns the errors of decoders and libraries into ours does not catch it."""
 
-    exit_code = 143  # as a shell reports a process that SIGTERM ended
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number  # as a shell reports a process that the signal ended
+
+
+class Note(UserWarning):
+    """What was chosen where the user left a choice; nothing is wrong."""
 
 
 class T7Error(ResnetToolsError):

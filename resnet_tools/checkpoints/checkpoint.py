@@ -38,6 +38,7 @@ from resnet_tools.checkpoints.weights import (
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
+from resnet_tools.text import counted
 from resnet_tools.torch7.modules import classes_in, module_tree, other_classes_in
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind, looks_like_t7
@@ -232,7 +233,9 @@ def _described(description: Any, state: Any, file_format: str) -> Checkpoint:
         raise CheckpointError(f"its preprocessing is invalid: {error}") from error
     if preprocessing.channels != architecture.in_channels:
         found, expected = preprocessing.channels, architecture.in_channels
-        raise CheckpointError(f"its preprocessing gives images of {found} channels; the net takes {expected}")
+        raise CheckpointError(
+            f"its preprocessing gives images of {counted(found, 'channel')}; the net takes {expected}"
+        )
     model = Weights(architecture, _arrays(state))
     return Checkpoint(model, architecture, class_names, preprocessing, file_format)  # type: ignore[arg-type]
 

@@ -21,6 +21,7 @@ from resnet_tools.checkpoints.torch_values import is_array, texts_of
 from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.architecture import Architecture
+from resnet_tools.text import counted
 
 CLASS_KEYS = (
     *("classes", "class_names", "classnames", "class_to_idx", "idx_to_class", "names", "label_names", "labels"),
@@ -140,7 +141,9 @@ def _class_names(tables: list[Mapping[Any, Any]], outputs: int) -> tuple[list[st
             if names is not None and len(names) == outputs:
                 return names, []
             if names:
-                notes.append(f"{key} in it is ignored: it has {len(names)} names; expected one for each of {outputs}")
+                notes.append(
+                    f"{key} in it is ignored: it has {counted(len(names), 'name')}; expected one for each of {outputs}"
+                )
             elif names is None and key in SURE_CLASS_KEYS and not isinstance(value, (int, float, type(None))):
                 numbered = f"expected {outputs} names with the numbers 0 to {outputs - 1}"
                 problem = numbered if isinstance(value, dict) else f"class names cannot be read from {_kind(value)}"

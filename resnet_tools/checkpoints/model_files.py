@@ -9,8 +9,9 @@ from pathlib import Path
 
 from resnet_tools.checkpoints.run_folder import net_of_run
 from resnet_tools.data.labels import read_labels
-from resnet_tools.errors import CheckpointError
+from resnet_tools.errors import CheckpointError, Note
 from resnet_tools.nets.catalog import download_advice
+from resnet_tools.text import counted
 
 DEMO = "demo"
 DEMO_PATH = Path(__file__).parents[1] / "assets" / "fashion-resnet-18.t7"
@@ -32,7 +33,7 @@ def model_path(path: str | os.PathLike[str]) -> Path:
     if not os.path.isdir(name):
         return Path(name)
     found = net_of_run(Path(name))
-    warnings.warn(f"{name}: the net of this run is {found.name}", stacklevel=2)
+    warnings.warn(f"{name}: the net of this run is {found.name}", Note, stacklevel=2)
     return found
 
 
@@ -49,7 +50,8 @@ def classes_beside(path: Path, count: int) -> list[str] | None:
     class_names = read_labels(beside)
     if len(class_names) != count:
         warnings.warn(
-            f"{beside} is ignored: it has {len(class_names)} lines; expected one for each of the {count} outputs",
+            f"{beside} is ignored: it has {counted(len(class_names), 'line')}; "
+            f"expected one for each of the {count} outputs",
             stacklevel=3,
         )
         return None

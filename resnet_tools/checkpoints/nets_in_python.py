@@ -16,6 +16,7 @@ from resnet_tools.data.transforms import Preprocessing
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.resnet import ResNet
 from resnet_tools.nets.state_dict import load_resnet
+from resnet_tools.text import counted
 
 IN_PYTHON = "python"  # the `format` of a checkpoint that no file holds
 WRAPPED_IN = (
@@ -70,7 +71,7 @@ def checkpoint_of(
     prepared = preprocessing or default_preprocessing(architecture)
     if prepared.channels != architecture.in_channels:
         raise CheckpointError(
-            f"the preprocessing gives images of {prepared.channels} channels; the net takes "
+            f"the preprocessing gives images of {counted(prepared.channels, 'channel')}; the net takes "
             f"{architecture.in_channels}. preprocessing.for_channels({architecture.in_channels}) fits"
         )
     return Checkpoint(whole, architecture, _checked(class_names, outputs), prepared, IN_PYTHON)

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import click
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.options import (
     MODEL_HELP,
     Images,
@@ -22,7 +23,6 @@ from resnet_tools.cli.shared.options import (
     model_argument,
     quick_imports,
     refuse_inputs,
-    warnings_as_lines,
 )
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.errors import NotFiniteError, ResnetToolsError

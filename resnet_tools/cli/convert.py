@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.option_groups import FiniteRange
-from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.running import terminable
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.text import printable

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.options import (
     Inference,
     check_models,
     inference_options,
     quick_imports,
-    warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.several import in_processes, n_gpu_option

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.options import (
     BATCH_SIZE,
     MODEL_HELP,
@@ -21,7 +22,6 @@ from resnet_tools.cli.shared.options import (
     model_argument,
     quick_imports,
     refuse_inputs,
-    warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.several import in_processes, n_gpu_option

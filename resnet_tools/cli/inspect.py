@@ -6,7 +6,8 @@ import json
 
 import click
 
-from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.notices import warnings_as_lines
+from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.weights import weights_option
 
 

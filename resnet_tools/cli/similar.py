@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.option_groups import FiniteRange
 from resnet_tools.cli.shared.options import (
     BATCH_SIZE,
@@ -20,7 +21,6 @@ from resnet_tools.cli.shared.options import (
     image_options,
     quick_imports,
     refuse_inputs,
-    warnings_as_lines,
 )
 from resnet_tools.cli.shared.running import progress_bar, terminable
 from resnet_tools.cli.shared.weights import weights_option

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.option_groups import GroupedCommand
-from resnet_tools.cli.shared.options import quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.several import in_processes
 from resnet_tools.cli.train_classifier import train_classifier
 from resnet_tools.cli.train_clock import RunClock

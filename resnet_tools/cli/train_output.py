@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_tools.cli.shared.running import progress_bar
+from resnet_tools.cli.shared.running import SIGHUP, progress_bar
 from resnet_tools.cli.train_clock import RunClock
 from resnet_tools.cli.train_lines import batch_line, duration, epoch_line, shorter_line
 from resnet_tools.text import counted, printable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from resnet_tools.training.run_state import RunState
     from resnet_tools.training.start import Start
 
-SIGHUP = getattr(signal, "SIGHUP", None)  # which Windows has not
 STOP_SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None]
 SAME_REQUEST_SECONDS = 1  # a launcher and its process group may both pass on the same signal
 

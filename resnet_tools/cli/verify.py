@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.option_groups import FiniteRange
-from resnet_tools.cli.shared.options import check_files, check_models, quick_imports, warnings_as_lines
+from resnet_tools.cli.shared.options import check_files, check_models, quick_imports
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.text import printable
 

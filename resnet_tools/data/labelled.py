@@ -22,7 +22,7 @@ from resnet_tools.data.label_rows import WORDNET_ID, is_number
 from resnet_tools.data.labels import imagenet_labels, output_names
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.splits import read_split
-from resnet_tools.errors import DataError
+from resnet_tools.errors import DataError, Note
 from resnet_tools.text import counted, listed
 
 SPLIT = "val"
@@ -91,8 +91,12 @@ def _stored_part(folder: Path, split: str | None, stored: Path) -> list[tuple[st
         return None
     gone = [path for path, _ in chosen if not os.path.lexists(path)]
     if gone:
-        warnings.warn(f"{len(gone)} images of {stored} are not there any more: {listed(gone)}", stacklevel=3)
-    warnings.warn(f"{folder}: only the {len(found)} images of {part} in {stored}; --split . takes all", stacklevel=3)
+        are = "is" if len(gone) == 1 else "are"
+        warnings.warn(
+            f"{counted(len(gone), 'image')} of {stored} {are} not there any more: {listed(gone)}", stacklevel=3
+        )
+    images = counted(len(found), "image")
+    warnings.warn(f"{folder}: only the {images} of {part} in {stored}; --split . takes all", Note, stacklevel=3)
     return found
 
 

@@ -219,7 +219,10 @@ class Extraction:
                 f"The first: {errors[0][1]}"
             )
         if len(kept) != len(rows):
-            raise FeatureError(f"{store.folder}: has {len(rows)} rows for {len(kept)} files; remove it and start over")
+            raise FeatureError(
+                f"{store.folder}: has {counted(len(rows), 'row')} for {counted(len(kept), 'file')}; "
+                f"remove it and start over"
+            )
         write_features(Features(rows, kept, errors, self.provenance, crc), output)
 
     def _write_index(self, index: Path, parts: Sequence[Sequence[str]], shards: Sequence[Path]) -> None:

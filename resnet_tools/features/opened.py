@@ -176,7 +176,7 @@ def _describe_npy(path: Path) -> Described:
     with path.open("rb") as file:
         shape, dtype = npy_header(file)
     if shape[0] * dtype.itemsize > path.stat().st_size:
-        raise FeatureError(f"holds fewer than its {shape[0]} rows; it is incomplete")
+        raise FeatureError(f"holds fewer than its {counted(shape[0], 'row')}; it is incomplete")
     beside = path.with_suffix(".paths.txt")
     if not beside.exists():
         return [f"row {k}" for k in range(shape[0])], _beside(path)

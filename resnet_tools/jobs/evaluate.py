@@ -32,6 +32,7 @@ from resnet_tools.evaluation.report.tables import ClassErrors, Mistake, class_er
 from resnet_tools.jobs.nets import ClassNames, GivenNet, engine_for, given_names, given_net, name_of_net
 from resnet_tools.jobs.running import Progress, Running, counting, require_one_of
 from resnet_tools.nets.resnet import ResNet
+from resnet_tools.text import counted
 
 FilePath = str | os.PathLike[str]
 
@@ -107,7 +108,7 @@ class EvaluationResult:
     def __repr__(self) -> str:
         unread = f", {len(self.errors)} could not be read" if self.errors else ""
         errors = f"top1 error {self.top1_error:.3f} %, top5 {self.top5_error:.3f} %"
-        return f"<{errors}, {self.summary['images']} images{unread}>"
+        return f"<{errors}, {counted(self.summary['images'], 'image')}{unread}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The summary, plain JSON values as `resnet evaluate --json` prints them."""

@@ -31,6 +31,7 @@ from resnet_tools.jobs.running import (
     require_one_of,
     require_whole,
 )
+from resnet_tools.text import counted
 
 EARLIER = "has no features; an earlier call, whose file was kept, left it out"
 
@@ -64,8 +65,8 @@ class ExtractedFeatures:
         return len(self.names)
 
     def __repr__(self) -> str:
-        left_out = f", {len(self.errors)} images left out" if self.errors else ""
-        return f"<features of {len(self.names)} images{left_out}, layer {self.provenance.get('layer')}>"
+        left_out = f", {counted(len(self.errors), 'image')} left out" if self.errors else ""
+        return f"<features of {counted(len(self.names), 'image')}{left_out}, layer {self.provenance.get('layer')}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: names, features, errors, provenance."""

@@ -19,7 +19,7 @@ from resnet_tools.errors import DataError, OptionError, TrainingError
 from resnet_tools.jobs.running import changed_preprocessing
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.arguments import keep_arguments
-from resnet_tools.training.classifier_only import VIEWS, ClassifierRun, figures_of, save_classifier
+from resnet_tools.training.classifier_only import ClassifierRun, figures_of, save_classifier
 from resnet_tools.training.compute_config import ComputeConfig
 from resnet_tools.training.linear_classifier import LinearClassifier
 from resnet_tools.training.options import TrainOptions
@@ -116,7 +116,7 @@ class FittedClassifier:
 
 def classifier_images(ready: ReadyRun) -> int:
     """How many images `fitted_classifier` computes features of."""
-    return _views(ready.options) * len(ready.data.train) + len(ready.data.val)
+    return len(ready.data.train) + len(ready.data.val)
 
 
 def fitted_classifier(ready: ReadyRun, progress: Callable[[int, list[str]], None]) -> FittedClassifier:
@@ -138,7 +138,6 @@ def fitted_classifier(ready: ReadyRun, progress: Callable[[int, list[str]], None
         config.device,
         options.save_folder,
         start.state.seed,
-        views=_views(options),
         skip_unreadable=options.on_error == "skip",
     )
 
@@ -152,7 +151,3 @@ def fitted_classifier(ready: ReadyRun, progress: Callable[[int, list[str]], None
     net = save_classifier(options.save_folder, checkpoint, start.state.recipe, start.state.history[0])
     run.remove_features()
     return FittedClassifier(net, classifier, train, val, seconds, reasons)
-
-
-def _views(options: TrainOptions) -> int:
-    return 1 if options.augmentation == "none" else VIEWS

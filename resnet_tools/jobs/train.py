@@ -36,6 +36,7 @@ from resnet_tools.jobs.run import (
 from resnet_tools.jobs.run_pictures import RunPictures
 from resnet_tools.jobs.running import Progress
 from resnet_tools.jobs.train_arguments import TrainArguments, train_options
+from resnet_tools.text import counted
 from resnet_tools.training.board import tensorboard_writer
 from resnet_tools.training.events import BatchTrained, EpochFinished
 from resnet_tools.training.options import TrainOptions
@@ -77,7 +78,7 @@ class TrainedRun:
 
     def __repr__(self) -> str:
         best = f", best top1 error {self.best_top1_error:.3f} % in epoch {self.best_epoch}" if self.history else ""
-        return f"<run in {str(self.folder)!r}: {len(self.history)} epochs{best}>"
+        return f"<run in {str(self.folder)!r}: {counted(len(self.history), 'epoch')}{best}>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: folder, best_epoch, best_top1_error, history, skipped."""

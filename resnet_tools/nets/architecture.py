@@ -274,7 +274,9 @@ def _check_ranges(net: Architecture) -> None:
     if not 0 <= net.num_classes <= _MAX_CLASSES:
         raise CheckpointError(f"the architecture has {net.num_classes} classes; expected 0 to {_MAX_CLASSES}")
     if net.in_channels not in (COLOR_CHANNELS, GRAY_CHANNELS):
-        raise CheckpointError(f"the architecture takes images of {net.in_channels} channels; expected 3, or 1 for gray")
+        raise CheckpointError(
+            f"the architecture takes images of {counted(net.in_channels, 'channel')}; expected 3, or 1 for gray"
+        )
     grouped = [
         n for shape in block_shapes(net) for c in shape.convolutions for n in (c.inputs, c.outputs) if c.groups > 1
     ]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.architecture import Architecture, BlockShape, ConvShape, block_shapes, stem_shape
+from resnet_tools.text import counted
 
 Shape = tuple[int, ...]
 COUNTER = "num_batches_tracked"  # only training needs it
@@ -35,7 +36,9 @@ def check_weights(architecture: Architecture, state: Mapping[str, Shaped]) -> di
     # Before anything is listed: a file may describe a net of a million blocks.
     if sum(architecture.stages) > len(state):
         blocks = sum(architecture.stages)
-        raise CheckpointError(f"it has {len(state)} tensors; expected at least one for each of the {blocks} blocks")
+        raise CheckpointError(
+            f"it has {counted(len(state), 'tensor')}; expected at least one for each of the {blocks} blocks"
+        )
     expected = tensor_shapes(architecture)
     implied: dict[str, NDArray[Any]] = {}
     for key, shape in expected.items():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from resnet_tools.errors import CheckpointError
 from resnet_tools.nets.architecture import Architecture, ShortcutType
 from resnet_tools.nets.parameters import Shaped, check_weights
+from resnet_tools.text import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ def _shape(shapes: Mapping[str, tuple[int, ...]], key: str, dimensions: int) -> 
     if key not in shapes:
         raise CheckpointError(f"the key {key} is missing; expected the parameters of a torchvision resnet")
     if len(shapes[key]) != dimensions or 0 in shapes[key]:
-        raise CheckpointError(f"{key} has the shape {shapes[key]}; expected {dimensions} dimensions")
+        raise CheckpointError(f"{key} has the shape {shapes[key]}; expected {counted(dimensions, 'dimension')}")
     return shapes[key]
 
 

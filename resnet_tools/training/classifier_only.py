@@ -1,8 +1,9 @@
 """A new classifier on a net that stays as it is: the features of each image are computed once.
 
-Each training image is seen in a few views: as in validation, and mirrored and cropped as the augmentation `light` does.
-Their features are kept in the run's folder as those of `resnet extract-features` are, so that an interrupted run
-continues with the image where it stopped. The classifier is then fitted in seconds (`linear_classifier`).
+Training images are seen as those of validation are: mirrored and cropped views beside them made errors larger as often
+as smaller (`scripts/recipes`). The features are kept in the run's folder as those of `resnet extract-features` are, so
+that an interrupted run continues with the image where it stopped. The classifier is then fitted in seconds
+(`linear_classifier`).
 
 Shapes: N images, D features, K classes.
 """
@@ -15,8 +16,8 @@ import json
 import os
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from torch.nn.functional import cross_entropy
 from resnet_tools import __version__
 from resnet_tools.checkpoints.checkpoint import Checkpoint
 from resnet_tools.checkpoints.saving import save_model
-from resnet_tools.compute.inference import Loading, prepare
+from resnet_tools.compute.inference import Loading, loaded_batches, prepare
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import CheckpointError, ImageError, TrainingError
 from resnet_tools.features.layers import FeatureKind, features_of
@@ -36,15 +37,11 @@ from resnet_tools.features.store import FeatureStore
 from resnet_tools.history.history import HISTORY, Epoch, write_history
 from resnet_tools.metrics import ErrorCounts, counts_of_ranks, ranks_of
 from resnet_tools.nets.resnet import ResNet
-from resnet_tools.training.batches import Positions, TrainingBatch
 from resnet_tools.training.linear_classifier import LinearClassifier, fit_linear_classifier
-from resnet_tools.training.loading import BatchLoader
 from resnet_tools.training.recipe import Recipe
 from resnet_tools.training.run_files import BEST
 from resnet_tools.training.start import digest_of
-from resnet_tools.training.transforms import training_transform
 
-VIEWS = 2
 FLOAT32 = np.dtype("float32")
 Progress = Callable[[int, list[str]], None]  # images done, reasons for those that could not be read
 
@@ -53,7 +50,7 @@ Progress = Callable[[int, list[str]], None]  # images done, reasons for those th
 class ClassifierRun:
     """`checkpoint.model` has a classifier of the right size, whose weights do not matter; `net`: the name of its file.
 
-    views: how often each training image is seen. skip_unreadable: leave out images that cannot be read.
+    seed: draws the images on which the penalty is chosen. skip_unreadable: leave out images that cannot be read.
     """
 
     checkpoint: Checkpoint
@@ -64,7 +61,6 @@ class ClassifierRun:
     device: torch.device
     folder: Path
     seed: int = 0
-    views: int = VIEWS
     skip_unreadable: bool = False
 
     def run(self, progress: Progress) -> tuple[Checkpoint, LinearClassifier, ErrorCounts, ErrorCounts]:
@@ -73,16 +69,14 @@ class ClassifierRun:
         Raises: ImageError, TrainingError, FeatureError if the folder cannot be written.
         """
         model = prepare(copy.deepcopy(self.checkpoint.model), self.device)
-        views = [self._features(model, self.train, view, progress) for view in range(self.views)]
-        val_rows, val_kept = self._features(model, self.val, 0, progress)
-        rows, kept = (np.concatenate(parts) for parts in zip(*views, strict=True))
+        rows, kept = self._features(model, self.train, progress)
+        val_rows, val_kept = self._features(model, self.val, progress)
         if not len(rows) or not len(val_rows):
             raise TrainingError("none of the training images, or of those for validation, could be read")
         targets, val_targets = (np.asarray(samples.targets, np.int64) for samples in (self.train, self.val))
         outputs = self.checkpoint.architecture.num_classes
-        found = fit_linear_classifier(rows, targets[kept], outputs, groups=kept, seed=self.seed)
-        plain, plain_kept = views[0]
-        train = _counts(found, plain, targets[plain_kept])
+        found = fit_linear_classifier(rows, targets[kept], outputs, seed=self.seed)
+        train = _counts(found, rows, targets[kept])
         return self._with(found), found, train, _counts(found, val_rows, val_targets[val_kept])
 
     def _with(self, found: LinearClassifier) -> Checkpoint:
@@ -91,19 +85,20 @@ class ClassifierRun:
         return self.checkpoint
 
     def _features(
-        self, model: ResNet, samples: Samples, view: int, progress: Progress
+        self, model: ResNet, samples: Samples, progress: Progress
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """A row for each image that can be read, (n, D), and the positions of these images, (n,)."""
         size = self.loading.batch_size
         cut = [np.arange(start, min(start + size, len(samples))) for start in range(0, len(samples), size)]
-        with FeatureStore(self.folder / self._job_name(samples, view), FLOAT32) as store:
+        loading = replace(self.loading, ten_crop=False)
+        with FeatureStore(self.folder / self._job_name(samples), FLOAT32) as store:
             store.begin({}, resume=True)
             done = store.open()
             progress(sum(len(cut[number]) for number in done), [])
-            for number, batch in self._batches(samples, view, {n: cut[n] for n in range(len(cut)) if n not in done}):
-                unread = dict(batch.errors)
-                names = enumerate(map(samples.name, cut[number].tolist()))
-                errors = {k: unread[name] for k, name in names if name in unread}
+            waiting = [number for number in range(len(cut)) if number not in done]
+            images = [samples.images[k] for number in waiting for k in cut[number].tolist()]
+            for number, batch in zip(waiting, loaded_batches(images, loading, self.device), strict=True):
+                errors = {k: str(error) for k, error in enumerate(batch.errors) if error is not None}
                 if errors and not self.skip_unreadable:
                     raise ImageError(f"{next(iter(errors.values()))}. Remove or replace it, or give --on-error skip")
                 rows = np.zeros((0, self.checkpoint.architecture.feature_length), np.float32)
@@ -118,18 +113,7 @@ class ClassifierRun:
             kept = [position for n in sorted(done) for k, position in enumerate(cut[n]) if k not in done[n].errors]
             return np.array(store.collect(done)[0]), np.asarray(kept, np.int64)
 
-    def _batches(
-        self, samples: Samples, view: int, wanted: Mapping[int, Positions]
-    ) -> Iterator[tuple[int, TrainingBatch]]:
-        stem = "imagenet" if self.checkpoint.architecture.stem == "imagenet" else "cifar10"
-        transform = training_transform("light" if view else "none", stem, self.loading.preprocessing)
-        loader = BatchLoader(samples, transform, self.seed, workers=self.loading.workers, device=self.device)
-        try:
-            yield from zip(wanted, loader.epoch(view, list(wanted.values())), strict=True)
-        finally:
-            loader.close()
-
-    def _job_name(self, samples: Samples, view: int) -> str:
+    def _job_name(self, samples: Samples) -> str:
         """The same for what gives the same features, so that nothing else continues with them."""
         job = {
             "weights": _digest(self.checkpoint.model),
@@ -138,8 +122,6 @@ class ClassifierRun:
             "preprocessing": self.loading.preprocessing.to_dict(),
             "batch_size": self.loading.batch_size,
             "device": self.device.type,
-            "seed": self.seed if view else None,
-            "view": view,
             "version": __version__,
         }
         return f"features-{hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]}"

@@ -51,13 +51,13 @@ def initial_checkpoint(options: NetOptions, dataset: str, class_names: Sequence[
         with seeded(seed):
             net = _new_net(options, dataset, count)
         preprocessing = _preprocessing(net, dataset).for_channels(net.architecture.in_channels)
-        return Checkpoint(net, net.architecture, _padded(class_names, count), preprocessing, "new")
+        return Checkpoint(net, net.architecture, padded(class_names, count), preprocessing, "new")
     checkpoint = load_checkpoint(options.retrain, weights=options.weights)
     check_stem(checkpoint, dataset, options.retrain)
     if options.reset_classifier:
         with seeded(seed):
             reset_classifier(checkpoint.model, count)
-        return replace(checkpoint, architecture=checkpoint.model.architecture, class_names=_padded(class_names, count))
+        return replace(checkpoint, architecture=checkpoint.model.architecture, class_names=padded(class_names, count))
     return replace(checkpoint, class_names=kept_classes(checkpoint, class_names, options))
 
 
@@ -104,7 +104,7 @@ def _output_count(options: NetOptions, found: int) -> int:
     return wanted
 
 
-def _padded(class_names: Sequence[str], count: int) -> list[str]:
+def padded(class_names: Sequence[str], count: int) -> list[str]:
     return [*class_names, *(f"class {number}" for number in range(len(class_names) + 1, count + 1))]
 
 
@@ -148,4 +148,4 @@ def kept_classes(checkpoint: Checkpoint, class_names: Sequence[str], options: Ne
         if known is None and not options.allow_unused_outputs:
             raise TrainingError(f"{text}; give --reset-classifier")
         warnings.warn(f"{text}: the others stand for no class", stacklevel=4)
-    return list(known) if known is not None else _padded(class_names, outputs)
+    return list(known) if known is not None else padded(class_names, outputs)

@@ -43,17 +43,13 @@ def fit_linear_classifier(
     targets: NDArray[np.int64],
     num_classes: int,
     *,
-    groups: NDArray[np.int64] | None = None,
     seed: int = 0,
 ) -> LinearClassifier:
-    """features (N, D), targets (N,).
-
-    groups: rows of the same number, such as views of one image, are left out together.
-    """
+    """features (N, D), targets (N,)."""
     rows, classes = torch.from_numpy(np.ascontiguousarray(features, np.float32)), torch.from_numpy(targets)
     scale = float(rows.square().mean().sqrt()) or 1.0
     rows = rows / scale
-    left_out = torch.from_numpy(_left_out(targets, np.arange(len(targets)) if groups is None else groups, seed))
+    left_out = torch.from_numpy(_left_out(targets, seed))
     penalty = DEFAULT_PENALTY
     if int(left_out.sum()) >= MIN_LEFT_OUT:
         losses = {}
@@ -66,15 +62,15 @@ def fit_linear_classifier(
     return LinearClassifier(weight / scale, bias, penalty)
 
 
-def _left_out(targets: NDArray[np.int64], groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """Of each class, a part of its groups; a class of one group stays whole."""
+def _left_out(targets: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+    """A part of each class; a class of one row stays whole."""
     generator = np.random.default_rng(seed)
-    chosen: list[NDArray[np.int64]] = []
+    left_out = np.zeros(len(targets), bool)
     for target in np.unique(targets):
-        members = np.unique(groups[targets == target])
+        members = np.flatnonzero(targets == target)
         count = min(len(members) - 1, round(LEFT_OUT * len(members)))
-        chosen.append(generator.permutation(members)[:count])
-    return np.isin(groups, np.concatenate(chosen)) if chosen else np.zeros(len(targets), bool)
+        left_out[generator.permutation(members)[:count]] = True
+    return left_out
 
 
 def _fitted(rows: Tensor, classes: Tensor, num_classes: int, penalty: float, start: Tensor | None) -> Tensor:

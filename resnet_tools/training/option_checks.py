@@ -92,9 +92,8 @@ def check_together(options: TrainOptions) -> None:
 def _check_classifier_only(options: TrainOptions) -> None:
     if not options.retrain:
         raise OptionError("--classifier-only needs a net whose features it can use; give it with --retrain")
-    if options.augmentation not in (None, "none", "light"):
-        raise OptionError("--classifier-only sees images as --augment light or none has them; give one of these")
-    unused = {*options.recipe_changes, *NOT_FOR_A_CLASSIFIER} - {"batch_size", "augmentation"}
+    suitable = {"batch_size"} | ({"augmentation"} if options.augmentation == "none" else set())
+    unused = {*options.recipe_changes, *NOT_FOR_A_CLASSIFIER} - suitable
     given = [option_text(name, True) for name in sorted(unused) if getattr(options, name) not in (None, False)]
     if given or options.n_gpu > 1:
         raise OptionError(

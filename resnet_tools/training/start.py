@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from resnet_tools.errors import TrainingError
 from resnet_tools.history import lines
 from resnet_tools.metrics import ErrorCounts
 from resnet_tools.nets.catalog import describe
-from resnet_tools.text import counted
+from resnet_tools.text import counted, listed
 from resnet_tools.torch7.sniff import HEAD_BYTES, content_kind
 from resnet_tools.training import lua_run
 from resnet_tools.training.arguments import given_anew
-from resnet_tools.training.initial_net import NetOptions, check_stem, initial_checkpoint, kept_classes
+from resnet_tools.training.initial_net import NetOptions, check_stem, initial_checkpoint, kept_classes, padded
 from resnet_tools.training.optimizer import set_momentum
 from resnet_tools.training.options import TrainOptions
 from resnet_tools.training.recipe import (
@@ -133,10 +133,7 @@ def _resumed_run(folder: Path, options: TrainOptions, dataset: str, train: Sampl
     if state.batches_done:  # the rest of the epoch is cut into batches as its beginning was
         _check_same(folder, "batch-size", state.recipe.batch_size, options.batch_size)
         _check_same(folder, "accumulate", state.recipe.accumulate, options.accumulate)
-    if checkpoint.class_names is not None and list(checkpoint.class_names[: len(train.class_names)]) != list(
-        train.class_names
-    ):
-        raise TrainingError(f"{folder}: the run has other classes than --data; give the data that it was started with")
+    _check_classes(folder, checkpoint, train.class_names)
     before, state.recipe = state.recipe, changed(state.recipe, **options.recipe_changes)
     lines_of_start = lines.resume_lines(folder / LATEST, folder / model_name(state.moment))
 
@@ -209,6 +206,20 @@ def _new_run_lines(net: NetOptions, checkpoint: Checkpoint) -> tuple[str, ...]:
     if not net.reset_classifier:
         return (loading,)
     return loading, lines.new_classifier_line(checkpoint.architecture.num_classes)
+
+
+def _check_classes(folder: Path, checkpoint: Checkpoint, class_names: Sequence[str]) -> None:
+    """Raises: TrainingError if the outputs would stand for other classes. Warns of classes that are gone."""
+    known, found = list(checkpoint.class_names or class_names), list(class_names)
+    if known[: len(found)] != found:
+        raise TrainingError(f"{folder}: the run has other classes than --data; give the data that it was started with")
+    if known not in (found, padded(found, len(known))):
+        gone = known[len(found) :]
+        warnings.warn(
+            f"{folder}: the run has {counted(len(known), 'output')} and the data has only "
+            f"{counted(len(found), 'class')}: {listed(gone)} {'is' if len(gone) == 1 else 'are'} not there",
+            stacklevel=4,
+        )
 
 
 def _check_same(folder: Path, name: str, earlier: object, given: object) -> None:

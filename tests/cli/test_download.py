@@ -68,7 +68,7 @@ def test_a_dead_address_says_so_and_what_to_do(published, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_ctrl_c_in_the_middle_and_again(tmp_path, number, code):
     with serving(Site(NET, bytes_per_second=len(NET) // 4)) as site:
         words = [sys.executable, "-m", "resnet_tools", "download", f"{site.address}net.t7"]
@@ -177,7 +177,7 @@ def test_a_run_is_a_model_for_every_command(words, finished_run, tmp_path):
 def test_without_a_best_net_the_latest_is_taken_from_the_folder_itself(finished_run, tmp_path):
     without(finished_run, tmp_path, "model_best.pt")
     done = resnet("classify", "run1", BAG, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "Warning: run1: the net of this run is model_2.pt\n")
+    assert (done.returncode, done.stderr) == (0, "Note: run1: the net of this run is model_2.pt\n")
 
 
 def test_a_run_of_the_original_is_a_model_too(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,34 @@ def test_class_folders_are_divided_once_for_training_resuming_and_evaluating(tmp
         path.rename(path.with_name(f"other{number}.png"))
     assert run(["evaluate", str(save / "model_2.pt"), "--data", str(others), "--json", "--quiet"]) == 0
     assert '"images": 20,' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("gone", "code", "said"),
+    [
+        ("a", 1, "the run has other classes than --data"),
+        ("c", 0, "run has 3 outputs and the data has only 2 classes: c is not there"),
+    ],
+)
+def test_a_resumed_run_says_that_a_class_is_gone(tmp_path, capsys, gone, code, said):
+    data = tmp_path / "data"
+    for part in ("train", "val"):
+        photos(data / part, classes="abc", count=2)
+    assert train("--data", data, "--save", tmp_path / "run", "--n-epochs", 1, *NET) == 0
+    for part in ("train", "val"):
+        shutil.rmtree(data / part / gone)
+    capsys.readouterr()
+    assert train("--data", data, "--resume", tmp_path / "run", "--n-epochs", 2) == code
+    assert said in capsys.readouterr().err
+
+
+def test_unused_outputs_are_said_once_and_not_when_a_run_is_resumed(tmp_path, capsys):
+    data, save = photos(tmp_path / "data"), tmp_path / "run"
+    unused = ("--n-classes", 4, "--recipe", "original")
+    assert train("--data", data, "--save", save, "--n-epochs", 1, *unused, *NET) == 0
+    capsys.readouterr()
+    assert train("--resume", save, "--n-epochs", 2) == 0
+    assert "the data has only" not in capsys.readouterr().err
 
 
 def test_a_run_in_place_of_another_keeps_nothing_of_its_split(tmp_path):

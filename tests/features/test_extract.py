@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ import pytest
 import torch
 
 from resnet_tools import load_checkpoint, preprocess, read_t7
+from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.compute.inference import Loading, prepare
 from resnet_tools.compute.processes import Processes
@@ -33,7 +36,21 @@ IMAGES = DEMO_PATH.parent / "images"
 CPU = torch.device("cpu")
 
 
-def extract(*arguments: object, cwd: Path, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
+def extract(*arguments: object, cwd: Path, code: int = 0, input: str = "") -> subprocess.CompletedProcess[str]:
+    """The command in this process, which need not import torch anew."""
+    command = ["extract-features", *map(str, arguments)]
+    out, errors = io.StringIO(), io.StringIO()
+    stdin = io.TextIOWrapper(io.BytesIO(input.encode()))
+    with redirect_stdout(out), redirect_stderr(errors), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        patch.chdir(cwd)
+        found = run(command)
+    assert found == code, errors.getvalue()
+    return subprocess.CompletedProcess(command, found, out.getvalue(), errors.getvalue())
+
+
+def extract_apart(*arguments: object, cwd: Path, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own."""
     command = [sys.executable, "-m", "resnet_tools", "extract-features", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False, **options)
     assert "Traceback" not in done.stderr, done.stderr
@@ -62,18 +79,18 @@ def golden_runs() -> list[dict[str, object]]:
 
 
 @needs_golden
-@pytest.mark.parametrize("run", golden_runs(), ids=lambda run: run["name"])
-def test_features_are_those_of_the_original(run, tmp_path):
+@pytest.mark.parametrize("golden", golden_runs(), ids=lambda run: run["name"])
+def test_features_are_those_of_the_original(golden, tmp_path):
     for name in ("images", "models"):
         (tmp_path / name).symlink_to(GOLDEN / name)
-    expected = read_t7(GOLDEN / "scripts" / run["features_t7"])
+    expected = read_t7(GOLDEN / "scripts" / golden["features_t7"])
     paths = [os.fsdecode(path).replace("//", "/") for path in expected["image_list"].to_list()]
     theirs = dict(zip(paths, expected["features"], strict=True))
     if "batchdir" in next(iter(theirs)):
         (tmp_path / "batchdir").mkdir()
         for path in theirs:
             shutil.copy(GOLDEN / "images" / Path(path).name, tmp_path / path)
-    arguments = ["4" if a == "0x4" else a for a in run["args"]]
+    arguments = ["4" if a == "0x4" else a for a in golden["args"]]
     done = extract(*arguments, cwd=tmp_path)
     assert done.stdout == "saved features to features.pt\n"
     ours = saved(tmp_path / "features.pt")
@@ -104,7 +121,7 @@ def test_all_ways_to_name_the_images_give_the_same(folder):
     for number, arguments in enumerate(
         (["photos"], ["8", "photos"], ["--dir", "photos"], names, ["--from-file", "list.txt"], ["--from-file", "-"])
     ):
-        stdin = "\n".join(names) if arguments[-1] == "-" else None
+        stdin = "\n".join(names) if arguments[-1] == "-" else ""
         extract("demo", *arguments, "--output", f"{number}.npy", cwd=folder, input=stdin)
         assert (folder / f"{number}.npy").read_bytes() == (folder / "0.npy").read_bytes()
         assert (folder / f"{number}.paths.txt").read_text().splitlines() == names
@@ -282,7 +299,9 @@ def wait_for_shard(folder: Path, process: subprocess.Popen[bytes], number: int =
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+)
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(folder, sent, code):
     for number in range(23, 120):
         shutil.copy(PHOTOS[number % len(PHOTOS)], folder / "photos" / f"{number:03}.png")
@@ -410,9 +429,9 @@ def test_a_finished_shard_that_changed_is_computed_again(folder, name):
 
 
 def test_n_gpu_starts_the_processes(folder):
-    extract("demo", "photos", "--batch-size", "4", "--output", "one.npy", cwd=folder)
+    extract_apart("demo", "photos", "--batch-size", "4", "--output", "one.npy", cwd=folder)
     options = ["--n-gpu", "2", "--device", "cpu", "--output", "two.npy"]
-    done = extract("demo", "photos", "--batch-size", "4", *options, cwd=folder)
+    done = extract_apart("demo", "photos", "--batch-size", "4", *options, cwd=folder)
     assert done.stdout == "saved features to two.npy\n"
     np.testing.assert_allclose(np.load(folder / "two.npy"), np.load(folder / "one.npy"), rtol=0, atol=1e-5)
     assert (folder / "two.paths.txt").read_bytes() == (folder / "one.paths.txt").read_bytes()
@@ -473,7 +492,7 @@ def test_a_full_disk_keeps_the_earlier_output_and_what_is_done(folder):
     extract("demo", "photos/001.png", cwd=folder)
     earlier = (folder / "features.pt").read_bytes()
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # noqa: E731
-    done = extract("demo", "photos", "--batch-size", "2", cwd=folder, code=1, preexec_fn=limit)
+    done = extract_apart("demo", "photos", "--batch-size", "2", cwd=folder, code=1, preexec_fn=limit)
     assert "cannot be written" in done.stderr
     assert (folder / "features.pt").read_bytes() == earlier
     extract("demo", "photos", "--batch-size", "2", cwd=folder)

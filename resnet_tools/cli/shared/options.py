@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -283,17 +282,3 @@ def quick_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextmanager
-def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
-    """Show each warning as one line on stderr; with `quiet` show none, because another process does."""
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if not quiet:
-            click.echo(f"Warning: {printable(str(message))}", err=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.showwarning = show
-        yield

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,22 +17,30 @@ import click
 from resnet_tools.errors import Terminated
 from resnet_tools.text import printable
 
+SIGHUP = getattr(signal, "SIGHUP", None)  # which Windows has not
+
 
 @contextmanager
 def terminable(message: str) -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does: at once, keeping finished results; `message` goes to stderr."""
+    """Let SIGTERM and a lost terminal end the work as Ctrl-C does: at once, keeping finished results; `message` goes
+    to stderr. SIGHUP is left alone where it is ignored, as under nohup."""
 
-    def stop(*_: Any) -> None:
-        raise Terminated
+    def stop(number: int, _: Any) -> None:
+        raise Terminated(number)
 
-    earlier = signal.signal(signal.SIGTERM, stop)
+    wanted = [number for number in (signal.SIGTERM, SIGHUP) if number is not None]
+    earlier = {number: signal.getsignal(number) for number in wanted}
+    for number in (n for n, handler in earlier.items() if handler is not signal.SIG_IGN):
+        signal.signal(number, stop)
     try:
         yield
     except (KeyboardInterrupt, Terminated):
-        click.echo(message, err=True)
+        with suppress(OSError):  # the terminal may be gone
+            click.echo(message, err=True)
         raise
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""Warnings and notes -> one line each on stderr."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from resnet_tools.errors import Note
+from resnet_tools.text import printable
+
+
+@contextmanager
+def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
+    """Show each warning as one line; with `quiet` show none, because another process does."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not quiet:
+            _show(message, category)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        yield
+
+
+def show_own_warnings_as_lines(package: Path) -> None:
+    """Show the warnings of the code in that folder as one line without the place in the code, from now on."""
+    original = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:
+        if filename.startswith(os.fspath(package)):
+            _show(message, category)
+        else:
+            original(message, category, filename, *rest, **options)
+
+    warnings.showwarning = show
+
+
+def _show(message: Warning | str, category: type[Warning]) -> None:
+    kind = "Note" if issubclass(category, Note) else "Warning"
+    click.echo(f"{kind}: {printable(str(message))}", err=True)
