@@ -11,10 +11,11 @@ from torch import Tensor
 
 from resnet_tools.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from resnet_tools.compute.cpus import usable_cpus, workers_for
-from resnet_tools.compute.device import configure, find_precision
+from resnet_tools.compute.device import configure, find_device, find_precision
 from resnet_tools.compute.inference import Loading, classify, logits_of, prepare
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import IMAGENET
+from resnet_tools.errors import ResnetToolsError
 from resnet_tools.features.extract import Extraction
 from resnet_tools.features.layers import FeatureKind, features_of
 from resnet_tools.nets.catalog import named_architecture
@@ -74,6 +75,14 @@ class Training:
         )
 
 
+def device_named(name: str) -> torch.device:
+    """Exits with what is wrong if this machine has no such device."""
+    try:
+        return find_device(name)
+    except ResnetToolsError as error:
+        raise SystemExit(str(error)) from None
+
+
 def new_net(name: str, seed: int = 0) -> ResNet:
     torch.manual_seed(seed)
     return build_resnet(named_architecture(name))
@@ -96,15 +105,23 @@ def bare_features(model: ResNet, images: Tensor) -> Tensor:
     return features_of(model, images, FeatureKind())
 
 
-def extract_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int, output: Path) -> None:
+def extract_all(
+    paths: Sequence[str],
+    model: ResNet,
+    batch_size: int,
+    workers: int,
+    output: Path,
+    progress: Callable[[int, list[str]], None],
+) -> None:
+    """progress: called with the number of images of each batch that is done."""
     loading = Loading(IMAGENET, batch_size, workers=workers)
     job = Extraction(model, FeatureKind(), loading, {"model": "measured"}, resume=False)
-    job.run(list(paths), output, None, lambda *_: None)
+    job.run(list(paths), output, None, progress)
 
 
-def classify_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int) -> None:
-    for _ in classify(paths, model, Loading(IMAGENET, batch_size, workers=workers)):
-        pass
+def classify_all(paths: Sequence[str], model: ResNet, batch_size: int, workers: int) -> Iterator[object]:
+    """What is found for each image."""
+    return classify(paths, model, Loading(IMAGENET, batch_size, workers=workers))
 
 
 def training_batches(
@@ -112,7 +129,8 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """An epoch of JPEGs as a training loads them."""
     samples = Samples(list(paths), [k % 1000 for k in range(len(paths))], [str(k) for k in range(1000)])
-    transform = training_transform(augmentation, "imagenet", IMAGENET)  # type: ignore[arg-type]
+    as_bytes = device.type == "cuda"
+    transform = training_transform(augmentation, "imagenet", IMAGENET, as_bytes=as_bytes)  # type: ignore[arg-type]
     loader = BatchLoader(samples, transform, 0, workers=workers, device=device)
     for batch in loader.epoch(1, epoch_batches(len(paths), batch_size, 0, 1)):
         if batch.images is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -85,7 +84,3 @@ PEERS: dict[str, tuple[Callable[[nn.Module, torch.device], Step], str | None]] =
     "timm's loop, AMP, channels last": (timm_step, "timm"),
     "the best hand-tuned loop": (tuned_step, None),
 }
-
-
-def peers_here() -> dict[str, Callable[[nn.Module, torch.device], Step]]:
-    return {name: make for name, (make, needs) in PEERS.items() if needs is None or find_spec(needs)}

@@ -1,6 +1,7 @@
 """scripts/gpu: tests, rates and a profile on a GPU, without a network, into gpu.md and gpu.json.
 
-Only the standard library is imported until it is known that the rest is there.
+Only the standard library is imported here: all else happens in processes of their own, one for each measurement, so
+that what crashes, hangs or runs out of memory costs nothing but itself. The files are written again after each row.
 """
 
 from __future__ import annotations
@@ -8,13 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from importlib import invalidate_caches
 from importlib.metadata import PackageNotFoundError, version
@@ -22,34 +20,60 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from scripts.gpu_children import ChildFailed, rows_of
+from scripts.gpu_page import markdown
+
 ROOT = Path(__file__).parents[1]
 NEEDED = {"torch": "torch", "numpy": "numpy", "PIL": "pillow", "click": "click", "torchfile": "torchfile"}
-NEEDED |= {"safetensors": "safetensors"}
+NEEDED |= {"safetensors": "safetensors", "filelock": "filelock"}
 USEFUL = {"pytest": "pytest", "torchvision": "torchvision", "timm": "timm"}
 USEFUL |= {"simplejpeg": "simplejpeg"}
-PARTS = ("tests", "rates", "profile")
-BUDGET_SECONDS = 450  # what is not begun by then is left out
-TESTS_SECONDS = 200
+BUDGET_SECONDS = 470  # in all; what is not begun by then is left out
+MACHINE_SECONDS = 90  # a driver may take long to start
+TESTS_SECONDS, TEST_SECONDS = 190, 90  # all, and one: a compiler is part of one
+RATES = {  # what scripts.gpu_measure measures -> seconds that it may take; the quick ones first
+    "our step, eager": 60,
+    "torchvision's reference loop, AMP": 60,
+    "timm's loop, AMP, channels last": 60,
+    "our training from JPEGs": 90,
+    "inference, single": 90,
+    "inference, bf16": 60,
+    "features of JPEGs by timm and its loader, bf16": 60,
+    "our step, compiled": 150,
+    "the best hand-tuned loop": 150,
+    "our step, eager, with mixup, CutMix and EMA": 60,
+    "inference, tf32": 45,
+    "inference, half": 45,
+    "graphs": 45,
+}
+ONLY_ON_GPUS = ("inference, tf32", "inference, half", "inference, bf16", "graphs")
+PROFILE_SECONDS = 60
+CPU_PATIENCE = 4  # times as long: the limits are for those who have a GPU for ten minutes
+PARTS = ("tests", "profile", "rates")  # the longest last: its last rows may find no time
 
 
 def main() -> int:
     options = parsed()
     missing = provide(options.wheels)
-    if any(name in NEEDED.values() for name in missing) or too_old():
-        print(f"error: missing: {', '.join(missing)}; torch must be 2.6 or newer. Install them, or bring their wheels")
-        print("in a folder: scripts/gpu --wheels FOLDER")
-        return 1
     for name in missing:
-        print(f"{name} is not installed: what needs it is left out", file=sys.stderr)
+        if name in USEFUL.values():
+            print(f"{name} is not installed: what needs it is left out", file=sys.stderr)
+    needed = [name for name in missing if name in NEEDED.values()]
+    if needed or too_old():
+        print(
+            f"error: missing: {', '.join(needed) or 'torch 2.6 or newer'}. Install it, or bring its wheel in a folder,"
+        )
+        print("made by `pip wheel --no-deps -w FOLDER NAME ...` where there is a network: scripts/gpu --wheels FOLDER")
+        return 1
     if options.device == "cpu":
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # a compiler takes longer than all else
     options.output.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"machine": machine(options.device), "missing": missing, "tiny": options.tiny}
-    started = time.monotonic()
-    for part in options.parts:
-        for _ in WORK[part](options, report, started):  # written again after each row: a cut run keeps what it has
-            write(report, options.output, time.monotonic() - started)
-    write(report, options.output, time.monotonic() - started)
+    report: dict[str, Any] = {"machine": {}, "missing": missing, "tiny": options.tiny}
+    with tempfile.TemporaryDirectory() as folder:
+        children = Children(options, Path(folder), report, time.monotonic())
+        for _ in children.run(options.parts):  # written again after each row: a cut run keeps what it has
+            write(report, options.output, time.monotonic() - children.started)
+    write(report, options.output, time.monotonic() - children.started)
     print((options.output / "gpu.md").read_text())
     return 1 if report.get("errors") or report.get("tests", {}).get("failed") else 0
 
@@ -71,13 +95,16 @@ def provide(wheels: Path | None) -> list[str]:
         target = ROOT / "build" / "wheels"
         for name in [package for module, package in wanted.items() if find_spec(module) is None]:
             words = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", wheels]
-            for more in ([], ["--no-deps"]):  # what it needs may be here, but not in the folder
+            errors: list[str] = []
+            # What it needs may be here, but not in the folder; a .tar.gz needs setuptools, which may be here too.
+            for more in ([], ["--no-deps"], ["--no-deps", "--no-build-isolation"]):
                 arguments = [*words, *more, "--target", target, name]
                 done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+                errors += [line.strip() for line in done.stderr.splitlines() if "error" in line.lower()]
                 if not done.returncode:
                     break
             else:
-                print(f"{name}: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}", file=sys.stderr)
+                print(f"{name}: {errors[0] if errors else 'pip failed'}", file=sys.stderr)
         sys.path.append(str(target))
         invalidate_caches()
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(target)]))
@@ -92,174 +119,116 @@ def too_old() -> bool:
     return (int(major), int(minor)) < (2, 6)
 
 
-def machine(device: str) -> dict[str, Any]:
-    import torch
+class Children:
+    """The parts, each in processes of its own; what they find is put into `report`, and what becomes of them."""
 
-    found = {name: version(name) for name in ("torch", "numpy", "pillow") if find_spec(name) or name == "pillow"}
-    about: dict[str, Any] = {"python": platform.python_version(), "device": device, **found}
-    about |= {"torchvision": version("torchvision")} if find_spec("torchvision") else {}
-    about |= {"cores": os.cpu_count(), "cuda": torch.version.cuda, "gpus": torch.cuda.device_count()}
-    if torch.cuda.is_available():
-        about["gpu"] = torch.cuda.get_device_name(device if device.startswith("cuda") else 0)
-        about["cudnn"] = torch.backends.cudnn.version()
-        about["bf16"] = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device != "cpu":
-        raise SystemExit(f"error: there is no CUDA GPU for --device {device}; --device cpu --tiny tries the code")
-    return about
+    def __init__(self, options: argparse.Namespace, folder: Path, report: dict[str, Any], started: float) -> None:
+        self.options, self.folder, self.report, self.started = options, folder, report, started
+        self.patience = CPU_PATIENCE if options.device == "cpu" else 1
 
-
-def run_tests(options: argparse.Namespace, report: dict[str, Any], _: float) -> Iterator[None]:
-    """`pytest -m gpu` in a process of its own."""
-    if find_spec("pytest") is None:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder, "tests.xml")
-        words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={result}"]
-        environment = {**os.environ, "RESNET_TOOLS_TEST_DEVICE": options.device}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        try:
-            done = subprocess.run(
-                [*words, "tests/gpu"], cwd=ROOT, env=environment, capture_output=True, text=True,
-                timeout=TESTS_SECONDS, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            report.setdefault("errors", []).append(f"the tests took more than {TESTS_SECONDS} seconds")
+    def run(self, parts: Sequence[str]) -> Iterator[None]:
+        """Something is new in the report whenever this yields."""
+        for row in self._measured("machine", MACHINE_SECONDS):
+            self.report["machine"] = row
             yield
-            return
-        # What our own pytest wrote a moment ago.
-        cases = list(ElementTree.parse(result).iter("testcase")) if result.exists() else []  # noqa: S314
-    if not cases:
-        report.setdefault("errors", []).append(f"no test ran: {(done.stdout + done.stderr)[-1500:]}")
-    report["tests"] = {
-        "passed": sum(not list(case) for case in cases),
-        "skipped": {case.get("name"): e.get("message") for case in cases for e in case.iter("skipped")},
-        "failed": {
-            c.get("name"): (e.text or "")[-1500:] for c in cases for e in (*c.iter("failure"), *c.iter("error"))
-        },
-    }
-    yield
-
-
-def measure_rates(options: argparse.Namespace, report: dict[str, Any], started: float) -> Iterator[None]:
-    import torch
-
-    from scripts import gpu_rates
-
-    sizes = gpu_rates.TINY if options.tiny else gpu_rates.FULL
-    bench = gpu_rates.Bench(torch.device(options.device), sizes)
-    rows: list[dict[str, Any]] = report.setdefault("rates", [])
-    with tempfile.TemporaryDirectory() as folder:
-        kinds: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-            "training on synthetic data": lambda: gpu_rates.training_rates(bench),
-            "training from JPEGs": lambda: gpu_rates.jpeg_training_rate(bench, paths),
-            "inference": lambda: gpu_rates.inference_rates(bench, paths, Path(folder)),
-            "graphs": lambda: gpu_rates.graph_rates(bench),
+        if "gpu" not in self.report["machine"] and self.options.device != "cpu":
+            reason = " ".join(self.report.get("errors", []))
+            raise SystemExit(
+                f"error: there is no CUDA GPU for --device {self.options.device}; --device cpu --tiny tries the code. "
+                f"{reason}"
+            )
+        kinds: dict[str, Callable[[], Iterator[None]]] = {
+            "tests": self._tests,
+            "rates": self._rates,
+            "profile": self._profile,
         }
-        paths = gpu_rates.jpegs(Path(folder), sizes)
-        for name, kind in kinds.items():
-            if time.monotonic() - started > BUDGET_SECONDS:
-                report.setdefault("errors", []).append(f"{name}: left out, no time")
-                continue
+        for part in parts:
+            yield from kinds[part]()
+
+    def _tests(self) -> Iterator[None]:
+        """`pytest -m gpu`; after a test that takes its process with it, another process runs the rest."""
+        if find_spec("pytest") is None:
+            return
+        found: dict[str, Any] = {"passed": 0, "skipped": {}, "failed": {}, "not_run": []}
+        self.report["tests"], collected, done = found, [], []
+        words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "-W", "default"]
+        words += ["-p", "scripts.gpu_results", "tests/gpu"]
+        deadline, finished = time.monotonic() + min(self.patience * TESTS_SECONDS, self._left()), False
+        while not finished:
+            running, before = "", len(done)
+            variables = {"RESNET_TOOLS_TESTED": json.dumps(done), "RESNET_TOOLS_TEST_DEVICE": self.options.device}
+            variables |= _paths()
             try:
-                for row in kind():
+                limit = max(1.0, deadline - time.monotonic())
+                for row in rows_of(words, ROOT, seconds=limit, silence=self.patience * TEST_SECONDS, **variables):
+                    collected = collected or row.get("collected", [])
+                    finished = finished or "finished" in row
+                    running = row.get("begun", "" if "ended" in row else running)
+                    if "ended" in row:
+                        done.append(row["ended"])
+                        _note_test(found, row)
+                        yield
+            except ChildFailed as error:
+                if running:
+                    done.append(running)
+                    found["failed"][_test_name(running)] = f"its process: {error}"
+                if not finished and (len(done) == before or time.monotonic() > deadline):
+                    self._failed("tests", str(error))
+                    break
+        found["not_run"] = [_test_name(name) for name in collected if name not in done]
+        yield
+
+    def _rates(self) -> Iterator[None]:
+        rows: list[dict[str, Any]] = self.report.setdefault("rates", [])
+        yield from (None for _ in self._measured("photos", 120))
+        for name, seconds in RATES.items():
+            if self.options.device != "cpu" or name not in ONLY_ON_GPUS:
+                for row in self._measured(name, seconds):
                     rows.append(row)
                     yield
-            except Exception:  # the other figures are wanted all the same
-                report.setdefault("errors", []).append(f"{name}: {traceback.format_exc()[-1500:]}")
+
+    def _profile(self) -> Iterator[None]:
+        for row in self._measured("profile", PROFILE_SECONDS):
+            self.report["profile"] = row
+            yield
+
+    def _measured(self, name: str, seconds: float) -> Iterator[dict[str, Any]]:
+        if self._left() < 1:
+            self._failed(name, "left out, no time")
+            return
+        words = [sys.executable, "-m", "scripts.gpu_measure", name, "--device", self.options.device]
+        words += ["--folder", str(self.folder), *(["--tiny"] if self.options.tiny else [])]
+        try:
+            yield from rows_of(words, ROOT, seconds=min(self.patience * seconds, self._left()), **_paths())
+        except ChildFailed as error:  # the other figures are wanted all the same
+            self._failed(name, str(error))
+
+    def _left(self) -> float:
+        return self.started + self.patience * BUDGET_SECONDS - time.monotonic()
+
+    def _failed(self, name: str, reason: str) -> None:
+        self.report.setdefault("errors", []).append(f"{name}: {reason}")
 
 
-def profile(options: argparse.Namespace, report: dict[str, Any], started: float) -> Iterator[None]:
-    import torch
-
-    from scripts import gpu_profile, gpu_rates
-
-    if time.monotonic() - started > BUDGET_SECONDS:
-        report.setdefault("errors", []).append("profile: left out, no time")
-        return
-    bench = gpu_rates.Bench(torch.device(options.device), gpu_rates.TINY if options.tiny else gpu_rates.FULL)
-    try:
-        step, (images, targets) = gpu_rates.our_training(bench), bench.batch()
-        for _ in range(bench.sizes.warm_up):
-            step(images, targets)
-        bench.synchronize()
-        steps = gpu_profile.STEPS if not options.tiny else 2
-        report["profile"] = gpu_profile.profile_steps(lambda: step(images, targets), bench.device, steps)
-    except Exception:
-        report.setdefault("errors", []).append(f"profile: {traceback.format_exc()[-1500:]}")
-    yield
+def _paths() -> dict[str, str]:
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
-WORK = {"tests": run_tests, "rates": measure_rates, "profile": profile}
+def _note_test(found: dict[str, Any], row: dict[str, Any]) -> None:
+    if row["outcome"] == "passed":
+        found["passed"] += 1
+    else:
+        found[row["outcome"]][_test_name(row["ended"])] = row["text"]
+
+
+def _test_name(node: str) -> str:
+    return node.rpartition("::")[2]
 
 
 def write(report: dict[str, Any], folder: Path, seconds: float) -> None:
     report["seconds"] = round(seconds, 1)
     (folder / "gpu.json").write_text(json.dumps(report, indent=1))
     (folder / "gpu.md").write_text("\n".join(markdown(report)) + "\n")
-
-
-def markdown(report: dict[str, Any]) -> Iterator[str]:
-    about = report["machine"]
-    yield f"# {about.get('gpu', 'CPU')}, torch {about['torch']}, {report['seconds']:.0f} s"
-    yield "\n" + ", ".join(f"{name} {value}" for name, value in about.items() if value is not None)
-    if report["tiny"]:
-        yield "\nTiny sizes: this only tries the code, the figures say nothing."
-    if report["missing"]:
-        yield f"\nNot installed, and left out: {', '.join(report['missing'])}."
-    for error in report.get("errors", []):
-        yield f"\n**error** {error}"
-    if "tests" in report:
-        tests = report["tests"]
-        yield f"\n## Tests\n\n{tests['passed']} passed, {len(tests['failed'])} failed, {len(tests['skipped'])} skipped."
-        for name, text in tests["failed"].items():
-            yield f"\n### {name}\n\n```\n{text}\n```"
-        for name, reason in tests["skipped"].items():
-            yield f"- skipped {name}: {reason}"
-    if report.get("rates"):
-        yield "\n## Rates\n\n| what | images/s | ms | peak GB | waits |\n|---|---|---|---|---|"
-        yield from map(rate_line, report["rates"])
-        yield from () if report["tiny"] else ratios({row["name"]: row["images_per_second"] for row in report["rates"]})
-    if "profile" in report:
-        yield from profile_lines(report["profile"])
-
-
-def rate_line(row: dict[str, Any]) -> str:
-    peak = "" if row.get("peak_gb") is None else f"{row['peak_gb']:.1f}"
-    waits = f"{row['share_waiting']:.0%}" if "share_waiting" in row else ""
-    return f"| {row['name']} | {row['images_per_second']:,.0f} | {row['milliseconds']:,.1f} | {peak} | {waits} |"
-
-
-AIMS = (
-    ("our step, compiled", "torchvision's reference loop, AMP", 1.3),
-    ("our step, eager", "torchvision's reference loop, AMP", 1.0),
-    ("our step, compiled", "the best hand-tuned loop", 1.0),
-    ("our step, compiled", "timm's loop, AMP, channels last", 1.0),
-    ("our training from JPEGs", "our step, eager", 0.95),
-    ("extract-features of JPEGs, single", "bare net, features, single", 0.9),
-    ("extract-features of JPEGs, bf16", "bare net, features, bf16", 0.9),
-    ("classify of JPEGs, single", "bare net, classes, single", 0.9),
-    ("classify of JPEGs, bf16", "bare net, classes, bf16", 0.9),
-    ("extract-features of JPEGs, bf16", "features of JPEGs by timm", 1.0),
-)
-
-
-def ratios(rates: dict[str, float]) -> Iterator[str]:
-    yield "\n| ratio | found | aim |\n|---|---|---|"
-    for mine, other, aim in AIMS:
-        values = [next((rate for name, rate in rates.items() if name.startswith(who)), None) for who in (mine, other)]
-        if values[0] is not None and values[1]:
-            found = values[0] / values[1]
-            yield f"| {mine} : {other} | {found:.2f} | {aim:.2f}{'' if found >= aim else ' **missed**'} |"
-
-
-def profile_lines(found: dict[str, Any]) -> Sequence[str]:
-    lines = [f"\n## Profile of {found['steps']} steps\n", f"{found['milliseconds']:.1f} ms, the device idle for"]
-    lines[-1] += f" {found['idle_share']:.1%} of it.\n\n| gaps by cause | number | ms | longest us |\n|---|---|---|---|"
-    lines += [
-        f"| {g['cause']} | {g['gaps']} | {g['milliseconds']:.2f} | {g['longest_us']:.0f} |" for g in found["gaps"]
-    ]
-    lines += ["\n| longest work | ms |\n|---|---|"]
-    return [*lines, *(f"| {work['name']} | {work['milliseconds']:.2f} |" for work in found["longest_work"])]
 
 
 if __name__ == "__main__":

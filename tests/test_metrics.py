@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnet_tools.metrics import ErrorCounts, ranks_of
+from resnet_tools.metrics import ErrorCounts, best_classes, ranks_of
 from tests.support.golden import DATA, error_counts
 
 SCORES = json.loads((DATA / "train" / "compute_score.json").read_text())
@@ -36,6 +36,16 @@ def test_ranks_are_places_in_a_stable_sort(data):
     order = [sorted(range(classes), key=lambda k, row=row: -row[k]) for row in rows]
     expected = [order[n].index(int(target)) for n, target in enumerate(targets)]
     assert ranks_of(torch.tensor(rows, dtype=torch.float32), targets).tolist() == expected
+
+
+@given(st.data())
+def test_the_best_classes_are_the_first_of_a_stable_sort(data):
+    classes, top_k = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 8))
+    value = st.one_of(st.integers(-2, 2), st.floats())  # many equal ones, and nan
+    rows = data.draw(st.lists(st.lists(value, min_size=classes, max_size=classes), min_size=1, max_size=5))
+    scores = torch.tensor(rows, dtype=torch.float64)
+    expected = scores.sort(stable=True, dim=1, descending=True).indices[:, :top_k]
+    assert torch.equal(best_classes(scores, top_k), expected)
 
 
 def test_a_nan_is_never_a_hit():

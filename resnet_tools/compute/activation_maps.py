@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from resnet_tools.compute.inference import memory_errors, to_model
 from resnet_tools.errors import CheckpointError
+from resnet_tools.metrics import best_classes
 from resnet_tools.nets.resnet import ResNet, SumPool
 
 
@@ -52,8 +53,7 @@ def activation_maps_of(
     with memory_errors(len(images)):
         features, logits = _last_features(model, to_model(model, images))  # (N, D, h, w), (N, K)
         probabilities = logits.softmax(1)
-        order = probabilities.sort(stable=True, dim=1, descending=True).indices
-        indices = order[:, :top_k] if chosen is None else chosen.to(logits.device)  # (N, k)
+        indices = best_classes(probabilities, top_k) if chosen is None else chosen.to(logits.device)  # (N, k)
         maps = torch.einsum("nkd,ndhw->nkhw", classifier.weight.float()[indices], features)
         bias = torch.zeros_like(logits[0]) if classifier.bias is None else classifier.bias.float()
         columns: Any = (indices, probabilities.gather(1, indices), logits.gather(1, indices), bias[indices])

@@ -30,6 +30,7 @@ from resnet_tools.data.loading import MAX_THREADS, attempt, load_ahead
 from resnet_tools.data.samples import LazyImage
 from resnet_tools.data.transforms import preprocess, ten_crops
 from resnet_tools.errors import DeviceMemoryError, ImageError, NotFiniteError
+from resnet_tools.metrics import best_classes
 from resnet_tools.nets.resnet import ResNet, fold_batch_norm
 
 Net = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K), a module or a net of another engine
@@ -222,6 +223,5 @@ def own_batches(
 def _best(logits: Tensor, top_k: int) -> Iterator[tuple[list[int], list[float]]]:
     """Per row the best classes and their probabilities; equal ones in the order of the outputs."""
     probabilities = torch.softmax(logits, 1)
-    values, indices = probabilities.sort(stable=True, dim=1, descending=True)
-    k = min(top_k, logits.shape[1])
-    yield from zip(indices[:, :k].tolist(), values[:, :k].tolist(), strict=True)
+    indices = best_classes(probabilities, top_k)
+    yield from zip(indices.tolist(), probabilities.gather(1, indices).tolist(), strict=True)

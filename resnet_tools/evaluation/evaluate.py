@@ -29,7 +29,7 @@ from resnet_tools.compute.inference import Average, Loading, device_of, logits_o
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
-from resnet_tools.metrics import TOP_K, ErrorCounts, counts_of_ranks, ranks_of
+from resnet_tools.metrics import TOP_K, ErrorCounts, best_classes, counts_of_ranks, ranks_of
 from resnet_tools.text import counted
 
 if TYPE_CHECKING:
@@ -136,8 +136,7 @@ def evaluate_batches(
 
 def _scores(logits: Tensor, targets: Tensor) -> ImageScores:
     """Of n images: logits (n, K), targets (n,)."""
-    # Stable, as `ranks_of` orders equal ones; `topk` orders them by chance.
-    best = logits.sort(stable=True, dim=1, descending=True).indices[:, :TOP_K]
+    best = best_classes(logits, TOP_K)  # which orders equal ones as `ranks_of` does
     probabilities = logits.softmax(1).gather(1, best)
     losses = cross_entropy(logits, targets, reduction="none")
     return ImageScores(

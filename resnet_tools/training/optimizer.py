@@ -48,8 +48,8 @@ def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 def make_optimizer(model: ResNet, recipe: Recipe, *, scaled: bool = False) -> torch.optim.SGD:
     """SGD over the parameters that are not frozen; each group keeps its rate before the schedule as `base_lr`.
 
-    scaled: gradients come through a GradScaler. Then it is not fused: a first step that overflows would leave the
-    momentum without a value.
+    scaled: gradients come through a GradScaler. Then the momentum starts as zeros, which is the same (m 0 + g = g): a
+    fused first step that overflows, which does nothing, would leave it without a value.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     norms = {id(parameter) for norm in batch_norms(model) for parameter in norm.parameters()}
@@ -59,13 +59,16 @@ def make_optimizer(model: ResNet, recipe: Recipe, *, scaled: bool = False) -> to
         lr = recipe.classifier_lr if name.startswith("fc.") else recipe.lr
         if parameter.requires_grad and not (recipe.freeze_bn and id(parameter) in norms):
             groups.setdefault((lr, decay), []).append(parameter)
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [{"params": p, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0,
-        fused=model.conv1.weight.device.type in ("cuda", "cpu") and not scaled,
+        fused=model.conv1.weight.device.type in ("cuda", "cpu"),  # otherwise a GradScaler waits for the device
     )
+    for trained in (p for group in groups.values() for p in group if scaled and recipe.momentum):
+        optimizer.state[trained]["momentum_buffer"] = torch.zeros_like(trained)
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.SGD, factor: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,14 @@ def normalised_batch(images: Tensor, transform: Transform) -> Tensor:
         return images
     preprocessing = transform.preprocessing
     white = 255 / preprocessing.pixel_max
-    mean, std = (
-        torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std)
-    )
+    mean, std = (_per_channel(values, images.device) for values in (preprocessing.mean, preprocessing.std))
     return (images / white - mean) / std
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(C, 1, 1). Kept, because to bring it to a GPU for each batch would be to wait for the GPU each time."""
+    return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def augmentation(name: AugmentationName, dataset: str) -> Augmentation:

@@ -108,6 +108,18 @@ def test_a_process_whose_partner_ended_stops_waiting_and_says_so():
     assert "another process of this job ended" in output
 
 
+def test_processes_that_cannot_find_each_other_are_told_of_the_network_interface(monkeypatch):
+    def unreachable(*_):
+        raise RuntimeError("The client socket has timed out after 1800000ms while trying to connect to (gpu01, 29500).")
+
+    for name, value in torchrun_place(0, "29500").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "join", unreachable)
+    with pytest.raises(ProcessError, match="cannot find each other: The client socket has timed out") as caught:
+        joined_processes().__enter__()
+    assert "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME name the network interface" in str(caught.value)
+
+
 @pytest.mark.parametrize("given", [{}, {"WORLD_SIZE": "4"}, {"WORLD_SIZE": "4", "RANK": "1"}, {"LOCAL_RANK": "1"}])
 def test_a_process_that_torchrun_did_not_start_is_alone(monkeypatch, given):
     for name in RENDEZVOUS:

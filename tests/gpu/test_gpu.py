@@ -29,7 +29,7 @@ from tests.support.golden import DATA, model_cases
 from tests.training.test_original_steps import COPIED
 
 NAME = os.environ.get("RESNET_TOOLS_TEST_DEVICE", "cuda")
-DEVICE = torch.device(NAME)
+DEVICE = torch.device("cuda:0" if NAME == "cuda" else NAME)  # torch.cuda.set_device wants a number
 ON_GPU = DEVICE.type == "cuda"
 TOLERANCE = {"single": 1e-4, "tf32": 1e-2, "half": 2e-2, "bf16": 1e-1}  # of the largest value
 ROOT = Path(__file__).parents[2]
@@ -132,6 +132,34 @@ def test_every_way_of_training_takes_the_steps_of_the_cpu(way, precision):
     assert losses == pytest.approx(expected, rel=1e-3 if precision == "single" else 5e-2)
     assert weights.isfinite().all()
     assert (weights - reference).norm() <= (1e-3 if precision == "single" else 5e-2) * reference.norm()
+
+
+@pytest.mark.skipif(not ON_GPU, reason="tests/training/test_step.py has this with a GPU that is made up")
+@pytest.mark.parametrize("precision", ["single", "half", "bf16"])
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "compiled"])
+def test_no_step_waits_for_the_gpu(way, precision):
+    training = ours.Training(small_net(), DEVICE, precision, lr=0.01, **WAYS[way])
+    images, targets = torch.randn(16, 3, 32, 32, device=DEVICE), torch.zeros(16, dtype=torch.int64, device=DEVICE)
+    counts = training(images, targets)  # cuDNN chooses its algorithms
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            counts = training(images, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert counts.read().images == 16
+
+
+@pytest.mark.skipif(not ON_GPU, reason="a CPU takes the images as they are")
+def test_bytes_are_normalised_on_the_gpu_without_a_wait():
+    images = []
+    try:
+        for batch, _ in ours.training_batches(4 * [*map(str, PHOTOS)], 4, 2, DEVICE):
+            images.append(batch)
+            torch.cuda.set_sync_debug_mode("error")  # the first brought mean and standard deviation
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(batch.device == DEVICE and batch.dtype == torch.float32 for batch in images)
 
 
 @pytest.mark.filterwarnings("ignore:.*deterministic")

@@ -15,6 +15,7 @@ from resnet_tools.metrics import ErrorCounts
 from resnet_tools.training.compute_config import ComputeConfig
 from resnet_tools.training.counts import check_loss, read_counts
 from resnet_tools.training.optimizer import freeze
+from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.small_nets import CPU, small_net, small_train_step, some_images, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,6 +94,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_try(loss):
 TWO = """
 import os, torch
 from resnet_tools.compute.processes import joined_processes
+from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.small_nets import CPU, ComputeConfig, small_train_step, some_images, weights
 torch.set_num_threads(1)
 with joined_processes() as processes:
@@ -155,6 +157,23 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
     assert asked == ["tolist"]
     assert [count.images for count in read] == [8, 8, 8]
     assert read[2].loss < read[0].loss
+
+
+@pytest.mark.parametrize("precision", ["single", "half", "bf16"])
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "label_smoothing": 0.1}, {"freeze_bn": True}])
+def test_a_step_on_a_gpu_stays_there_and_waits_for_nothing(precision, changes):
+    model = small_net()
+    images, targets = ((8, 3, 32, 32), torch.float32), ((8,), torch.int64)
+    with fake_gpu() as waits:
+        train_step = small_train_step(model, config=ComputeConfig(GPU, precision), **changes)
+        images, targets = (torch.empty(shape, dtype=kind, device=GPU) for shape, kind in (images, targets))
+        del waits[:]
+        for _ in range(2):
+            train_step.train_mode()
+            counts = train_step.backward(images, targets, 8, last=True)
+            train_step.update()
+    assert counts.values.device == GPU
+    assert waits == []
 
 
 def test_a_net_without_room_on_the_device_is_said(monkeypatch):

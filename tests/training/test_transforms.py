@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from resnet_tools.data.transforms import CIFAR10
+from resnet_tools.training import transforms
 from resnet_tools.training.batches import random_numbers
 from resnet_tools.training.transforms import augmentation, normalised_batch, training_transform
+from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.small_nets import sample_set
 
 
@@ -39,3 +41,15 @@ def test_bytes_are_normalised_to_the_same_numbers(name, rounding):
     assert inside.float().mean() > 0.5
     assert float((found - floats)[inside].abs().max()) <= rounding + 1e-6
     assert torch.equal(normalised_batch(floats, plain), floats)
+
+
+def test_only_the_first_batch_of_bytes_on_a_gpu_waits_for_it():
+    transform = training_transform("light", "imagenet", CIFAR10, as_bytes=True)
+    transforms._per_channel.cache_clear()
+    with fake_gpu() as waits:
+        images = torch.empty(8, 3, 32, 32, dtype=torch.uint8, device=GPU)
+        for _ in range(3):
+            found = normalised_batch(images, transform)
+    transforms._per_channel.cache_clear()
+    assert found.device == GPU
+    assert waits == ["_to_copy", "_to_copy"]  # mean and standard deviation
