@@ -7,13 +7,11 @@ import os
 import signal
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import click
 
 from resnet_tools.cli import cli
-from resnet_tools.cli.shared.options import UsageErrors
 from resnet_tools.errors import ResnetToolsError, Terminated
 from resnet_tools.text import OUTPUT_ERRORS, printable
 
@@ -51,6 +49,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:  # --help and --version
         code = end.exit_code
     except click.ClickException as error:
+        from resnet_tools.cli.shared.options import UsageErrors
+
         shown = io.StringIO()
         error.show(file=shown)
         message = error.format_message()
@@ -92,7 +92,7 @@ def _before_empty(arguments: list[str]) -> str:
 
 def _show_own_warnings_as_lines() -> None:
     """Show the package's own warnings as one line without the place in the code."""
-    original, package = warnings.showwarning, str(Path(__file__).parent)
+    original, package = warnings.showwarning, os.path.dirname(os.path.abspath(__file__))
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:
         if filename.startswith(package):
