@@ -217,6 +217,7 @@ def merged(ranges: Sequence[range]) -> NDArray[np.int64]:
 
 # Powers of the fraction x (rows: 1, x, x^2, x^3) -> weights of the neighbours at -1, 0, 1, 2 (columns)
 _CATMULL_ROM = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
+_NEIGHBOURS = np.arange(-1, 3)
 
 
 def _bicubic_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _IndicesAndWeights:
@@ -227,16 +228,21 @@ def _bicubic_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _Indi
         return _copied(np.full_like(outputs, source - 1))
     left, x = _aligned(source, target, outputs)
     # x is a float32 as in Torch7, but the powers are not: the weights are rounded once, in `_taps`, and sum to 1.
-    squared = x * x
-    weights = np.stack([np.ones_like(x), x, squared, squared * x], axis=1) @ _CATMULL_ROM
+    powers = np.empty((len(x), 4))
+    powers[:, 0], powers[:, 1], powers[:, 2] = 1, x, x * x
+    powers[:, 3] = powers[:, 2] * x
+    weights, indices = powers @ _CATMULL_ROM, left[:, None] + _NEIGHBOURS
     # At an edge the neighbour outside is on the line through the two next to it, so its weight goes to these.
-    for at_edge, outside, edge, inside in ((left == 0, 0, 1, 2), (left + 2 == source, 3, 2, 1)):
-        if at_edge.any():
-            beyond = np.where(at_edge, weights[:, outside], 0)
-            weights[:, outside] -= beyond
-            weights[:, edge] += 2 * beyond
-            weights[:, inside] -= beyond
-    return (left[:, None] + np.arange(-1, 3)).clip(0, source - 1), weights
+    for at_edge, outside, edge, inside in (
+        (slice(0, int(np.searchsorted(left, 1))), 0, 1, 2),
+        (slice(int(np.searchsorted(left, source - 2)), None), 3, 2, 1),
+    ):
+        beyond = weights[at_edge, outside].copy()
+        weights[at_edge, outside] = 0
+        weights[at_edge, edge] += 2 * beyond
+        weights[at_edge, inside] -= beyond
+        indices[at_edge, outside] = indices[at_edge, edge]
+    return indices, weights
 
 
 def _bilinear_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _IndicesAndWeights:
@@ -271,8 +277,13 @@ def _copied(indices: NDArray[np.int64]) -> _IndicesAndWeights:
 
 
 def _aligned(source: int, target: int, outputs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The source pixel left of each output and the fraction beyond it; corners on corners, in Torch7's float32."""
+    """The source pixel left of each output and the fraction beyond it; corners on corners, in Torch7's float32.
+
+    `outputs` ascend, as does what is returned for them.
+    """
     position = outputs.astype(np.float32) * (np.float32(source - 1) / np.float32(target - 1))
-    at_end = outputs == target - 1  # a copy of the last pixel there, not a rounded position
-    left = np.where(at_end, source - 2, np.minimum(position.astype(np.int64), source - 2))
-    return left, np.where(at_end, 1.0, position - left)
+    left = np.minimum(position.astype(np.int64), source - 2)
+    fraction = position - left
+    if outputs[-1] == target - 1:  # a copy of the last pixel there, not a rounded position
+        left[-1], fraction[-1] = source - 2, 1
+    return left, fraction
