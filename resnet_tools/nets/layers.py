@@ -15,25 +15,40 @@ from torch import nn
 
 L = TypeVar("L", nn.Conv2d, nn.BatchNorm2d, nn.Linear)
 
-_without_values: ContextVar[bool] = ContextVar("without_values", default=False)
+# Outside of `without_values` there are none; inside, the layers so far by what they were asked for.
+_made: ContextVar[dict[Any, nn.Module] | None] = ContextVar("made", default=None)
 
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """The tensors of layers that are made inside are of the device "meta": they have a shape and no memory."""
-    token = _without_values.set(True)
+    """The tensors of layers that are made inside are of the device "meta": they have a shape and no memory.
+
+    Equal layers share them until each is given its own.
+    """
+    token = _made.set({})
     try:
         yield
     finally:
-        _without_values.reset(token)
+        _made.reset(token)
 
 
 def layer(kind: type[L], *sizes: Any, **options: Any) -> L:
-    if not _without_values.get():
+    made = _made.get()
+    if made is None:
         return kind(*sizes, **options)
-    made = _UNDRAWN[kind](*sizes, **options, device="meta")
-    made.__class__ = kind  # tools such as torch.fx take only torch's own classes for layers
-    return cast(L, made)
+    asked = (kind, sizes, tuple(options.items()))
+    if asked not in made:
+        made[asked] = _UNDRAWN[kind](*sizes, **options, device="meta")
+        made[asked].__class__ = kind  # tools such as torch.fx take only torch's own classes for layers
+    return cast(L, _twin(made[asked]))
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """A module with the same attributes, in a tenth of the time that it takes to make one."""
+    twin = type(module).__new__(type(module))
+    for name, value in vars(module).items():
+        vars(twin)[name] = value.copy() if isinstance(value, (dict, set)) else value
+    return twin
 
 
 class _Undrawn:
