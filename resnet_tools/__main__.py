@@ -6,13 +6,11 @@ import io
 import os
 import signal
 import sys
-from pathlib import Path
 
 import click
 
 from resnet_tools.cli import cli
 from resnet_tools.cli.shared.notices import show_own_warnings_as_lines
-from resnet_tools.cli.shared.options import UsageErrors
 from resnet_tools.errors import ResnetToolsError, Terminated
 from resnet_tools.text import OUTPUT_ERRORS, printable
 
@@ -29,7 +27,7 @@ def main() -> None:
         # The shell of a script starts what it puts in the background so. It can be stopped by SIGINT all the same; a
         # SIGHUP that nohup has us ignore stays ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    show_own_warnings_as_lines(Path(__file__).parent)
+    show_own_warnings_as_lines(os.path.dirname(os.path.abspath(__file__)))
     code = run(sys.argv[1:])
     if "torch" not in sys.modules:
         sys.exit(code)
@@ -50,6 +48,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as end:  # --help and --version
         code = end.exit_code
     except click.ClickException as error:
+        from resnet_tools.cli.shared.options import UsageErrors
+
         shown = io.StringIO()
         error.show(file=shown)
         message = error.format_message()

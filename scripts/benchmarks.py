@@ -222,13 +222,13 @@ RESNET = Path(sys.executable).with_name("resnet")
 
 def bench_help(_: Path) -> Iterator[Row]:
     imports = python("import click")
-    yield row("resnet --help : import click", process(RESNET, "--help"), imports, 1.5, 15)
+    yield row("resnet --help : import click", process(RESNET, "--help"), imports, 1.3, 15)
     yield row("resnet classify --help : import click", process(RESNET, "classify", "--help"), imports, 1.5, 15)
     yield row("resnet --help : import torch", process(RESNET, "--help"), python("import torch"), 0.05, 3)
 
 
 def bench_t7(folder: Path) -> Iterator[Row]:
-    from resnet_tools import load_checkpoint, read_t7
+    from resnet_tools import load_checkpoint, read_t7, save_model
 
     for name in ("resnet-50", "published-resnet-200"):
         path = t7_file(folder, name)
@@ -241,17 +241,25 @@ def bench_t7(folder: Path) -> Iterator[Row]:
         checkpoint = load_checkpoint(path)
         peer = partial(assigned, path, checkpoint.architecture, checkpoint.model.state_dict())
         yield row(f"{label} to checkpoint.model : torchfile, then a net with assigned weights", build, peer, 0.8, 9)
+        save_model(checkpoint, folder / f"{name}.safetensors")
+        peer = partial(assigned, folder / f"{name}.safetensors", checkpoint.architecture, None)
+        yield row(f"{label} to checkpoint.model : the same from a .safetensors", build, peer, 2.0, 9)
         yield peak_memory(path, label)
 
 
-def assigned(path: Path, architecture: Architecture, state: Mapping[str, Tensor]) -> object:
-    """What torchfile and torch need at least, if the weights need not be looked for in what the file holds."""
+def assigned(path: Path, architecture: Architecture, state: Mapping[str, Tensor] | None) -> object:
+    """What torchfile and torch need at least, if the weights need not be looked for in what the file holds.
+
+    Without `state` the weights are those of a .safetensors.
+    """
+    import safetensors.torch
     import torch
     import torchfile
 
     from resnet_tools.nets.resnet import ResNet
 
-    content = torchfile.load(str(path))
+    content = torchfile.load(str(path)) if state is not None else safetensors.torch.load_file(path)
+    state = content if state is None else state
     with torch.device("meta"):
         model = ResNet(architecture)
     model.load_state_dict(state, assign=True)

@@ -172,6 +172,7 @@ INSIDE = {
         "photo_cache",
         "photographs",
         "resample",
+        "taps",
         "given_images",
         "image",
         "image_formats",
@@ -204,7 +205,7 @@ INSIDE = {
         "sniff",
     ],
     "history": ["training_log", "plotting", "lines", "history"],
-    "nets": ["state_dict", "resnet", "blocks", "parameters", "catalog", "architecture"],
+    "nets": ["state_dict", "resnet", "blocks", "layers", "parameters", "catalog", "architecture"],
 }
 INSIDE_REPORT = [
     "files",
@@ -312,6 +313,16 @@ def test_help_loads_neither_torch_nor_numpy(arguments):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    code = (
+        "import sys; from resnet_tools.__main__ import run; run(['--help']); "
+        "sys.exit(str([name for name in sys.modules if name.startswith('resnet_tools.cli.')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == str(["resnet_tools.cli.shared", "resnet_tools.cli.shared.notices"])
+    assert all(f"  {name} " in done.stdout for name in COMMANDS)
 
 
 def test_classify_does_not_load_torchvision():

@@ -38,6 +38,7 @@ from resnet_tools.checkpoints.weights import (
 from resnet_tools.data.transforms import CIFAR10, CIFAR100, IMAGENET, Preprocessing
 from resnet_tools.errors import CheckpointError, ModuleError, RecognitionError, ResnetToolsError
 from resnet_tools.nets.architecture import Architecture
+from resnet_tools.reading import collector_paused
 from resnet_tools.text import counted
 from resnet_tools.torch7.modules import classes_in, module_tree, other_classes_in
 from resnet_tools.torch7.recognise import crop_px, recognise_and_bind
@@ -113,7 +114,8 @@ def load_checkpoint(
     """
     found = model_path(path)
     try:
-        checkpoint = _LOADERS[_format_of(found)](found, weights)
+        with collector_paused():
+            checkpoint = _LOADERS[_format_of(found)](found, weights)
     except ResnetToolsError as error:
         text = str(error)
         advice = f". `resnet inspect {found}` shows what it holds" if isinstance(error, NOT_A_RESNET) else ""

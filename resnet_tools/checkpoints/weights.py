@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.parameters import COUNTER, check_weights
+from resnet_tools.reading import collector_paused
 
 if TYPE_CHECKING:
     from resnet_tools.nets.resnet import ResNet
@@ -39,7 +40,7 @@ class Weights:
     def module(self) -> ResNet:
         from resnet_tools.nets.state_dict import load_resnet
 
-        with self._building:
+        with self._building, collector_paused():
             if self._module is None:
                 self._module, self._arrays = load_resnet(self.architecture, self._arrays or {}), None
             return self._module

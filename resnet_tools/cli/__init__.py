@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
 from resnet_tools import __version__
-from resnet_tools.cli.lua_options import WORD, gnu_arguments, spellings
 from resnet_tools.text import printable
 
-COMMANDS = {
-    "classify": "classify",
-    "extract-features": "extract_features",
-    "train": "train",
-    "evaluate": "evaluate",
-    "plot": "plot",
-    "similar": "similar",
-    "map": "map",
-    "check-data": "check_data",
-    "convert": "convert",
-    "verify": "verify",
-    "inspect": "inspect",
-    "models": "models",
-    "download": "download",
+COMMANDS = {  # with what the help of `resnet` says of them, which so imports none of them
+    "classify": "Print the most probable labels of images.",
+    "extract-features": "Write a row of features for each image.",
+    "train": "Fine-tune a net, or train a new one.",
+    "evaluate": "Print the top-1 and top-5 error on labelled images.",
+    "plot": "Plot the error and loss of training runs by epoch.",
+    "similar": "Find the images that are most similar to others.",
+    "map": "Draw the images of a features file as a map.",
+    "check-data": "Check a folder of images before training.",
+    "convert": "Convert a checkpoint to another format and verify it.",
+    "verify": "Compare what two checkpoints compute.",
+    "inspect": "Show what a file is and which net it holds.",
+    "models": "List the published checkpoints and the architectures.",
+    "download": "Fetch a published checkpoint, or one at an https address.",
 }
 LUA_SCRIPTS = {"main.lua": "train", "classify.lua": "classify", "extract-features.lua": "extract-features"}
 
@@ -40,18 +38,24 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"resnet_tools.cli.{COMMANDS[cmd_name]}").command
+        command: click.Command = import_module(f"resnet_tools.cli.{cmd_name.replace('-', '_')}").command
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = [name for option in self.get_params(ctx) for name in option.opts]
-        if args and WORD.fullmatch(args[0]) and not get_close_matches(args[0], own):
+        if args and args[0] not in own and _is_far_from(own, args[0]):
             ctx.fail(f"No such option: {args[0]}. Options go after the command: resnet train {args[0]} ...")
         return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        from resnet_tools.cli.lua_options import gnu_arguments, spellings
+
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None:
@@ -68,7 +72,18 @@ class LazyGroup(click.Group):
         return name, command, arguments
 
 
+def _is_far_from(own: list[str], word: str) -> bool:
+    """Whether it is an option, and no misspelling of one of these."""
+    from difflib import get_close_matches
+
+    from resnet_tools.cli.lua_options import WORD
+
+    return WORD.fullmatch(word) is not None and not get_close_matches(word, own)
+
+
 def _suggestion(name: str) -> str:
+    from difflib import get_close_matches
+
     if name in LUA_SCRIPTS:
         return f" The original's {name} is `resnet {LUA_SCRIPTS[name]}`."
     alike = get_close_matches(name.lower().replace("_", "-"), COMMANDS)

@@ -10,7 +10,7 @@ from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.running import progress_bar
 
 
-@click.command(epilog="Example: resnet check-data photos", short_help="Check a folder of images before training.")
+@click.command(epilog="Example: resnet check-data photos")
 @click.argument("folder", metavar="DIR", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")

@@ -44,7 +44,6 @@ HEADER = ["path", "rank", "index", "label", "probability"]
 
 @click.command(
     epilog="Example: resnet classify resnet-101.t7 cat.jpg",
-    short_help="Print the most probable labels of images.",
     help=f"""Print the most probable labels of each IMAGE: a file, a folder (searched recursively), a glob pattern, -
     for an image on stdin, or with --allow-urls an http(s) address.
 

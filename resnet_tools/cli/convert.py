@@ -17,7 +17,6 @@ from resnet_tools.text import printable
 
 @click.command(
     epilog="Example: resnet convert resnet-101.t7 resnet-101.safetensors",
-    short_help="Convert a checkpoint to another format and verify it.",
 )
 @click.argument("source", metavar="IN", type=click.Path(path_type=str))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))

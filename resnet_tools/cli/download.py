@@ -22,7 +22,6 @@ STOPPED = "Stopped. Give the same command again to continue."
 
 @click.command(
     epilog="Example: resnet download resnet-50.t7",
-    short_help="Fetch a published checkpoint, or one at an https address.",
     help="""Fetch NAME, a published checkpoint that `resnet models` lists, or the file at an https address.
 
     The file is kept only if the net in it is the one that its name promises. An interrupted download continues when

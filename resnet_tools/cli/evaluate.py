@@ -34,7 +34,6 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command(
     epilog="Example: resnet evaluate resnet-50.t7 --data imagenet --report report",
-    short_help="Print the top-1 and top-5 error on labelled images.",
     help="""Print the top-1 and top-5 error of each MODEL on labelled images, in percent, as the original's -testOnly
     does. For several models, print a Markdown table.
 

@@ -38,7 +38,6 @@ STOPPED = "Stopped. Finished rows are kept; give the same command again to conti
 
 @click.command(
     epilog="Example: resnet extract-features resnet-101.t7 --dir photos --output photos.pt",
-    short_help="Write a row of features for each image.",
     help=f"""Write one row of features per IMAGE to a file: the input of the net's classifier. Row k belongs to image k.
 
     {MODEL_HELP}

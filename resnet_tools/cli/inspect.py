@@ -11,7 +11,7 @@ from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.weights import weights_option
 
 
-@click.command(epilog="Example: resnet inspect resnet-50.t7", short_help="Show what a file is and which net it holds.")
+@click.command(epilog="Example: resnet inspect resnet-50.t7")
 @click.argument("file", type=click.Path())
 @weights_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

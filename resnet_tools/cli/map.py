@@ -20,7 +20,6 @@ STOPPED = "Stopped. Nothing was written."
 
 @click.command(
     epilog="Example: resnet map photos.pt --output map.html",
-    short_help="Draw the images of a features file as a map.",
     help="""Draw the images of FEATURES as points, similar ones close together, coloured by folder.
 
     FEATURES is a file that `resnet extract-features` wrote, in any format, or NAME.index.json for shards. A .html page

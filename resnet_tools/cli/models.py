@@ -9,7 +9,6 @@ import click
 
 @click.command(
     epilog="Example: resnet models",
-    short_help="List the published checkpoints and the architectures.",
     help="""List the published checkpoints with their ImageNet errors, and the names that `build_resnet` accepts.
 
     Errors are top-1 / top-5 in percent on the 50,000 validation images, for one crop and for ten crops of 224 x 224

@@ -15,7 +15,6 @@ ENDINGS = (".gz", ".log", ".txt", ".stdout", ".csv")
 
 @click.command(
     epilog="Example: resnet plot checkpoints old-training.log --output curves.svg",
-    short_help="Plot the error and loss of training runs by epoch.",
     help="""Plot the errors and losses of one RUN by epoch, with its best epoch marked, as in the run's training.png. Of
     several RUNs, plot validation error, training error and training loss in the same charts.
 

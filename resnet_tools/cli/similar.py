@@ -39,7 +39,6 @@ Write = Callable[["Similar"], None]
 
 @click.command(
     epilog="Example: resnet similar photos.pt cat.jpg --top-k 5 --sheet similar.png",
-    short_help="Find the images that are most similar to others.",
     help="""Print the images of FEATURES that are most similar to each IMAGE, by the cosine of their features.
 
     FEATURES is a file that `resnet extract-features` wrote, in any format, or NAME.index.json for shards. The features

@@ -43,7 +43,6 @@ SMALL_IMAGES = (
 @click.command(
     cls=GroupedCommand,
     epilog="Example: resnet train --retrain resnet-50.t7 --data dir --reset-classifier --n-classes 80",
-    short_help="Fine-tune a net, or train a new one.",
     help="""Fine-tune a net on a folder of images, or train a new one.
 
     --data holds train/LABEL/IMAGE and val/LABEL/IMAGE, or LABEL/IMAGE, of which a part is kept for validation. After

@@ -13,7 +13,6 @@ from resnet_tools.text import printable
 
 @click.command(
     epilog="Example: resnet verify resnet-50.t7 resnet-50.onnx --images photos/",
-    short_help="Compare what two checkpoints compute.",
 )
 @click.argument("first", metavar="A", type=click.Path(path_type=str))
 @click.argument("second", metavar="B", type=click.Path(path_type=str))

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from resnet_tools.data.image import COLUMNS_REVERSED, ROWS_REVERSED, ImageFile
-from resnet_tools.data.resample import Span
+from resnet_tools.data.taps import Span
 
 REDUCTIONS = (8, 4, 2)  # that libjpeg has fast code for
 ENOUGH = 2  # pixels in each direction for each one of the view

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tools.data.taps import MODES, Span, taps_between
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-_IndicesAndWeights = tuple[NDArray[np.int64], NDArray[np.float64]]
-Span = tuple[float, float]  # where the first and the last output lie along one side, in source pixels from 0
 FLOAT32 = np.dtype(np.float32)
 
 _BYTE_ROW_END = np.array([1, 0], np.float32).view(np.uint8)
@@ -189,13 +189,13 @@ def _taps(
     span: Span | None = None,
 ) -> _Taps:
     """The taps of the outputs in `ranges`, of `target` pixels made from `source` pixels, or from a span of them."""
-    if mode not in _MODES:
-        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(_MODES)}")
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; expected one of {', '.join(MODES)}")
     outputs = merged(ranges)
     if span is None:
-        indices, weights = _MODES[mode](source, target, outputs)
+        indices, weights = MODES[mode](source, target, outputs)
     else:
-        indices, weights = _catmull_rom(source, *_between(source, target, outputs, span))
+        indices, weights = taps_between(source, target, outputs, span)
     if mirrored:
         indices, weights = np.flipud(indices).copy(), np.flipud(weights).copy()
     tap_weights = weights.astype(dtype)
@@ -227,80 +227,3 @@ def merged(ranges: Sequence[range]) -> NDArray[np.int64]:
     if len(ranges) == 1:
         return np.arange(ranges[0].start, ranges[0].stop, dtype=np.int64)
     return np.unique(np.concatenate([np.arange(r.start, r.stop, dtype=np.int64) for r in ranges]))
-
-
-# Powers of the fraction x (rows: 1, x, x^2, x^3) -> weights of the neighbours at -1, 0, 1, 2 (columns)
-_CATMULL_ROM = np.array([[0, 2, 0, 0], [-1, 0, 1, 0], [2, -5, 4, -1], [-1, 3, -3, 1]]) / 2
-
-
-def _bicubic_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _IndicesAndWeights:
-    """Catmull-Rom through four neighbours; outside the image p_-1 = 2 p_0 - p_1, folded into the inner weights."""
-    if source == target:
-        return _copied(outputs)
-    if target == 1 or source == 1:  # to one pixel Torch7 takes the last; from one it leaves the last output unset
-        return _copied(np.full_like(outputs, source - 1))
-    return _catmull_rom(source, *_aligned(source, target, outputs))
-
-
-def _catmull_rom(source: int, left: NDArray[np.int64], x: NDArray[np.float64]) -> _IndicesAndWeights:
-    """left: the source pixel left of each output; x: the fraction beyond it."""
-    # x is a float32 as in Torch7, but the powers are not: the weights are rounded once, in `_taps`, and sum to 1.
-    squared = x * x
-    weights = np.stack([np.ones_like(x), x, squared, squared * x], axis=1) @ _CATMULL_ROM
-    # At an edge the neighbour outside is on the line through the two next to it, so its weight goes to these.
-    for at_edge, outside, edge, inside in ((left == 0, 0, 1, 2), (left + 2 == source, 3, 2, 1)):
-        if at_edge.any():
-            beyond = np.where(at_edge, weights[:, outside], 0)
-            weights[:, outside] -= beyond
-            weights[:, edge] += 2 * beyond
-            weights[:, inside] -= beyond
-    return (left[:, None] + np.arange(-1, 3)).clip(0, source - 1), weights
-
-
-def _bilinear_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _IndicesAndWeights:
-    """Enlarging: between two neighbours, corners on corners. Shrinking: the mean of what the output pixel covers."""
-    if source == target:
-        return _copied(outputs)
-    if source == 1:
-        return _copied(np.zeros_like(outputs))
-    if source < target:
-        left, x = _aligned(source, target, outputs)
-        return left[:, None] + np.arange(2), np.stack([1 - x, x], axis=1)
-    scale = np.float32(source) / np.float32(target)
-    start, end = outputs.astype(np.float32) * scale, (outputs + 1).astype(np.float32) * scale
-    first, last = start.astype(np.int64)[:, None], end.astype(np.int64)[:, None]
-    pixel = first + np.arange((last - first).max() + 1)
-    share = np.clip(np.minimum(pixel + 1, end[:, None]) - np.maximum(pixel, start[:, None]), 0, 1)
-    share = np.where(pixel < source, share, 0)
-    return pixel.clip(0, source - 1), share / share.sum(axis=1, keepdims=True)
-
-
-def _simple_taps(source: int, target: int, outputs: NDArray[np.int64]) -> _IndicesAndWeights:
-    """The pixel at the same fraction of the side."""
-    position = outputs.astype(np.float32) * (np.float32(source) / np.float32(target))
-    return _copied(position.astype(np.int64).clip(0, source - 1))
-
-
-_MODES = {"bicubic": _bicubic_taps, "bilinear": _bilinear_taps, "simple": _simple_taps}
-
-
-def _copied(indices: NDArray[np.int64]) -> _IndicesAndWeights:
-    return indices[:, None], np.ones((len(indices), 1))
-
-
-def _aligned(source: int, target: int, outputs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The source pixel left of each output and the fraction beyond it; corners on corners, in Torch7's float32."""
-    position = outputs.astype(np.float32) * (np.float32(source - 1) / np.float32(target - 1))
-    at_end = outputs == target - 1  # a copy of the last pixel there, not a rounded position
-    left = np.where(at_end, source - 2, np.minimum(position.astype(np.int64), source - 2))
-    return left, np.where(at_end, 1.0, position - left)
-
-
-def _between(
-    source: int, target: int, outputs: NDArray[np.int64], span: Span
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The same with the outputs evenly within a span, no further out than the middle of the outermost pixels."""
-    first, last = span
-    position = (first + outputs * ((last - first) / max(1, target - 1))).clip(0, source - 1)
-    left = np.minimum(position.astype(np.int64), source - 2)
-    return left, position - left

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resnet_tools.data.given_images import given_pixels
-from resnet_tools.data.resample import Span, merged, resample, resample_array
+from resnet_tools.data.resample import merged, resample, resample_array
 from resnet_tools.data.samples import LazyImage
+from resnet_tools.data.taps import Span
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from resnet_tools.compute.cpus import CPU_WORKERS
-from resnet_tools.compute.engines import device_for, find_engine
+from resnet_tools.compute.engines import device_for, engine_threads, find_engine
 from resnet_tools.compute.predictions import Loading
 from resnet_tools.data.transforms import MAX_SIDE_PX, Preprocessing
 from resnet_tools.errors import ResnetToolsError
-from resnet_tools.jobs.defaults import CPU_BATCH_SIZE, GPU_BATCH_SIZE, MAX_BATCH_SIZE, MAX_WORKERS, PRECISIONS
+from resnet_tools.jobs.defaults import (
+    CPU_BATCH_SIZE,
+    GPU_BATCH_SIZE,
+    MAX_BATCH_SIZE,
+    MAX_WORKERS,
+    ONE_THREAD_BATCH_SIZE,
+    PRECISIONS,
+)
 
 # Where another engine runs a net, torch is not needed, which takes seconds to import.
 if TYPE_CHECKING:
@@ -67,7 +74,9 @@ class Running:
             from resnet_tools.compute.device import default_workers
 
             device = self.found_device()
-            batch_size = GPU_BATCH_SIZE if device.type == "cuda" else cpu_batch_size
+            one_thread = device.type == "cpu" and engine_threads() == 1 and not self.ten_crop  # which fill a batch
+            on_cpu = max(cpu_batch_size, ONE_THREAD_BATCH_SIZE) if one_thread else cpu_batch_size
+            batch_size = GPU_BATCH_SIZE if device.type == "cuda" else on_cpu
             workers = default_workers(device)
         workers = workers if self.workers is None else int(self.workers)
         return Loading(preprocessing, int(self.batch_size or batch_size), self.ten_crop, workers)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from resnet_tools.nets.architecture import Architecture, BlockShape, ConvShape
+from resnet_tools.nets.layers import layer
 
 
 class ResidualBlock(nn.Module):
@@ -228,7 +229,8 @@ def residual_block(net: Architecture, shape: BlockShape) -> ResidualBlock:
 
 
 def convolution(net: Architecture, conv: ConvShape) -> nn.Conv2d:
-    return nn.Conv2d(
+    return layer(
+        nn.Conv2d,
         conv.inputs,
         conv.outputs,
         conv.kernel,
@@ -240,7 +242,7 @@ def convolution(net: Architecture, conv: ConvShape) -> nn.Conv2d:
 
 
 def batch_norm(net: Architecture, width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, eps=net.bn_eps, momentum=net.bn_momentum)
+    return layer(nn.BatchNorm2d, width, eps=net.bn_eps, momentum=net.bn_momentum)
 
 
 def leading_batch_norm(net: Architecture, shape: BlockShape) -> nn.Module:

@@ -30,6 +30,7 @@ from resnet_tools.nets.architecture import (
 from resnet_tools.nets.blocks import ResidualBlock, batch_norm, convolution, residual_block
 from resnet_tools.nets.catalog import architecture as architecture_of_options
 from resnet_tools.nets.catalog import named_architecture
+from resnet_tools.nets.layers import layer
 
 
 def build_resnet(
@@ -102,7 +103,7 @@ class ResNet(nn.Module):
         self.norm_relu = nn.ReLU(inplace=True) if architecture.pre_activation else nn.Identity()
         window_px = POOL_WINDOW_PX[architecture.stem]
         self.avgpool = nn.AdaptiveAvgPool2d(1) if architecture.pooling == "average" else SumPool(window_px**2)
-        self.fc = nn.Linear(last, architecture.num_classes) if architecture.num_classes else nn.Identity()
+        self.fc = layer(nn.Linear, last, architecture.num_classes) if architecture.num_classes else nn.Identity()
 
     if TYPE_CHECKING:  # nn.Module's returns Any
 

@@ -63,7 +63,7 @@ class LuaTable(dict[Any, Any]):
         return super().__contains__(_stored(key))
 
     def get(self, key: Any, default: Any = None) -> Any:
-        return super().get(_stored(key), default)
+        return super().get(key.encode() if type(key) is str else _stored(key), default)
 
     def pop(self, key: Any, *default: Any) -> Any:
         return super().pop(_stored(key), *default)
@@ -146,7 +146,7 @@ class LuaObject(torchfile.TorchObject):  # type: ignore[misc]
         self._obj = fields
 
     def get(self, name: Any, default: Any = None) -> Any:
-        return self.fields.get(name, default)
+        return self._obj.get(name, default)
 
     def __getitem__(self, name: Any) -> Any:
         if name not in self.fields:

@@ -42,15 +42,13 @@ Source: torch7 File.lua, generic/Storage.c, generic/Tensor.c, Generator.c, lib/T
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import mmap
 import os
 import stat
-from collections.abc import Iterator
 from typing import Any
 
 from resnet_tools.errors import T7Error
+from resnet_tools.reading import collector_paused
 from resnet_tools.torch7.ascii_reader import AsciiReader
 from resnet_tools.torch7.copying import MappedFile
 from resnet_tools.torch7.fast_reader import FastReader
@@ -78,22 +76,10 @@ def read_t7(path: str | os.PathLike[str], *, long_bytes: int | None = None) -> A
     head = data[:HEAD_BYTES]
     if (otherwise := describe_content(head, len(data))) is not None:
         raise T7Error(f"{name}: byte 0: expected a Lua Torch file, found {head[:16]!r}: {otherwise}")
-    with _collector_paused():
+    with collector_paused():
         if is_ascii_t7(head):
             return AsciiReader(data, name).read_file()
         return _read_binary(data, name, long_bytes)
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Reading makes many objects and no garbage; a full collection beside an imported torch costs 0.1 seconds."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _read_binary(data: mmap.mmap | bytes, name: str, long_bytes: int | None) -> object:

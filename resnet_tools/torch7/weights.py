@@ -13,7 +13,7 @@ import numpy as np
 
 from resnet_tools.errors import ModuleError
 from resnet_tools.nets.architecture import Architecture
-from resnet_tools.torch7.copying import copy_all
+from resnet_tools.torch7.copying import copy_all, in_one_block
 from resnet_tools.torch7.modules import Module, stored_in
 from resnet_tools.torch7.outline import BN, CONV, conv_shape
 from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, Bound
@@ -50,9 +50,7 @@ def weights_of(bound: Bound, architecture: Architecture) -> dict[str, Array]:
             weights.add_convolution(key, module, architecture.conv_bias)
         else:
             weights.add_linear(key, module)
-    # The modules were only listed so far. One copy of all lets neighbours in the file be read together.
-    with np.errstate(over="ignore"):  # checked below
-        copy_all(weights.copies)
+    weights.copy()
     weights.check_range(bound)
     for key, scale in weights.scales.items():
         weights.state[key] *= np.float32(scale)
@@ -81,17 +79,24 @@ def _check_storage(modules: Iterable[Module]) -> None:
 
 
 class _Weights:
-    """Weights under construction: `copies` pairs the arrays of the file with those that receive them."""
+    """Weights under construction: `sources` are those of the file, which `state` holds too until they are copied."""
 
     def __init__(self) -> None:
         self.state: dict[str, Array] = {}
-        self.copies: list[tuple[Array, Array]] = []
-        self.keys: list[str] = []  # of the copies
+        self.sources: dict[str, Array] = {}
         self.scales: dict[str, float] = {}  # the factor of a weight that stands for the scaling of its module's input
+
+    def copy(self) -> None:
+        """Make the weights independent of the file. One copy of all lets neighbours in the file be read together."""
+        targets = in_one_block([source.shape for source in self.sources.values()])
+        self.state.update(zip(self.sources, targets, strict=True))
+        with np.errstate(over="ignore"):  # `check_range` finds it
+            copy_all(list(zip(self.sources.values(), targets, strict=True)))
 
     def check_range(self, bound: Bound) -> None:
         """Raises: ModuleError if a number of double precision has become infinite in single precision."""
-        for key, (source, target) in zip(self.keys, self.copies, strict=True):
+        for key, source in self.sources.items():
+            target = self.state[key]
             if source.dtype == np.float64 and np.isinf(target).any() and np.isfinite(source[np.isinf(target)]).any():
                 prefix, _, name = key.rpartition(".")
                 module = bound[prefix][0]
@@ -126,8 +131,6 @@ class _Weights:
             self.add(key, array[:width])
 
     def add(self, key: str, array: Array, scale: float = 1.0) -> None:
-        self.state[key] = np.empty(array.shape, np.float32)
-        self.keys.append(key)
-        self.copies.append((array, self.state[key]))
+        self.state[key] = self.sources[key] = array
         if scale != 1:
             self.scales[key] = scale

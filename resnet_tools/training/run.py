@@ -250,7 +250,7 @@ class Run:
             return self.train_step.backward(images, targets, step_images, last=last, seed=seed)
         except DeviceMemoryError:
             pass  # outside of this clause nothing holds on to the memory any more
-        self.train_step.optimizer.zero_grad(set_to_none=True)
+        self.train_step.optimizer.zero_grad()
         fits = None
         if self.processes.count == 1:  # others would wait for the exchange of what is tried here
             fits = largest_that_fits(

@@ -92,9 +92,9 @@ class TrainStep:
             return
         # The scaler undoes its scale, and leaves the step out if a gradient of half precision overflowed.
         with memory_errors(self.recipe.batch_size):  # the momentum is allocated by the first update
-            self.scaler.step(self.optimizer)
+            self.scaler.step(self.optimizer)  # type: ignore[arg-type]  # it needs no more than ours has
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         self._has_gradient = False
         if self.average is not None:
             self.average.update(self.model)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,6 +61,37 @@ def test_zeros_for_the_momentum_are_no_other_start():
             optimizer.step()
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_it_computes_what_torch_does_to_the_bit(momentum, scaled):
+    recipe = replace(make_recipe("original", "cifar10"), momentum=momentum)
+    nets = small_net(), small_net()
+    nets[1].load_state_dict(nets[0].state_dict())
+    options = {"momentum": momentum, "weight_decay": 1e-4, "nesterov": momentum > 0, "fused": True}
+    ours, theirs = make_optimizer(nets[0], recipe, scaled=scaled), torch.optim.SGD(nets[1].parameters(), 0.1, **options)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(4):
+        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        nets[0].conv1.weight.grad = nets[1].conv1.weight.grad = None if step == 1 else nets[0].conv1.weight.grad
+        ours.step()
+        theirs.step()
+        for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+            assert torch.equal(one, other)
+    ours.zero_grad()
+    assert all(parameter.grad is None for parameter in nets[0].parameters())
+
+
+def test_the_first_steps_of_a_training_do_not_import_the_compiler_of_torch():
+    code = (
+        "import sys, torch; from tests.support.small_nets import small_train_step; step = small_train_step();"
+        "step.train_mode(); step.backward(torch.zeros(2, 3, 8, 8), torch.arange(2), 2, last=True); step.update();"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_momentum_of_another_net_is_refused():

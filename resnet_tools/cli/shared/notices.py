@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -29,12 +27,12 @@ def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
         yield
 
 
-def show_own_warnings_as_lines(package: Path) -> None:
+def show_own_warnings_as_lines(package: str) -> None:
     """Show the warnings of the code in that folder as one line without the place in the code, from now on."""
     original = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:
-        if filename.startswith(os.fspath(package)):
+        if filename.startswith(package):
             _show(message, category)
         else:
             original(message, category, filename, *rest, **options)

@@ -20,6 +20,7 @@ from resnet_tools.jobs.defaults import (
     GPU_BATCH_SIZE,
     MAX_BATCH_SIZE,
     MAX_WORKERS,
+    ONE_THREAD_BATCH_SIZE,
 )
 from resnet_tools.text import printable
 
@@ -153,8 +154,8 @@ INFERENCE_OPTIONS = (
     click.option(
         "--batch-size",
         type=BATCH_SIZE,
-        help=f"Number of images per forward pass.  [default: {GPU_BATCH_SIZE} on a GPU, else {CPU_BATCH_SIZE}, or "
-        f"{EXTRACTION_BATCH_SIZE} to extract features]",
+        help=f"Number of images per forward pass.  [default: {GPU_BATCH_SIZE} on a GPU, else {CPU_BATCH_SIZE}; "
+        f"{ONE_THREAD_BATCH_SIZE} for torch on one core; {EXTRACTION_BATCH_SIZE} to extract features]",
     ),
     click.option(
         "--device",
