@@ -13,9 +13,10 @@ from collections.abc import Iterable
 
 # C0 and C1 controls; line and paragraph separators, marks and overrides of direction; lone surrogates, but not
 # U+DCA0..U+DCFF: those stand for bytes of file names that are not UTF-8 and go out as these bytes. The bytes 80..9F
-# stay in, as they are the second half of C1 controls. A string, as most runs need not compile it.
-UNSAFE = "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udc9f\udd00-\udfff]"
-UNSAFE_BUT_NEWLINE = UNSAFE.replace("\0-\x1f", "\0-\x09\x0b-\x1f")
+# stay in, as they are the second half of C1 controls. Compiled at once: there may be
+# no memory left for it when a message says so.
+UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udc9f\udd00-\udfff]")
+UNSAFE_BUT_NEWLINE = re.compile(UNSAFE.pattern.replace("\0-\x1f", "\0-\x09\x0b-\x1f"))
 MAX_NAME, MOST_NAMES = 300, 5  # characters of a name and names in a message
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 # A spreadsheet takes a cell that begins with one of these for a formula; the wide forms too, where Japanese is typed.
@@ -24,7 +25,7 @@ FORMULA_SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 def printable(text: str, *, lines: bool = False) -> str:
     """The text with every character that could do something to a terminal escaped; `lines`: newlines are kept."""
-    return re.sub(UNSAFE_BUT_NEWLINE if lines else UNSAFE, _escaped, text)
+    return (UNSAFE_BUT_NEWLINE if lines else UNSAFE).sub(_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:

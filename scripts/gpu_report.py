@@ -175,6 +175,8 @@ class Children:
                 if not finished and (len(done) == before or time.monotonic() > deadline):
                     self._failed("tests", str(error))
                     break
+        if not collected and not self.report.get("errors"):
+            self._failed("tests", "none was found")
         found["not_run"] = [_test_name(name) for name in collected if name not in done]
         yield
 

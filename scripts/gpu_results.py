@@ -40,8 +40,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         os._exit(1)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    _write({"finished": True})
+def pytest_sessionfinish(exitstatus: int) -> None:
+    if exitstatus in (0, 1, 5):  # passed, failed, or none were left; otherwise pytest itself could not go on
+        _write({"finished": True})
 
 
 def _write(row: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import click
 from resnet_tools import __version__
 from resnet_tools.text import printable
 
-COMMANDS = {  # with what the help of `resnet` says of them, which so imports none of them
+COMMANDS = {  # name -> its line in the help, which therefore imports no command
     "classify": "Print the most probable labels of images.",
     "extract-features": "Write a row of features for each image.",
     "train": "Fine-tune a net, or train a new one.",

@@ -4,16 +4,17 @@
 without subsampling. A view is cut out of what that JPEG decodes to, also when it has just been made or cannot be kept,
 so it is the same whether the copy was there or not.
 
-A copy is a file FOLDER/NAME.copy. NAME is 32 hexadecimal digits, a hash of path, side_px and orientation. Its bytes:
-  0  32  BLAKE2b of NAME and of all that follows
+A copy is a file FOLDER/HASH.copy. HASH is BLAKE2b, 16 bytes in hexadecimal, of b"1", side_px, a space, whether EXIF
+is followed (True or False), a space and the absolute path. Its bytes:
+  0  32  BLAKE2b of HASH.copy and of all that follows
  32   8  size of the image's file
  40   8  time of its last change, in nanoseconds
  48   4  height and
  52   4  width of the image, upright
  56      the JPEG
 All numbers are little-endian. A copy of another size or time, a damaged one and one that is no JPEG of the size that
-follows from height and width are made again. Processes and runs share a folder; no more than half of the room that
-the disk has when a run begins is used by it. The folder may be removed at any time.
+follows from height and width are made again. Processes and runs share a folder; with what it holds already, it takes no
+more than half of the room that is there when a run begins. The folder may be removed at any time.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ class PhotoCache:
             write_shared(self.folder / name, content)
         except OSError as error:
             # A partial file may be taken for what a killed process left, by a run that begins; the folder is there.
-            if error.errno != errno.ENOENT or not self.folder.is_dir():
+            if not self.folder.is_dir():
+                self.problems.append("the folder is gone")
+            elif error.errno != errno.ENOENT:
                 self.problems.append(error.strerror or str(error))
 
 
@@ -128,9 +131,10 @@ def open_cache(folder: Path, side_px: int, *, exif: bool, first: bool = True) ->
         folder.mkdir(parents=True, exist_ok=True)
         if not _is_marked(folder):
             other = next((name for name in os.listdir(folder) if not OWN_NAME.fullmatch(name)), None)
-            if other is not None:
+            if other is not None and not _is_marked(folder):  # another process may have marked it meanwhile
                 raise DataError(f"--cache {folder}: holds other files, such as {other}; give a folder of its own")
-            write_shared(folder / README, FIRST_LINE + REST)
+            with suppress(FileNotFoundError):  # another process that begins took it for what a killed one left
+                write_shared(folder / README, FIRST_LINE + REST)
         if first:
             for name in os.listdir(folder):
                 if OWN_NAME.fullmatch(name) and name.endswith(PARTIAL_ENDING):
@@ -138,10 +142,19 @@ def open_cache(folder: Path, side_px: int, *, exif: bool, first: bool = True) ->
                         (folder / name).unlink()
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return PhotoCache(folder.absolute(), side_px, exif, shutil.disk_usage(folder).free // 2)
+        return PhotoCache(folder.absolute(), side_px, exif, (shutil.disk_usage(folder).free + _held(folder)) // 2)
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"--cache {folder}: {reason}; give a folder that can be written to") from error
+
+
+def _held(folder: Path) -> int:
+    """The bytes of the copies that are there, which a run before has taken of the same room."""
+    held = 0
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):
+            held += os.stat(folder / name).st_size
+    return held
 
 
 def _is_marked(folder: Path) -> bool:

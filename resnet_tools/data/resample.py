@@ -74,12 +74,14 @@ def resample(
     """
     (height, width, channels), (h, w) = pixels.shape, size
     (of_rows, of_columns) = spans or (None, None)
-    down = _taps(height, h, tuple(rows or [range(h)]), mode, dtype, False, of_rows)
-    along = _taps(width, w, tuple(columns or [range(w)]), mode, dtype, mirrored, of_columns)
+    # A span hardly ever comes again; its tables would push those out of the caches that do.
+    taps, channel_taps = (_taps.__wrapped__, _channel_taps.__wrapped__) if spans else (_taps, _channel_taps)
+    down = taps(height, h, tuple(rows or [range(h)]), mode, dtype, False, of_rows)
+    along = taps(width, w, tuple(columns or [range(w)]), mode, dtype, mirrored, of_columns)
     box, ones = pixels[down.touched][:, along.touched], 0
     # Scale and shift of a channel are part of the second pass: the shift is the weight of a source that is always 1.
     if scale or shift:
-        along, ones = _channel_taps(along, scale or (1.0,) * channels, shift or (0.0,) * channels), channels
+        along, ones = channel_taps(along, scale or (1.0,) * channels, shift or (0.0,) * channels), channels
     # Two passes of weighted sums of whole rows: first down the rows of pixels; then, transposed, along the columns.
     sums = _transposed(down.sums(_table(box, dtype, ones)))  # ((W + 1) C, h), or without ones (W C, h)
     if not ones:

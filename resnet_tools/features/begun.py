@@ -27,7 +27,7 @@ def kept_engine(options: ExtractOptions, asked: str, device: str, precision: str
     begun = _read(job_file(first)) or _read(mark_of(first))
     if begun is None:
         return asked
-    engine = begun.get("engine", OLDEST_ENGINE)
+    engine = begun.get("engine", OLDEST_ENGINE)  # a job without one is of a version that had only that
     same_precision = begun.get("precision", precision) == precision
     on_cpu = device in ("auto", "cpu") and begun.get("device", "cpu") == "cpu"
     possible = engine == "torch" or (engine in EXTRAS and on_cpu)

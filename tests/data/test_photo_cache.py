@@ -165,7 +165,7 @@ def test_the_folder_may_vanish_at_any_time(photo, cache):
     expected = view(cache, photo)
     shutil.rmtree(cache.folder)
     assert torch.equal(view(cache, photo), expected)
-    assert cache.problem() == "No such file or directory"
+    assert cache.problem() == "the folder is gone"
     assert not cache.folder.exists()
 
 
@@ -190,6 +190,14 @@ def test_many_write_at_once_and_leave_nothing_but_copies(tmp_path):
     assert all(torch.equal(one, views[k % 3]) for k, one in enumerate(views))
     assert [cache.problem() for cache in caches] == [None] * 4
     assert len(os.listdir(tmp_path / "cache")) == 3 + 1  # README.txt
+
+
+def test_processes_that_open_a_new_folder_at_once_do_not_stop_each_other(tmp_path):
+    for number in range(40):
+        folder = tmp_path / str(number)
+        with ThreadPoolExecutor(4) as threads:
+            opened = list(threads.map(lambda k, at=folder: open_cache(at, 64, exif=True, first=k == 0), range(4)))
+        assert len(opened) == 4
 
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path, photo, cache):
@@ -230,6 +238,15 @@ def test_half_of_the_free_space_is_left_alone(tmp_path, monkeypatch, photo):
     Disk.free = 90_000
     view(cache, photo)
     assert (len(copies(cache.folder)), cache.problem()) == (1, None)
+
+
+def test_a_run_that_begins_counts_what_the_folder_holds_as_its_half(tmp_path, monkeypatch):
+    open_cache(tmp_path / "cache", 64, exif=True)
+    (tmp_path / "cache" / f"{0:032x}.copy").write_bytes(bytes(600))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10_000, 9_600, 400))
+    found = open_cache(tmp_path / "cache", 64, exif=True)
+    held = sum(path.stat().st_size for path in (tmp_path / "cache").iterdir())
+    assert found.leave_free == (400 + held) // 2  # so it may grow by nothing
 
 
 def test_the_layout_is_that_of_the_docstring(photo, cache):

@@ -94,7 +94,6 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_try(loss):
 TWO = """
 import os, torch
 from resnet_tools.compute.processes import joined_processes
-from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.small_nets import CPU, ComputeConfig, small_train_step, some_images, weights
 torch.set_num_threads(1)
 with joined_processes() as processes:
