@@ -46,6 +46,9 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:  # click would raise its help as an error, whose newlines are escaped as those of a name are
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
         own = [name for option in self.get_params(ctx) for name in option.opts]
         if args and args[0] not in own and _is_far_from(own, args[0]):
             ctx.fail(f"No such option: {args[0]}. Options go after the command: resnet train {args[0]} ...")

@@ -566,3 +566,10 @@ def test_files_that_are_left_out_of_a_folder_are_counted(tmp_path):
     assert done.returncode == 0
     expected = "3 files without an image extension: .txt (2), .heic (1)."
     assert done.stderr == f"Left out: {expected}\n"
+
+
+def test_without_a_command_the_help_is_shown_line_by_line():
+    bare, asked = resnet(), resnet("--help")
+    assert (bare.returncode, asked.returncode) == (2, 0)
+    assert bare.stderr == asked.stdout
+    assert "Commands:\n  classify " in bare.stderr
