@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from resnet_tools.__main__ import run
@@ -40,7 +41,10 @@ def whole_run(tmp_path_factory):
                 pixels = noise.integers(0, 256, (160, 120, 3), np.uint8)
                 Image.fromarray(pixels).save(top / "photos" / split / name / f"{number}.jpg")
     options = ("--data", top / "photos", "--save", top / "run", "--cache", top / "cache", "--workers", 0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     assert train(*options, *NET, *QUICK) == 0
+    torch.set_num_threads(threads)
     return top
 
 
