@@ -206,7 +206,7 @@ def test_threads_are_those_of_openmp(monkeypatch, given, threads):
 def test_features_say_their_engine_and_a_resumed_job_keeps_it(tmp_path, capsys):
     arguments = ["extract-features", "demo", *PHOTOS, "--quiet", "--output", str(tmp_path / "f.npy")]
     rows = []
-    for engine in ENGINES:
+    for engine in ("torch", "onnxruntime"):
         assert run([*arguments, "--engine", engine]) == 0
         rows.append(np.load(tmp_path / "f.npy"))
         described = "".join(path.read_text() for path in tmp_path.glob("*.json"))

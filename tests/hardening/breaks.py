@@ -138,7 +138,7 @@ BREAKS = (
     Break(
         "escape sequences in names reach the terminal",
         "text.py",
-        "    return re.sub(UNSAFE_BUT_NEWLINE if lines else UNSAFE, _escaped, text)\n",
+        "    return (UNSAFE_BUT_NEWLINE if lines else UNSAFE).sub(_escaped, text)\n",
         "    return text\n",
         "tests/test_text.py",
     ),
