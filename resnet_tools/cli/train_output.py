@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_tools.cli.shared.running import SIGHUP, progress_bar
+from resnet_tools.cli.shared.running import HANGUP, handled, progress_bar
 from resnet_tools.cli.train_clock import RunClock
 from resnet_tools.cli.train_lines import batch_line, duration, epoch_line, shorter_line
 from resnet_tools.text import counted, printable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from resnet_tools.training.run_state import RunState
     from resnet_tools.training.start import Start
 
-STOP_SIGNALS = [number for number in (signal.SIGINT, signal.SIGTERM, SIGHUP) if number is not None]
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *HANGUP)
 SAME_REQUEST_SECONDS = 1  # a launcher and its process group may both pass on the same signal
 
 
@@ -64,8 +64,6 @@ def stop_requests() -> Iterator[Callable[[], int]]:
     SIGHUP, which a lost terminal sends, is left alone where it is ignored, as under nohup.
     """
     received: list[tuple[int, float]] = []
-    earlier = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    earlier = {n: handler for n, handler in earlier.items() if n != SIGHUP or handler is not signal.SIG_IGN}
 
     def stop(number: int, _: Any) -> None:
         if not received:
@@ -77,13 +75,8 @@ def stop_requests() -> Iterator[Callable[[], int]]:
                 signal.signal(each, handler)
             signal.raise_signal(number)
 
-    for number in earlier:
-        signal.signal(number, stop)
-    try:
+    with handled(STOP_SIGNALS, stop) as earlier:
         yield lambda: received[0][0] if received else 0
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 def print_test(batches: Iterable[EvaluatedBatch], val: Samples, processes: Processes, *, quiet: bool) -> dict[str, str]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
-from typing import Any
 
 from resnet_tools.compute.engines import EXTRAS, find_engine, is_installed
-from resnet_tools.errors import FeatureError, Note, ResnetToolsError
-from resnet_tools.features.extract import mark_of, shard_of
+from resnet_tools.errors import FeatureError, Note
+from resnet_tools.features.extract import mark_of, read_noted, shard_of
 from resnet_tools.features.options import ExtractOptions
-from resnet_tools.features.store import MAX_JOB_BYTES, OLDEST_ENGINE, job_file
-from resnet_tools.reading import read_bounded
+from resnet_tools.features.store import OLDEST_ENGINE, job_file
 
 
 def kept_engine(options: ExtractOptions, asked: str, device: str, precision: str) -> str:
@@ -24,7 +20,7 @@ def kept_engine(options: ExtractOptions, asked: str, device: str, precision: str
     if asked != "auto" or not options.resume:
         return asked
     first = options.output if options.shard_size is None else shard_of(options.output, 0)
-    begun = _read(job_file(first)) or _read(mark_of(first))
+    begun = read_noted(job_file(first)) or read_noted(mark_of(first))
     if begun is None:
         return asked
     engine = begun.get("engine", OLDEST_ENGINE)  # a job without one is of a version that had only that
@@ -40,12 +36,3 @@ def kept_engine(options: ExtractOptions, asked: str, device: str, precision: str
         )
     warnings.warn(f"{options.output}: is continued with {engine}, which began it", Note, stacklevel=2)
     return str(engine)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What the file says; None if it is not there, or holds something else, of which the job will tell."""
-    try:
-        found = json.loads(read_bounded(path, MAX_JOB_BYTES))
-    except (ResnetToolsError, OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None

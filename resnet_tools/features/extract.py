@@ -24,12 +24,13 @@ from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.errors import FeatureError, ImageError, ResnetToolsError
 from resnet_tools.features.files import Features, check_format, file_sums, stored_dtype, write_features
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes
-from resnet_tools.features.store import DoneBatch, FeatureStore
+from resnet_tools.features.store import MAX_JOB_BYTES, DoneBatch, FeatureStore
 from resnet_tools.reading import read_bounded
 from resnet_tools.text import counted
 from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
+MAX_MARK_BYTES = 1 << 16
 NOT_FINITE = "the net gives NaN or infinite features for it; a weight may be NaN, or too large for --precision half"
 OnError = Literal["skip", "fail", "zero"]
 
@@ -119,7 +120,9 @@ class Extraction:
         # Process 0 looks and decides for all: the others may see changes on a shared disk late.
         looks = self.processes.rank == 0 and self.resume and finished is not None
         # The mark of a finished shard holds the checksums of its files: one that was changed or cut is made again.
-        if self.processes.gather(looks and _read_mark(output) == self._mark(finished, output))[0]:
+        if self.processes.gather(looks and read_noted(mark_of(output), MAX_MARK_BYTES) == self._mark(finished, output))[
+            0
+        ]:
             if self.processes.rank == 0:
                 FeatureStore(output, stored_dtype(output, self.kind.dtype)).remove_left_over()
             progress(len(paths), [])
@@ -249,11 +252,13 @@ def mark_of(shard: Path) -> Path:
     return shard.with_name(f".{shard.name}.done")
 
 
-def _read_mark(shard: Path) -> Any:
+def read_noted(path: Path, most_bytes: int = MAX_JOB_BYTES) -> dict[str, Any] | None:
+    """What is noted there of a job or a finished shard; None if nothing is, or something else."""
     try:
-        return json.loads(read_bounded(mark_of(shard), 1 << 16))
-    except (ResnetToolsError, ValueError, RecursionError):
+        found = json.loads(read_bounded(path, most_bytes))
+    except (ResnetToolsError, OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _remove_marks(shards: Sequence[Path]) -> None:

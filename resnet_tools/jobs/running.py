@@ -74,9 +74,8 @@ class Running:
             from resnet_tools.compute.device import default_workers
 
             device = self.found_device()
-            one_thread = (
-                device.type == "cpu" and engine_threads() == 1 and not self.ten_crop
-            )  # ten crops of 8 images are 80
+            # Ten crops of 8 images are 80.
+            one_thread = device.type == "cpu" and engine_threads() == 1 and not self.ten_crop
             on_cpu = max(cpu_batch_size, ONE_THREAD_BATCH_SIZE) if one_thread else cpu_batch_size
             batch_size = GPU_BATCH_SIZE if device.type == "cuda" else on_cpu
             workers = default_workers(device)

@@ -17,7 +17,7 @@ import click
 from resnet_tools.errors import Terminated
 from resnet_tools.text import printable
 
-SIGHUP = getattr(signal, "SIGHUP", None)  # which Windows has not
+HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # which Windows has not
 
 
 @contextmanager
@@ -28,19 +28,27 @@ def terminable(message: str) -> Iterator[None]:
     def stop(number: int, _: Any) -> None:
         raise Terminated(number)
 
-    wanted = [number for number in (signal.SIGTERM, SIGHUP) if number is not None]
-    earlier = {number: signal.getsignal(number) for number in wanted}
-    for number in (n for n, handler in earlier.items() if handler is not signal.SIG_IGN):
-        signal.signal(number, stop)
+    with handled((signal.SIGTERM, *HANGUP), stop):
+        try:
+            yield
+        except (KeyboardInterrupt, Terminated):
+            with suppress(OSError):  # the terminal may be gone
+                click.echo(message, err=True)
+            raise
+
+
+@contextmanager
+def handled(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[dict[int, Any]]:
+    """Let `handler` have these signals, but SIGHUP where it is ignored, as under nohup. Gives the handlers before."""
+    earlier = {number: signal.getsignal(number) for number in numbers}
+    earlier = {n: before for n, before in earlier.items() if n not in HANGUP or before is not signal.SIG_IGN}
+    for number in earlier:
+        signal.signal(number, handler)
     try:
-        yield
-    except (KeyboardInterrupt, Terminated):
-        with suppress(OSError):  # the terminal may be gone
-            click.echo(message, err=True)
-        raise
+        yield earlier
     finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
+        for number, before in earlier.items():
+            signal.signal(number, before)
 
 
 @contextmanager
