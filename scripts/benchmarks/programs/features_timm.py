@@ -1,0 +1,15 @@
+"""Features of a folder with timm and its loader. Arguments: the net's name there, a state dict, a folder."""
+
+import sys
+
+import timm
+import torch
+from timm.data import ImageDataset, create_loader
+
+name, state, folder = sys.argv[1:]
+net = timm.create_model(name, num_classes=0).eval()
+net.load_state_dict(torch.load(state, weights_only=True), strict=False)
+loader = create_loader(ImageDataset(folder), (3, 224, 224), 32, use_prefetcher=False, num_workers=2)
+with torch.inference_mode():
+    features = torch.cat([net(images) for images, _ in loader])
+torch.save(features, folder + ".pt")
