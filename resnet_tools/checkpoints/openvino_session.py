@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,22 @@ def openvino_module() -> Any:
     return sys.modules["openvino"]
 
 
+@cache
+def openvino_core() -> Any:
+    """The one core of this process.
+
+    Each core gives its thread an alternative stack for signals and, when it goes, the one that was there before. If that
+    was another core's, and that core has gone, the next signal ends the process (openvino 2026.4).
+    """
+    return openvino_module().Core()
+
+
 def run_by_openvino(graph: Graph, output: str, threads: int, precision: str = "single") -> Callable[[Array], Array]:
     """(N, C, H, W) -> this tensor of the graph.
 
     Sizes are free: so each image has the value that it has alone. Raises: ResnetToolsError if the CPU has no bf16.
     """
-    core = openvino_module().Core()
+    core = openvino_core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ResnetToolsError("--engine openvino: this CPU has no bf16 arithmetic; leave out --precision bf16")
     settings = {

@@ -71,9 +71,9 @@ def bare_onnxruntime(graph: Path) -> Callable[[NDArray[np.float32]], object]:
 
 
 def bare_openvino(graph: Path) -> Callable[[NDArray[np.float32]], object]:
-    from resnet_tools.checkpoints.openvino_session import openvino_module
+    from resnet_tools.checkpoints.openvino_session import openvino_core
 
-    net = openvino_module().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    net = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: net([images])
 
 

@@ -18,7 +18,7 @@ from resnet_tools import classify, evaluate, extract_features, load_checkpoint
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.checkpoints.onnx_engine import EngineNet, engine_net
-from resnet_tools.checkpoints.openvino_session import openvino_module
+from resnet_tools.checkpoints.openvino_session import openvino_core, openvino_module
 from resnet_tools.checkpoints.runnable import load_classifier
 from resnet_tools.compute.engines import engine_threads, find_engine
 from resnet_tools.compute.predictions import Loading, Prediction, classify_arrays
@@ -46,7 +46,7 @@ def _installed(request):
 def bf16():
     """Skips where the CPU has no bf16."""
     needs("openvino")
-    if "BF16" not in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bf16")
 
 
@@ -58,6 +58,25 @@ def test_they_give_the_originals_logits_and_features(case, engine):
     for layer, expected in (("fc", case.array("logits")), ("flatten", case.array("features"))):
         found = engine_net(checkpoint, layer, engine=engine)(case.input())
         assert np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), np.abs(case.array("logits")).max())
+
+
+SIGNAL_AFTER_TWO_NETS = """
+import gc, signal
+from resnet_tools import load_checkpoint
+from resnet_tools.checkpoints.onnx_engine import engine_net
+nets = [engine_net(load_checkpoint(), "fc", engine="openvino") for _ in range(2)]
+while nets:
+    del nets[0]
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_nets_of_openvino_are_gone():
+    needs("openvino")
+    done = subprocess.run([sys.executable, "-c", SIGNAL_AFTER_TWO_NETS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("engine", ENGINES)
