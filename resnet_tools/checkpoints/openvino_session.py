@@ -43,8 +43,8 @@ def openvino_module() -> Any:
 def openvino_core() -> Any:
     """The one core of this process.
 
-    Each core gives its thread an alternative stack for signals and, when it goes, the one that was there before. If that
-    was another core's, and that core has gone, the next signal ends the process (openvino 2026.4).
+    Each core gives its thread an alternative stack for signals and, when it goes, the one that was there before. If
+    that was another core's, and that core has gone, the next signal ends the process (openvino 2026.4).
     """
     return openvino_module().Core()
 
