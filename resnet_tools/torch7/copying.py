@@ -1,7 +1,7 @@
 """Arrays that view a mapped file -> memory of their own, at the speed of reading the file.
 
-Contiguous float32 is read straight from the file into its place, all neighbours in one system call: no page of the map
-is touched, so nothing counts twice in memory. The rest (other types, strides) is converted through the map, whose pages
+Contiguous float32 is read straight from the file into its place, neighbours in one system call: no page of the map is
+touched, so nothing counts twice in memory. The rest (other types, strides) is converted through the map, whose pages
 are given back.
 """
 
@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ from resnet_tools.errors import T7Error
 Array = np.ndarray[Any, Any]
 _ALIGNED = 16  # numbers: 64 bytes, as torch aligns its own
 MAX_BUFFERS = 1024  # of one preadv: IOV_MAX of Linux
+_PIECE_BYTES = 8 << 20  # about; what one call reads
+_THREADS = 2  # one cannot copy as fast as memory allows
 
 
 class MappedFile(mmap.mmap):
@@ -56,6 +59,10 @@ class _Run:
     end: int
     targets: list[Array] = field(default_factory=list)
 
+    @property
+    def is_full(self) -> bool:
+        return len(self.targets) == MAX_BUFFERS or self.end - self.start >= _PIECE_BYTES
+
 
 def in_one_block(shapes: Sequence[tuple[int, ...]]) -> list[Array]:
     """Float32 arrays of these shapes, each aligned, in one piece of memory.
@@ -86,15 +93,21 @@ def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
         else:
             np.copyto(target, source, casting="same_kind")
             release(source)
-    for run in _runs(direct):
-        _read(run)
+    runs = list(_runs(direct))
+    if len(runs) <= _THREADS:
+        for run in runs:
+            _read(run)
+    else:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(_read, runs))
 
 
 def _runs(items: list[tuple[MappedFile, int, Array]]) -> Iterator[_Run]:
     run: _Run | None = None
     for file, start, target in sorted(items, key=lambda item: (id(item[0]), item[1])):
-        # A gap in the file, or as many buffers as one call takes, begins a new run.
-        if run is None or run.file is not file or run.end != start or len(run.targets) == MAX_BUFFERS:
+        # A gap in the file, or as much as one call takes, begins a new run.
+        follows = run is not None and run.file is file and run.end == start
+        if run is None or not follows or run.is_full:
             if run is not None:
                 yield run
             run = _Run(file, start, start)
