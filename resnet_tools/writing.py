@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +45,7 @@ def write_shared(path: Path, content: bytes) -> None:
 
     Raises: OSError.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_ENDING}")
+    partial = path.with_name(f".{path.name}.{os.urandom(8).hex()}{PARTIAL_ENDING}")
     try:
         with partial.open("xb") as file:
             file.write(content)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -235,6 +233,8 @@ def _text_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> 
 
 
 def _json_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> tuple[Write, WriteError]:
+    import json
+
     def write(prediction: Prediction) -> None:
         best = [
             {"index": position, "label": names[position], "probability": probability}
@@ -251,6 +251,8 @@ def _json_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> 
 
 def _csv_writers(names: Sequence[str], file: IO[str], *, with_errors: bool) -> tuple[Write, WriteError]:
     """No spreadsheet takes a name or message for a formula; only a file has the column `error`."""
+    import csv
+
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow([*HEADER, "error"] if with_errors else HEADER)
     rest = [""] if with_errors else []

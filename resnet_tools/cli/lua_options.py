@@ -13,7 +13,6 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import click
 
@@ -204,5 +203,7 @@ def _retired(word: str, rest: deque[str], known: Spellings) -> list[str]:
 
 def _alike(name: str, known: Spellings) -> list[str]:
     """The options whose letters are most like those of the word."""
+    from difflib import get_close_matches
+
     names = known.by_letters | {_letters(retired): retired for retired in RETIRED_NAMES if known.retired}
     return [names[letters] for letters in get_close_matches(_letters(name), names)]

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from typing import IO
 
 from resnet_tools.errors import T7Error
@@ -45,7 +44,7 @@ def save_t7(value: object, path: str | os.PathLike[str], *, ascii: bool = False,
     """
     name = os.fsdecode(path)
     target = os.path.realpath(name)  # a link stays a link
-    partial = os.path.join(os.path.dirname(target), f".{os.getpid()}-{secrets.token_hex(4)}.t7.partial")
+    partial = os.path.join(os.path.dirname(target), f".{os.getpid()}-{os.urandom(4).hex()}.t7.partial")
     try:
         if os.path.exists(target) and not os.path.isfile(target):
             raise T7Error("cannot be written: a directory or a device has this name")

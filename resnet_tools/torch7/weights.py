@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_tools.errors import ModuleError
-from resnet_tools.nets.architecture import Architecture
+from resnet_tools.nets.architecture import Architecture, ConvShape
 from resnet_tools.torch7.copying import copy_all, in_one_block
 from resnet_tools.torch7.modules import Module, stored_in
-from resnet_tools.torch7.outline import BN, CONV, conv_shape
+from resnet_tools.torch7.outline import BN
 from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, Bound
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def weights_of(bound: Bound, architecture: Architecture) -> dict[str, Array]:
         if module.kind == BN:
             cut += [module.path] if expected.width < module.tensors["running_var"].size else []
             weights.add_batch_norm(key, module, expected.width)
-        elif module.kind == CONV:
-            weights.add_convolution(key, module, architecture.conv_bias)
+        elif expected.conv:
+            weights.add_convolution(key, module, expected.conv, architecture.conv_bias)
         else:
             weights.add_linear(key, module)
     weights.copy()
@@ -113,8 +113,7 @@ class _Weights:
         self.add(f"{key}.running_var", tensors["running_var"][:width])
         self.state[f"{key}.num_batches_tracked"] = np.array(0, np.int64)
 
-    def add_convolution(self, key: str, module: Module, with_bias: bool) -> None:
-        conv = conv_shape(module)
+    def add_convolution(self, key: str, module: Module, conv: ConvShape, with_bias: bool) -> None:
         shape = (conv.outputs, conv.inputs // conv.groups, conv.kernel, conv.kernel)
         self.add(f"{key}.weight", module.tensors["weight"].reshape(shape), module.input_scale)
         if with_bias:
