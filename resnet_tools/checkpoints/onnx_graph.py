@@ -26,6 +26,7 @@ from resnet_tools.nets.architecture import (
     block_shapes,
     stem_shape,
 )
+from resnet_tools.torch7.copying import in_one_block
 
 Array = NDArray[Any]
 Attributes = Mapping[str, "int | float | tuple[int, ...]"]
@@ -217,16 +218,16 @@ def folded(architecture: Architecture, weights: Mapping[str, Array]) -> dict[str
     As `nets.resnet.fold_batch_norm`: outputs stay equal to about 1e-6 of the largest.
     """
     found = dict(weights)
-    for conv, bn in _foldable(architecture):
-        if f"{bn}.running_mean" not in found:
-            continue
+    pairs = [(conv, bn) for conv, bn in _foldable(architecture) if f"{bn}.running_mean" in found]
+    kernels = in_one_block([found[f"{conv}.weight"].shape for conv, _ in pairs])
+    for (conv, bn), scaled in zip(pairs, kernels, strict=True):
         weight, bias, mean, variance = (found.pop(f"{bn}.{part}") for part in BN_FIELDS)
         found.pop(f"{bn}.num_batches_tracked", None)
         factor = weight / np.sqrt(variance.astype(np.float64) + architecture.bn_eps)
         shift = bias + (found.get(f"{conv}.bias", 0) - mean.astype(np.float64)) * factor
         kernel = found[f"{conv}.weight"]
-        found[f"{conv}.weight"] = kernel * factor.astype(kernel.dtype)[:, None, None, None]
-        found[f"{conv}.bias"] = shift.astype(kernel.dtype)
+        found[f"{conv}.weight"] = np.multiply(kernel, factor.astype(np.float32)[:, None, None, None], out=scaled)
+        found[f"{conv}.bias"] = shift.astype(np.float32)
     return found
 
 
