@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tools.large_arrays import in_one_block
 from resnet_tools.nets.architecture import (
     POOL_WINDOW_PX,
     Architecture,
@@ -26,7 +27,6 @@ from resnet_tools.nets.architecture import (
     block_shapes,
     stem_shape,
 )
-from resnet_tools.torch7.copying import in_one_block
 
 Array = NDArray[Any]
 Attributes = Mapping[str, "int | float | tuple[int, ...]"]
@@ -219,15 +219,15 @@ def folded(architecture: Architecture, weights: Mapping[str, Array]) -> dict[str
     """
     found = dict(weights)
     pairs = [(conv, bn) for conv, bn in _foldable(architecture) if f"{bn}.running_mean" in found]
-    kernels = in_one_block([found[f"{conv}.weight"].shape for conv, _ in pairs])
+    kernels = in_one_block([found[f"{conv}.weight"].shape for conv, _ in pairs], found["conv1.weight"].dtype)
     for (conv, bn), scaled in zip(pairs, kernels, strict=True):
         weight, bias, mean, variance = (found.pop(f"{bn}.{part}") for part in BN_FIELDS)
         found.pop(f"{bn}.num_batches_tracked", None)
         factor = weight / np.sqrt(variance.astype(np.float64) + architecture.bn_eps)
         shift = bias + (found.get(f"{conv}.bias", 0) - mean.astype(np.float64)) * factor
         kernel = found[f"{conv}.weight"]
-        found[f"{conv}.weight"] = np.multiply(kernel, factor.astype(np.float32)[:, None, None, None], out=scaled)
-        found[f"{conv}.bias"] = shift.astype(np.float32)
+        found[f"{conv}.weight"] = np.multiply(kernel, factor.astype(kernel.dtype)[:, None, None, None], out=scaled)
+        found[f"{conv}.bias"] = shift.astype(kernel.dtype)
     return found
 
 

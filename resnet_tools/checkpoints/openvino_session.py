@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -23,6 +24,7 @@ Array = NDArray[Any]
 TYPES = {"single": "f32", "bf16": "bf16"}  # without being told, openvino takes bf16 where the CPU has it
 TELEMETRY = "openvino_telemetry"
 ROWS_AND_COLUMNS = (2, 3)
+_making = threading.Lock()
 
 
 def openvino_module() -> Any:
@@ -39,13 +41,18 @@ def openvino_module() -> Any:
     return sys.modules["openvino"]
 
 
-@cache
 def openvino_core() -> Any:
     """The one core of this process.
 
-    Each core gives its thread an alternative stack for signals and, when it goes, the one that was there before. If
-    that was another core's, and that core has gone, the next signal ends the process (openvino 2026.4).
+    Each core installs an alternative stack for signals in its thread and puts the previous one back when it goes. If
+    that belonged to a core that has gone too, the next signal ends the process (openvino 2026.4).
     """
+    with _making:
+        return _made_core()
+
+
+@cache
+def _made_core() -> Any:
     return openvino_module().Core()
 
 

@@ -7,14 +7,13 @@ import math
 import os
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_tools.large_arrays import for_each_in_two_threads
 from resnet_tools.nets.architecture import Architecture
 from resnet_tools.nets.parameters import COUNTER, check_weights
 from resnet_tools.reading import collector_paused
@@ -129,12 +128,16 @@ def _arrays_at(path: Path, data: int, header: Mapping[str, Any]) -> dict[str, Ar
 
 def not_finite(arrays: Mapping[str, Array]) -> str | None:
     """The name of the first array with a NaN or an infinite number, or None."""
-    keys = [key for key, array in arrays.items() if array.dtype.kind == "f"]
-    with ThreadPoolExecutor(2) as pool:  # one thread cannot read as fast as memory allows
-        found = pool.map(lambda some: [key for key in some if not _is_finite(arrays[key])], (keys[::2], keys[1::2]))
-    return min(chain(*found), key=keys.index, default=None)
+    damaged: set[str] = set()
+
+    def look_at(key: str) -> None:
+        if not _is_finite(arrays[key]):
+            damaged.add(key)
+
+    for_each_in_two_threads(look_at, [key for key, array in arrays.items() if array.dtype.kind == "f"])
+    return next((key for key in arrays if key in damaged), None)
 
 
 def _is_finite(array: Array) -> bool:
-    # A sum is a quick look at all numbers, and this the quickest sum; one of large numbers may overflow.
+    # A sum is the quickest look at all numbers, and this the quickest sum. It may overflow, so a second look follows.
     return bool(np.isfinite(np.einsum("i->", array.reshape(-1))) or np.isfinite(array).all())

@@ -1,30 +1,27 @@
 """Arrays that view a mapped file -> memory of their own, at the speed of reading the file.
 
-Contiguous float32 is read straight from the file into its place, neighbours in one system call: no page of the map is
-touched, so nothing counts twice in memory. The rest (other types, strides) is converted through the map, whose pages
-are given back.
+Contiguous float32 is read straight from the file into its place, neighbours in one system call, by two threads: no page
+of the map is touched, so nothing counts twice in memory. The rest (other types, strides) is converted through the map,
+whose pages are given back.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from resnet_tools.errors import T7Error
+from resnet_tools.large_arrays import for_each_in_two_threads
 
 Array = np.ndarray[Any, Any]
-_ALIGNED = 16  # numbers: 64 bytes, as torch aligns its own
 MAX_BUFFERS = 1024  # of one preadv: IOV_MAX of Linux
-_PIECE_BYTES = 8 << 20  # about; what one call reads
-_THREADS = 2  # one cannot copy as fast as memory allows
+_PIECE_BYTES = 8 << 20  # one call reads whole arrays until it has this much
 
 
 class MappedFile(mmap.mmap):
@@ -59,24 +56,10 @@ class _Run:
     end: int
     targets: list[Array] = field(default_factory=list)
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.targets) == MAX_BUFFERS or self.end - self.start >= _PIECE_BYTES
-
-
-def in_one_block(shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """Float32 arrays of these shapes, each aligned, in one piece of memory.
-
-    The system hands out a large piece in large pages, for half of the time that reading into small pages takes.
-    """
-    sizes = [-(-math.prod(shape) // _ALIGNED) * _ALIGNED for shape in shapes]
-    block = np.empty(sum(sizes) + _ALIGNED, np.float32)
-    start = -block.ctypes.data % (4 * _ALIGNED) // 4
-    arrays = []
-    for shape, size in zip(shapes, sizes, strict=True):
-        arrays.append(block[start : start + math.prod(shape)].reshape(shape))
-        start += size
-    return arrays
+    def takes(self, file: MappedFile, start: int) -> bool:
+        """Whether an array that begins there may follow: without a gap, and if one call may take it too."""
+        full = len(self.targets) == MAX_BUFFERS or self.end - self.start >= _PIECE_BYTES
+        return self.file is file and self.end == start and not full
 
 
 def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
@@ -93,21 +76,13 @@ def copy_all(pairs: Sequence[tuple[Array, Array]]) -> None:
         else:
             np.copyto(target, source, casting="same_kind")
             release(source)
-    runs = list(_runs(direct))
-    if len(runs) <= _THREADS:
-        for run in runs:
-            _read(run)
-    else:
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(_read, runs))
+    for_each_in_two_threads(_read, _runs(direct))
 
 
 def _runs(items: list[tuple[MappedFile, int, Array]]) -> Iterator[_Run]:
     run: _Run | None = None
     for file, start, target in sorted(items, key=lambda item: (id(item[0]), item[1])):
-        # A gap in the file, or as much as one call takes, begins a new run.
-        follows = run is not None and run.file is file and run.end == start
-        if run is None or not follows or run.is_full:
+        if run is None or not run.takes(file, start):
             if run is not None:
                 yield run
             run = _Run(file, start, start)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_tools.errors import ModuleError
+from resnet_tools.large_arrays import in_one_block
 from resnet_tools.nets.architecture import Architecture, ConvShape
-from resnet_tools.torch7.copying import copy_all, in_one_block
+from resnet_tools.torch7.copying import copy_all
 from resnet_tools.torch7.modules import Module, stored_in
 from resnet_tools.torch7.outline import BN
 from resnet_tools.torch7.template import FIRST_UPLOAD_FACTOR, Bound

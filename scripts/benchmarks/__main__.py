@@ -6,12 +6,16 @@ wall time and of CPU time, user and system, of which other processes take nothin
 
 from __future__ import annotations
 
+import math
 import os
+import platform
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
+from resnet_tools.compute.cpus import own_affinity
 from scripts.benchmarks import images, inference, loading, training
 from scripts.benchmarks.measure import Row, quick
 
@@ -33,25 +37,46 @@ ROWS = {
 }
 
 
-@click.command(help="Run the benchmarks NAMES (all by default) and print a table in Markdown.")
-@click.argument("names", nargs=-1, type=click.Choice(list(ROWS)))
-@click.option("--cores", type=click.IntRange(1), help="Use so many cores of the CPU (Linux); all by default.")
+@click.command(help=f"Run these benchmarks, or all, and print a table in Markdown.\n\nNAME: {', '.join(ROWS)}.")
+@click.argument("names", nargs=-1, type=click.Choice(list(ROWS)), metavar="[NAME]...")
+@click.option("--cpus", type=click.IntRange(1), help="Use so many of the CPUs (Linux); all by default.")
 @click.option("--quick", "only_once", is_flag=True, help="Only see that each row runs: once, on small nets.")
-def main(names: tuple[str, ...], cores: int | None, only_once: bool) -> None:
+def main(names: tuple[str, ...], cpus: int | None, only_once: bool) -> None:
     quick.set(only_once)
-    if cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    if cpus:
+        use_only(cpus)
+    click.echo(
+        f"{platform.processor() or platform.machine()}, {own_affinity()} CPUs, Python {platform.python_version()}"
+    )
+    click.echo(f"torch {version('torch')}, onnxruntime {version('onnxruntime')}, openvino {version('openvino')}\n")
     click.echo("| benchmark | ratio | in CPU time | target | |\n|---|---|---|---|---|")
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names or ROWS:
-            for found in ROWS[name](Path(folder)):
-                click.echo(line(found))
+            try:
+                for found in ROWS[name](Path(folder)):
+                    click.echo(line(found))
+            except click.ClickException as error:  # the other rows are worth having
+                failed.append(name)
+                error.show()
+    if failed:
+        raise click.ClickException(f"these could not be measured whole: {', '.join(failed)}")
+
+
+def use_only(cpus: int) -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        raise click.UsageError("--cpus: this system cannot keep a process on some CPUs")
+    available = sorted(os.sched_getaffinity(0))
+    if cpus > len(available):
+        raise click.UsageError(f"--cpus {cpus}: there are {len(available)}")
+    os.sched_setaffinity(0, available[:cpus])
 
 
 def line(row: Row) -> str:
-    missed = "" if row.ratio <= row.target or quick.get() else " **missed**"
     cpu = "" if row.cpu_ratio is None else f"{row.cpu_ratio:.3f}"
-    return f"| {row.name} | {row.ratio:.3f} | {cpu} | {row.target:.2f}{missed} | {row.detail} |"
+    target = "" if row.target == math.inf else f"{row.target:.2f}{' of CPU' * row.of_cpu}"
+    missed = " **missed**" if row.missed and not quick.get() else ""
+    return f"| {row.name} | {row.ratio:.3f} | {cpu} | {target}{missed} | {row.detail} |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The files that rows work on, made when they are first asked for."""
+"""The files that rows work on, made in a folder when they are first asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scripts.benchmarks.measure import quick, repeats
+from scripts.benchmarks.measure import quick, repeats, resnet
 
 
 def measured_net() -> str:
@@ -32,6 +32,14 @@ def t7_file(folder: Path, name: str) -> Path:
     return path
 
 
+def onnx_file(folder: Path) -> Path:
+    """The graph of the measured net."""
+    path = folder / f"{measured_net()}.onnx"
+    if not path.exists():
+        resnet("convert", t7_file(folder, measured_net()), path)()
+    return path
+
+
 def state_file(folder: Path) -> Path:
     """The state dict of the measured net."""
     import torch
@@ -45,12 +53,14 @@ def state_file(folder: Path) -> Path:
 
 
 def photos(folder: Path, count: int) -> list[Path]:
-    """JPEGs of 500 x 375 pixels with detail at every scale, as photographs have: `count` of them in `folder`/photos."""
-    random = np.random.default_rng(0)
-    (folder / "photos").mkdir(exist_ok=True)
-    paths = [folder / "photos" / f"{number:04}.jpg" for number in range(repeats(count))]
-    for path in paths:
+    """`count` JPEGs of 500 x 375 pixels in a folder of their own, with detail at every scale, as photographs have."""
+    count = repeats(count)
+    own = folder / f"photos-{count}"
+    own.mkdir(exist_ok=True)
+    paths = [own / f"{number:04}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
         if not path.exists():
+            random = np.random.default_rng(number)
             total = np.zeros((375, 500, 3))
             for size in (4, 16, 64, 256):
                 noise = Image.fromarray(random.integers(0, 256, (size, size, 3), dtype=np.uint8))
@@ -73,7 +83,7 @@ def data_set(folder: Path) -> Path:
     """train/ and val/ of two classes."""
     root = folder / "data"
     for number, path in enumerate(photos(folder, 64)):
-        target = root / ("val" if number % 4 == 0 else "train") / f"class{number % 2}" / path.name
+        target = root / ("val" if number % 4 == 0 else "train") / f"class{number // 4 % 2}" / path.name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from scripts.benchmarks.files import large_photo, photos
-from scripts.benchmarks.measure import Row, repeats, row
+from scripts.benchmarks.measure import Row, row
 
 
 def transform_rows(folder: Path) -> Iterator[Row]:
@@ -33,7 +33,7 @@ def transform_rows(folder: Path) -> Iterator[Row]:
 
 
 def augment_rows(folder: Path) -> Iterator[Row]:
-    """The training transforms from the file, on one core, against torchvision's with Pillow and the same draws."""
+    """The training transforms from the file, on one core, against torchvision with Pillow and draws of the same kinds."""
     import torch
     from torchvision import transforms
 
@@ -85,4 +85,4 @@ def photograph_rows(folder: Path) -> Iterator[Row]:
     views["--cache"]()  # the first view makes the copy
     for name, target in (("as many pixels as it needs", 0.65), ("--cache", 0.1)):
         label = f"view of a JPEG of 12 megapixels ({path.stat().st_size / 1e6:.1f} MB), {name} : all pixels"
-        yield row(label, views[name], views["all"], target, repeats(20))
+        yield row(label, views[name], views["all"], target, 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scripts.benchmarks.files import t7_file
-from scripts.benchmarks.measure import Row, importing, peak_of, printed_number, process, quick, resnet, row
+from scripts.benchmarks.measure import RESNET, Row, importing, peak_of, printed_numbers, process, quick, resnet, row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +37,14 @@ def t7_rows(folder: Path) -> Iterator[Row]:
             f"parse and load the weights of {label} : np.fromfile", partial(load_weights, path), read_all, 1.3, 15
         )
         load = lambda path=path: load_checkpoint(path).model  # noqa: E731
-        yield row("the same and build the net : np.fromfile", load, read_all, 1.3, 15)
+        yield row(f"the same of {label}, and build the net : np.fromfile", load, read_all, 1.3, 15)
         checkpoint = load_checkpoint(path)
         peer = partial(assigned, path, checkpoint.architecture, checkpoint.model.state_dict())
         yield row(f"{label} to checkpoint.model : torchfile, then a net with assigned weights", load, peer, 0.8, 15)
         save_model(checkpoint, folder / f"{name}.safetensors")
         peer = partial(assigned, folder / f"{name}.safetensors", checkpoint.architecture, None)
         yield row(f"{label} to checkpoint.model : the same from a .safetensors", load, peer, 2.0, 15)
-        peak, weights = printed_number("peak_of_loading", path), checkpoint.model.state_dict().values()
+        [peak], weights = printed_numbers("peak_of_loading", path), checkpoint.model.state_dict().values()
         ratio = peak / sum(tensor.nbytes for tensor in weights)
         yield Row(f"peak memory of loading {label} : weights", ratio, 1.2, f"{peak / 1e6:,.0f} MB")
 
@@ -87,7 +88,7 @@ def convert_rows(folder: Path) -> Iterator[Row]:
         label = f".t7 to {ending} ({size / 1e6:.0f} MB)"
         name = f"convert {label} : cp and import torch"
         yield row(name, resnet(*command), lambda: (copied(), imported()), time_target)
-        peaks = [peak_of("-m", "resnet_tools", *command), peak_of("-c", "import torch")]
+        peaks = [peak_of(RESNET, *command), peak_of(sys.executable, "-c", "import torch")]
         detail = f"{peaks[0] / 1e6:,.0f} MB, of which importing torch {peaks[1] / 1e6:,.0f} MB"
         ratio = (peaks[0] - peaks[1]) / size
         yield Row(f"peak memory of converting {label}, beyond importing torch : the file", ratio, memory_target, detail)

@@ -17,19 +17,28 @@ import click
 
 PROGRAMS = Path(__file__).parent / "programs"
 QUICK_COUNT = 8
+IDLE_SECONDS = 0.05  # until the threads of what ran before have stopped spinning
 
 quick: ContextVar[bool] = ContextVar("quick", default=False)  # small nets, few images, no repeats: do the rows run?
 
 
 @dataclass(frozen=True)
 class Row:
-    """`cpu_ratio` is that of user and system time, where time was measured: other processes take nothing from it."""
+    """`cpu_ratio` is that of user and system time, where time was measured: other processes take nothing from it.
+
+    The target is for the ratio, or for the one of CPU time if `of_cpu`.
+    """
 
     name: str
     ratio: float
     target: float
     detail: str
     cpu_ratio: float | None = None
+    of_cpu: bool = False
+
+    @property
+    def missed(self) -> bool:
+        return (self.cpu_ratio if self.of_cpu and self.cpu_ratio else self.ratio) > self.target
 
 
 @dataclass(frozen=True)
@@ -60,10 +69,12 @@ def timed_row(name: str, mine: Seconds, theirs: Seconds, target: float, note: st
 def in_turn(
     ours: Callable[[], object], peer: Callable[[], object], runs: int, warm_up: bool
 ) -> tuple[Seconds, Seconds]:
-    """Medians of each, run alternately, with `warm_up` after a run of each that does not count."""
+    """Medians of each, run alternately, every second time in the other order; with `warm_up` once before, uncounted."""
     times: tuple[list[Seconds], list[Seconds]] = ([], [])
     for run in range(-1 if warm_up and not quick.get() else 0, 1 if quick.get() else runs):
-        for function, found in zip((ours, peer), times, strict=True):
+        pair = list(zip((ours, peer), times, strict=True))
+        for function, found in reversed(pair) if run % 2 else pair:
+            time.sleep(IDLE_SECONDS)
             seconds = timed(function)
             if run >= 0:
                 found.append(seconds)
@@ -90,9 +101,12 @@ def process(*command: object) -> Callable[[], object]:
     return lambda: completed(command)
 
 
+RESNET = Path(sys.executable).with_name("resnet")
+
+
 def resnet(*arguments: object) -> Callable[[], object]:
     """The installed command."""
-    return process(Path(sys.executable).with_name("resnet"), *arguments)
+    return process(RESNET, *arguments)
 
 
 def program(name: str, *arguments: object) -> Callable[[], object]:
@@ -104,20 +118,23 @@ def importing(module: str) -> Callable[[], object]:
     return process(sys.executable, "-c", f"import {module}")
 
 
-def printed_number(name: str, *arguments: object) -> float:
+def printed_numbers(name: str, *arguments: object) -> list[float]:
     """What a file in `programs` prints."""
-    return float(completed((sys.executable, PROGRAMS / f"{name}.py", *arguments)).stdout)
+    return [float(word) for word in completed((sys.executable, PROGRAMS / f"{name}.py", *arguments)).stdout.split()]
 
 
-def peak_of(*arguments: object) -> int:
-    """Peak memory in bytes of a run of Python. Needs GNU time."""
-    return int(completed(("/usr/bin/time", "-f", "%M", sys.executable, *arguments)).stderr.split()[-1]) * 1024
+def peak_of(*command: object) -> int:
+    """Peak memory in bytes of a command. Needs GNU time."""
+    return int(completed(("/usr/bin/time", "-f", "%M", *command)).stderr.split()[-1]) * 1024
 
 
 def completed(command: Iterable[object]) -> subprocess.CompletedProcess[str]:
     """What a command that succeeded printed. Raises: click.ClickException with what the last lines say of a failure."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    try:
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+    except OSError as error:
+        raise click.ClickException(f"{words[0]}: {error.strerror}") from error
     if done.returncode:
         said = "\n".join(done.stderr.splitlines()[-15:])
         raise click.ClickException(f"{shlex.join(words)[:500]} ended with {done.returncode}:\n{said}")

@@ -9,7 +9,9 @@ from timm.data import ImageDataset, create_loader
 name, state, folder = sys.argv[1:]
 net = timm.create_model(name, num_classes=0).eval()
 net.load_state_dict(torch.load(state, weights_only=True), strict=False)
-loader = create_loader(ImageDataset(folder), (3, 224, 224), 32, use_prefetcher=False, num_workers=2)
+loader = create_loader(
+    ImageDataset(folder), (3, 224, 224), 32, use_prefetcher=False, num_workers=min(4, torch.get_num_threads())
+)
 with torch.inference_mode():
     features = torch.cat([net(images) for images, _ in loader])
 torch.save(features, folder + ".pt")

@@ -5,5 +5,7 @@ import os
 from resnet_tools.__main__ import main
 from resnet_tools.training.step import TrainStep
 
-TrainStep.backward = lambda *_, **__: os._exit(0)  # type: ignore[method-assign, assignment]
+assert hasattr(TrainStep, "backward")  # noqa: S101
+TrainStep.backward = lambda *_, **__: os._exit(0)
 main()
+os._exit(1)  # it was not called

@@ -13,7 +13,7 @@ from resnet_tools.training.step import TrainStep
 
 name, precision, steps = sys.argv[1:]
 keep_freed_memory()
-config = ComputeConfig(torch.device("cpu"), precision)  # type: ignore[arg-type]
+config = ComputeConfig(torch.device("cpu"), precision)
 train_step = TrainStep(build_resnet(name), make_recipe("original", "imagenet"), config)
 
 
