@@ -118,9 +118,9 @@ def _device(features: FeatureRows, asked: str) -> torch.device:
 
 def _prepared(features: FeatureRows, checkpoint: Runnable, device: torch.device, kind: FeatureKind) -> Net:
     """The net made ready by the engine that made the features, or by torch if that cannot be."""
-    engine, precision = features.provenance.get("engine"), features.provenance["precision"]
+    engine, precision = str(features.provenance.get("engine")), features.provenance["precision"]
     fold = may_fold(kind.layer)
-    if str(engine) not in EXTRAS or not isinstance(checkpoint, Checkpoint):
+    if engine not in EXTRAS or not isinstance(checkpoint, Checkpoint):
         return prepare_net(checkpoint.model, device, precision, fold=fold)
     try:
         find_engine(engine, device.type, precision)
