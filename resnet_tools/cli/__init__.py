@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from resnet_tools import __version__
+from resnet_tools.cli.shared.notices import say
 from resnet_tools.text import printable
 
 COMMANDS = {  # name -> its line in the help, which therefore imports no command
@@ -71,7 +72,7 @@ class LazyGroup(click.Group):
             raise
         if "LOCAL_RANK" not in os.environ:  # the processes of a job would all say it
             for note in notes:
-                click.echo(f"Note: {printable(note)}", err=True)
+                say(note)
         return name, command, arguments
 
 
