@@ -118,6 +118,15 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(whole_run, monkeypatch, ca
     assert sorted(whole_run.rglob("*")) == files
 
 
+@pytest.mark.parametrize("words", ["--recipe original", "", "--retrain demo --reset-classifier --recipe original"])
+def test_a_cache_for_the_original_recipe_is_refused_before_any_image_is_looked_for(tmp_path, capsys, words):
+    (tmp_path / "empty").mkdir()
+    options = ("--data", tmp_path / "empty", "--save", tmp_path / "new", "--cache", tmp_path / "c", *words.split())
+    assert train(*options) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--cache trains on smaller copies of the images, but --recipe original on the images themselves" in said
+
+
 def test_a_full_disk_is_said_once_and_changes_nothing(whole_run, tmp_path, capsys, monkeypatch):
     class Full:
         free = 0
