@@ -66,9 +66,9 @@ def training_transform(
     *,
     as_bytes: bool = False,
     reduced: bool = False,
-    cache: PhotoCache | None = None,
 ) -> TrainingTransform:
-    return TrainingTransform(name, augmentation(name, dataset), preprocessing, as_bytes, reduced, cache)
+    """Without a cache; `replace` gives it one, whose copies are as large as `copies_side_px` says."""
+    return TrainingTransform(name, augmentation(name, dataset), preprocessing, as_bytes, reduced)
 
 
 def copies_side_px(transform: TrainingTransform) -> int:
