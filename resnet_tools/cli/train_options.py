@@ -166,7 +166,8 @@ SPEED: tuple[Decorator, ...] = (
     speed(
         "--cache", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
         help="Keep copies of large images there, with sides of twice the crop, so that later epochs need not decode "
-        "them whole. At most half of the free disk space; it can be removed at any time. Not with --recipe original.",
+        "them whole. `modern` enlarges its smallest crops, a sixth, from them; no loss was found beyond the spread of "
+        "seeds. At most half of the free disk space; it can be removed at any time. Not with --recipe original.",
     ),
     speed(
         "--precision", type=click.Choice(["single", "tf32", "double", "half", "bf16"]),
