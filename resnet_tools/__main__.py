@@ -14,6 +14,7 @@ from resnet_tools.cli.shared.notices import show_own_warnings_as_lines
 from resnet_tools.errors import ResnetToolsError, Terminated
 from resnet_tools.text import OUTPUT_ERRORS, printable
 
+COMPLETE = "_RESNET_COMPLETE"  # where a shell says that it completes words
 INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
 
 
@@ -39,6 +40,8 @@ def run(arguments: list[str]) -> int:
     """The exit code of a command: 0, 1 for an error in a file, 2 for a wrong command line, 75 if another process of
     the job ended, 129 if the terminal was lost, 130 if interrupted, 143 if terminated."""
     try:
+        if instruction := os.environ.get(COMPLETE):
+            return _completed(instruction)
         if "" in arguments:  # such as that of a variable of the shell that is not set
             raise click.UsageError(f"argument {arguments.index('') + 1} ({_before_empty(arguments)}) is empty")
         with cli.make_context("resnet", arguments) as context:
@@ -81,6 +84,20 @@ def run(arguments: list[str]) -> int:
         )
         code = 1
     return code
+
+
+def _completed(instruction: str) -> int:
+    """Print the script that makes a shell complete the words of our command lines, or what it completes them to."""
+    from click.shell_completion import shell_complete
+
+    try:
+        code: int = shell_complete(cli, {}, "resnet", COMPLETE, instruction)
+    except (KeyError, ValueError):  # the variables that the shell's script sets
+        code = 1
+    if code:
+        expected = "bash_source, zsh_source or fish_source, whose output the shell then runs"
+        raise click.UsageError(f"{COMPLETE} is {instruction!r:.40}; expected {expected}")
+    return 0
 
 
 def _before_empty(arguments: list[str]) -> str:

@@ -24,10 +24,16 @@ from scripts.gpu_children import ChildFailed, rows_of
 from scripts.gpu_page import markdown
 
 ROOT = Path(__file__).parents[1]
-NEEDED = {"torch": "torch", "numpy": "numpy", "PIL": "pillow", "click": "click", "torchfile": "torchfile"}
-NEEDED |= {"safetensors": "safetensors", "filelock": "filelock"}
-USEFUL = {"pytest": "pytest", "torchvision": "torchvision", "timm": "timm"}
-USEFUL |= {"simplejpeg": "simplejpeg"}
+NEEDED = {  # module -> package
+    "torch": "torch",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "click": "click",
+    "torchfile": "torchfile",
+    "safetensors": "safetensors",
+    "filelock": "filelock",
+}
+USEFUL = {"pytest": "pytest", "torchvision": "torchvision", "timm": "timm", "simplejpeg": "simplejpeg"}
 BUDGET_SECONDS = 470  # in all; what is not begun by then is left out
 MACHINE_SECONDS = 90  # a driver may take long to start
 TESTS_SECONDS, TEST_SECONDS = 190, 90  # all, and one: a compiler is part of one

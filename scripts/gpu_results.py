@@ -1,5 +1,6 @@
 """A plugin of pytest: each test as a row when it begins and when it has ended; see scripts.gpu_children.
 
+A test has one outcome, the worst of its phases: setup, call and teardown.
 Tests that $RESNET_TOOLS_TESTED names are left out: an earlier process has run them. After a lost GPU nothing computes
 in the same process any more, so it ends, and the caller starts another one for the rest.
 """
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 
 SHOWN_CHARACTERS = 1500
+BEST_FIRST = ("passed", "skipped", "failed")
 LOST_GPU = ("CUDA error", "CUDNN_STATUS_EXECUTION_FAILED", "device-side assert")
+
+_phases: dict[str, list[tuple[str, str]]] = {}  # of the test that runs: outcomes and texts
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,12 +35,14 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when != "call" and report.passed:
-        return
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr or "")
-    outcome = report.outcome if report.when == "call" or report.skipped else "failed"
-    _write({"ended": report.nodeid, "outcome": outcome, "text": text[-SHOWN_CHARACTERS:]})
-    if report.failed and any(words in text for words in LOST_GPU) and "out of memory" not in text:
+    is_lost = report.failed and any(words in text for words in LOST_GPU) and "out of memory" not in text
+    phases = _phases.setdefault(report.nodeid, [])
+    phases.append((report.outcome, text[-SHOWN_CHARACTERS:]))
+    if report.when == "teardown" or is_lost:
+        outcome, text = max(_phases.pop(report.nodeid), key=lambda phase: BEST_FIRST.index(phase[0]))
+        _write({"ended": report.nodeid, "outcome": outcome, "text": text})
+    if is_lost:
         os._exit(1)
 
 

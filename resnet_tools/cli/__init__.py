@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from resnet_tools import __version__
+from resnet_tools.cli.shared.notices import say
 from resnet_tools.text import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {  # name -> its line in the help, which therefore imports no command
     "classify": "Print the most probable labels of images.",
@@ -45,7 +50,15 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # a shell completes the line
+            return super().parse_args(ctx, args)
         if not args:  # click would raise its help as an error, whose newlines are escaped as those of a name are
             click.echo(ctx.get_help(), err=True)
             ctx.exit(2)
@@ -62,16 +75,20 @@ class LazyGroup(click.Group):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None:
+            if ctx.resilient_parsing:
+                return None, None, []
             ctx.fail(f"No such command {printable(name)!r}.{_suggestion(name)}")
         own = click.Context(command, parent=ctx, info_name=name)
         try:
             arguments, notes = gnu_arguments(args[1:], spellings(command.get_params(own), trains=name == "train"))
         except click.UsageError as error:
+            if ctx.resilient_parsing:
+                return name, command, args[1:]
             error.ctx = own
             raise
-        if "LOCAL_RANK" not in os.environ:  # the processes of a job would all say it
+        if "LOCAL_RANK" not in os.environ and not ctx.resilient_parsing:  # the processes of a job would all say it
             for note in notes:
-                click.echo(f"Note: {printable(note)}", err=True)
+                say(note)
         return name, command, arguments
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from resnet_tools.cli.shared.notices import warnings_as_lines
+from resnet_tools.cli.shared.notices import say, warnings_as_lines
 from resnet_tools.cli.shared.option_groups import FiniteRange
 from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.running import terminable
@@ -66,6 +66,6 @@ def command(source: str, target: Path, nn: bool, classes: Path | None, **values:
     with warnings_as_lines(), terminable("Stopped. Nothing was written."):
         done = convert(source, wanted, class_names=classes, **values)  # tolerance, force and weights
     for note in done.notes:
-        click.echo(f"Note: {printable(note)}", err=True)
+        say(note)
     click.echo(f"wrote {printable(str(target))} ({target.stat().st_size:,} bytes)")
     click.echo(f"{printable(str(done.comparison))}; tolerance {done.tolerance:g}")

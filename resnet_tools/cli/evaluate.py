@@ -16,6 +16,7 @@ from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.options import (
     Inference,
     check_models,
+    file_names,
     inference_options,
     quick_imports,
 )
@@ -46,7 +47,7 @@ A_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     one WordNet id or class name without spaces per image. Numbers are the net's outputs, counted from 0. The
     numbers in ILSVRC2012_validation_ground_truth.txt (ILSVRC2012_IDs) follow another order, which --synsets gives.""",
 )
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...", shell_complete=file_names)
 @click.option(
     "--data",
     required=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from resnet_tools.cli.shared.notices import warnings_as_lines
+from resnet_tools.cli.shared.notices import say, warnings_as_lines
 from resnet_tools.cli.shared.option_groups import GroupedCommand
 from resnet_tools.cli.shared.options import quick_imports
 from resnet_tools.cli.shared.several import in_processes
@@ -26,7 +26,6 @@ from resnet_tools.cli.train_output import (
 )
 from resnet_tools.cli.train_pictures import run_pictures
 from resnet_tools.errors import OptionError
-from resnet_tools.text import printable
 
 if TYPE_CHECKING:
     from resnet_tools.data.splits import SplitRow
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from resnet_tools.training.start import Start
 
 SMALL_IMAGES = (
-    "Most images are 64 pixels or smaller: a net for small images suits them and trains fast (--arch cifar10-resnet-20)"
+    "most images are 64 pixels or smaller: a net for small images suits them and trains fast (--arch cifar10-resnet-20)"
 )
 
 
@@ -97,22 +96,21 @@ def _check_data(ready: ReadyRun) -> None:
     if ready.config.processes.rank > 0 or not options.check:
         return
     if not options.test_only and not options.chooses_net and mostly_small(train):
-        click.echo(SMALL_IMAGES, err=True)
+        say(SMALL_IMAGES)
     if not is_checked(ready):
         return
     with progress_bar(len(train) + len(val), "check", quiet=options.quiet) as progress:
         findings = checked_data(ready.data, progress)
     for warning in findings.warnings:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+        say(warning, UserWarning)
     if left_out := usable_text(findings, ready):
-        click.echo(f"Warning: {left_out}", err=True)
+        say(left_out, UserWarning)
 
 
 def _say_split(options: TrainOptions, split: Sequence[SplitRow] | None) -> None:
     if split is not None and not options.resume:
         count = sum(row.split == "val" for row in split)
-        file = printable(str(options.save_folder / "split.csv"))
-        click.echo(f"Validation uses {count} of the {len(split)} images; {file} says which", err=True)
+        say(f"validation uses {count} of the {len(split)} images; {options.save_folder / 'split.csv'} says which")
 
 
 def _test(ready: ReadyRun) -> int:

@@ -107,7 +107,7 @@ def shorter_line(
     whole = train_seconds + val_seconds
     if whole <= LONG_SECONDS:
         return None
-    text = f"The whole run takes about {duration(whole)} on this CPU. "
+    text = f"the whole run takes about {duration(whole)} on this CPU. "
     if not fine_tuning or frozen >= stages:
         return f"{text}A smaller --crop-size, fewer --n-epochs or a smaller net would shorten it"
     trained_now, trained_then = (1 - max(0, count - 1) / stages for count in (frozen, stages))

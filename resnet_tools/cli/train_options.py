@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from resnet_tools.cli.shared.option_groups import FiniteRange, group
-from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, check_models, device_name
+from resnet_tools.cli.shared.options import BATCH_SIZE, SIDE_PX, check_models, device_name, file_names
 from resnet_tools.compute.job import was_restarted
 from resnet_tools.errors import OptionError, TrainingError
 from resnet_tools.training.arguments import ARGUMENTS, Plain
@@ -67,7 +67,10 @@ DATA: tuple[Decorator, ...] = (
     data("--check/--no-check", default=True, show_default=True, help="Check the data set before training."),
 )  # fmt: skip
 MODEL: tuple[Decorator, ...] = (
-    model("--retrain", metavar="FILE", help="Start from the net in this file, or from the built-in small net, `demo`."),
+    model(
+        "--retrain", metavar="FILE", shell_complete=file_names,
+        help="Start from the net in this file, or from the built-in small net, `demo`.",
+    ),
     model("--weights", metavar="KEY", help="Which weights of --retrain to use if it holds several."),
     model("--reset-classifier", is_flag=True, help="Replace the last layer with a new one, for fine-tuning."),
     model(
@@ -163,7 +166,8 @@ SPEED: tuple[Decorator, ...] = (
     speed(
         "--cache", metavar="FOLDER", type=click.Path(file_okay=False, path_type=Path),
         help="Keep copies of large images there, with sides of twice the crop, so that later epochs need not decode "
-        "them whole. At most half of the free disk space; it can be removed at any time. Not with --recipe original.",
+        "them whole. `modern` enlarges its smallest crops, a sixth, from them; no loss was found beyond the spread of "
+        "seeds. At most half of the free disk space; it can be removed at any time. Not with --recipe original.",
     ),
     speed(
         "--precision", type=click.Choice(["single", "tf32", "double", "half", "bf16"]),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_tools.cli.shared.notices import say
 from resnet_tools.cli.shared.running import HANGUP, handled, progress_bar
 from resnet_tools.cli.train_clock import RunClock
 from resnet_tools.cli.train_lines import batch_line, duration, epoch_line, shorter_line
@@ -126,9 +127,9 @@ def event_printer(
             if not bar_only or not _is_batch(event):
                 _print_line(("\r\033[K" if bar_only else "") + text)
         if isinstance(event, Notice):
-            click.echo(("\r\033[K" if bar else "") + printable(event.text), err=True)
+            say(event.text, event.category, before="\r\033[K" if bar else "")
         if isinstance(event, EpochFinished) and clock.epochs_validated == 1 and config.device.type == "cpu":
-            print_lines(_advice(options, start, clock), err=True)
+            _advise(options, start, clock)
         if bar and not (bar_only and isinstance(event, EpochFinished)) and (found := _progress(event, clock)):
             label, done, total, note = found
             end = done == total and not bar_only
@@ -174,11 +175,12 @@ def _own_lines(event: Event, num_classes: int, clock: RunClock) -> list[str]:
     return []
 
 
-def _advice(options: TrainOptions, start: Start, clock: RunClock) -> list[str]:
-    """What would make a long run on a CPU shorter."""
+def _advise(options: TrainOptions, start: Start, clock: RunClock) -> None:
+    """Say what would make a long run on a CPU shorter."""
     stages, frozen = len(start.checkpoint.architecture.stages), start.state.recipe.freeze
     text = shorter_line(*clock.whole_seconds, fine_tuning=bool(options.retrain), stages=stages, frozen=frozen)
-    return [text] if text else []
+    if text:
+        say(text)
 
 
 def _original_lines(event: Event) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from resnet_tools.cli.shared.running import progress_bar
 
 if TYPE_CHECKING:
@@ -17,12 +15,7 @@ if TYPE_CHECKING:
 
 
 def run_pictures(options: TrainOptions, start: Start, data: RunData, config: ComputeConfig) -> RunPictures:
-    """What fails is a line on stderr, and the report has a progress bar there."""
-    from resnet_tools.jobs.run_pictures import HINT, RunPictures
+    """The report has a progress bar."""
+    from resnet_tools.jobs.run_pictures import RunPictures
 
-    def tell(text: str) -> None:
-        click.echo(text if text == HINT else f"Warning: {text}", err=True)
-
-    return RunPictures(
-        options, start, data, config, tell, lambda: progress_bar(len(data.val), "report", quiet=options.quiet)
-    )
+    return RunPictures(options, start, data, config, lambda: progress_bar(len(data.val), "report", quiet=options.quiet))

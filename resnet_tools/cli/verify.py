@@ -6,7 +6,7 @@ import click
 
 from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.option_groups import FiniteRange
-from resnet_tools.cli.shared.options import check_files, check_models, quick_imports
+from resnet_tools.cli.shared.options import check_files, check_models, file_names, quick_imports
 from resnet_tools.cli.shared.weights import weights_option
 from resnet_tools.text import printable
 
@@ -20,6 +20,7 @@ from resnet_tools.text import printable
     "--images",
     multiple=True,
     metavar="IMAGE",
+    shell_complete=file_names,
     help="Image file, folder or pattern to use instead of the built-in images.",
 )
 @click.option(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 from resnet_tools.compute.engines import EXTRAS, find_engine, is_installed
-from resnet_tools.errors import FeatureError, Note
+from resnet_tools.errors import FeatureError, Note, ResnetToolsError
 from resnet_tools.features.extract import mark_of, read_noted, shard_of
+from resnet_tools.features.opened import open_features
 from resnet_tools.features.options import ExtractOptions
-from resnet_tools.features.store import OLDEST_ENGINE, job_file
+from resnet_tools.features.store import job_file
 
 
 def kept_engine(options: ExtractOptions, asked: str, device: str, precision: str) -> str:
@@ -19,11 +26,10 @@ def kept_engine(options: ExtractOptions, asked: str, device: str, precision: str
     """
     if asked != "auto" or not options.resume:
         return asked
-    first = options.output if options.shard_size is None else shard_of(options.output, 0)
-    begun = read_noted(job_file(first)) or read_noted(mark_of(first))
-    if begun is None:
+    begun = _begun(options)
+    engine = begun.get("engine")
+    if not isinstance(engine, str):  # nobody knows; the job is refused, or its finished shards are made again
         return asked
-    engine = begun.get("engine", OLDEST_ENGINE)  # a job without one is of a version that had only that
     same_precision = begun.get("precision", precision) == precision
     on_cpu = device in ("auto", "cpu") and begun.get("device", "cpu") == "cpu"
     possible = engine == "torch" or (engine in EXTRAS and on_cpu)
@@ -35,4 +41,22 @@ def kept_engine(options: ExtractOptions, asked: str, device: str, precision: str
             f"'resnet_tools[{EXTRAS[engine]}]') to continue, or give --no-resume to start over"
         )
     warnings.warn(f"{options.output}: is continued with {engine}, which began it", Note, stacklevel=2)
-    return str(engine)
+    return engine
+
+
+def _begun(options: ExtractOptions) -> Mapping[str, Any]:
+    """What is noted of the unfinished job: of the shard that was being made, or of the one before; empty if nothing."""
+    if options.shard_size is None:
+        return read_noted(job_file(options.output)) or {}
+    number = next(n for n in count() if not os.path.exists(mark_of(shard_of(options.output, n))))
+    noted = read_noted(job_file(shard_of(options.output, number)))
+    return noted or (_finished(shard_of(options.output, number - 1)) if number else {})
+
+
+def _finished(shard: Path) -> Mapping[str, Any]:
+    """What is noted of a finished shard; a mark of an older version has no engine, but most files of features do."""
+    noted = read_noted(mark_of(shard)) or {}
+    if "engine" not in noted:
+        with suppress(ResnetToolsError):
+            return open_features(shard).provenance
+    return noted

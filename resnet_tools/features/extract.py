@@ -119,10 +119,7 @@ class Extraction:
     ) -> None:
         # Process 0 looks and decides for all: the others may see changes on a shared disk late.
         looks = self.processes.rank == 0 and self.resume and finished is not None
-        # The mark of a finished shard holds the checksums of its files: one that was changed or cut is made again.
-        if self.processes.gather(looks and read_noted(mark_of(output), MAX_MARK_BYTES) == self._mark(finished, output))[
-            0
-        ]:
+        if self.processes.gather(looks and self._is_finished(finished, output))[0]:
             if self.processes.rank == 0:
                 FeatureStore(output, stored_dtype(output, self.kind.dtype)).remove_left_over()
             progress(len(paths), [])
@@ -151,6 +148,14 @@ class Extraction:
     def _mark(self, job: str | None, shard: Path) -> dict[str, Any]:
         """What is noted of a shard that is finished."""
         return {"job": job, "engine": self.provenance.get("engine"), **file_sums(shard)}
+
+    def _is_finished(self, job: str | None, shard: Path) -> bool:
+        """Whether the shard is this job's as it was written: its mark holds the checksums of its files.
+
+        A mark of an older version has no engine, but that is a part of the job.
+        """
+        mark, noted = self._mark(job, shard), read_noted(mark_of(shard), MAX_MARK_BYTES)
+        return noted is not None and {"engine": mark["engine"], **noted} == mark
 
     def _digest(self, paths: Sequence[str]) -> str:
         return hashlib.sha256(json.dumps(self._job(paths), sort_keys=True).encode()).hexdigest()

@@ -30,7 +30,6 @@ from resnet_tools.errors import DeviceMemoryError, FeatureError, ImageError, Not
 from resnet_tools.features.extract import NOT_FINITE
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes, may_fold
 from resnet_tools.features.opened import FeatureRows
-from resnet_tools.features.store import OLDEST_ENGINE
 from resnet_tools.reading import hashed
 
 Array = np.ndarray[Any, Any]
@@ -119,7 +118,7 @@ def _device(features: FeatureRows, asked: str) -> torch.device:
 
 def _prepared(features: FeatureRows, checkpoint: Runnable, device: torch.device, kind: FeatureKind) -> Net:
     """The net made ready by the engine that made the features, or by torch if that cannot be."""
-    engine, precision = features.provenance.get("engine", OLDEST_ENGINE), features.provenance["precision"]
+    engine, precision = str(features.provenance.get("engine")), features.provenance["precision"]
     fold = may_fold(kind.layer)
     if engine not in EXTRAS or not isinstance(checkpoint, Checkpoint):
         return prepare_net(checkpoint.model, device, precision, fold=fold)

@@ -36,7 +36,6 @@ from resnet_tools.writing import written_whole
 Array = np.ndarray[Any, Any]
 JOB_NAME = "job.json"
 MAX_JOB_BYTES = 1 << 24
-OLDEST_ENGINE = "torch"  # of jobs and features that name none
 MAX_LINE_BYTES = 1 << 27  # a batch of 65536 files that are all unreadable has half of it
 MAX_NUMBER = 1 << 48
 BINARY = getattr(os, "O_BINARY", 0)  # Windows would change newlines
@@ -118,11 +117,11 @@ class FeatureStore:
     def _check_job(self, earlier: Any, job: Mapping[str, Any]) -> None:
         if not isinstance(earlier, dict):
             raise FeatureError(f"{self.folder}: holds no job; remove it, or give --no-resume to start over")
-        earlier.setdefault("engine", OLDEST_ENGINE)
         for key in job:
             if earlier.get(key) != job[key]:
+                before = f"{earlier[key]!r:.100}" if key in earlier else "unknown"
                 raise FeatureError(
-                    f"{self.folder} holds an unfinished extraction with a different {key}: {earlier.get(key)!r:.100}, "
+                    f"{self.folder} holds an unfinished extraction with a different {key}: {before}, "
                     f"now {job[key]!r:.100}. Give the same command to continue, or --no-resume to start over"
                 )
 

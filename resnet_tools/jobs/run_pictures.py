@@ -1,12 +1,13 @@
-"""The pictures that a training leaves in its folder. One that fails is told and fails nothing else."""
+"""The pictures that a training leaves in its folder. One that fails is a warning and fails nothing else."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from resnet_tools.errors import ResnetToolsError
+from resnet_tools.errors import Note, ResnetToolsError
 from resnet_tools.evaluation.options import PAGE
 from resnet_tools.history.plotting import check_plotting
 from resnet_tools.text import printable
@@ -16,14 +17,14 @@ from resnet_tools.training.pictures import REPORT, draw_curves, draw_views, repo
 from resnet_tools.training.run import RunData
 from resnet_tools.training.start import Start
 
-HINT = "Charts of the training and a report of its best net need matplotlib: pip install 'resnet_tools[plot]'"
+HINT = "charts of the training and a report of its best net need matplotlib: pip install 'resnet_tools[plot]'"
 
 
 class RunPictures:
     """`begin` before the first epoch, `end` after the last, in the first process. `drawn`: the files to look at.
 
-    tell: called with what could not be drawn, and why. watched: gives what is called with the images that the report
-    has seen.
+    What could not be drawn, and why, is a warning. watched: gives what is called with the images that the report has
+    seen.
     """
 
     def __init__(
@@ -32,13 +33,12 @@ class RunPictures:
         start: Start,
         data: RunData,
         config: ComputeConfig,
-        tell: Callable[[str], object],
         watched: Callable[[], AbstractContextManager[Callable[[int, list[str]], None]]],
     ) -> None:
         self.options, self.start, self.data, self.device = options, start, data, config.device
         self.begun_after = start.state.epoch
         self.wanted = start.state.recipe.name != "original" if options.report is None else options.report
-        self.tell, self.watched = tell, watched
+        self.watched = watched
         self.drawn: list[Path] = []
 
     def begin(self) -> None:
@@ -80,7 +80,7 @@ class RunPictures:
         try:
             check_plotting()
         except ResnetToolsError:
-            self.tell(HINT)
+            warnings.warn(HINT, Note, stacklevel=2)
             return False
         return True
 
@@ -89,4 +89,4 @@ class RunPictures:
             self.drawn += draw()
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            self.tell(f"{what} could not be drawn: {printable(reason):.300}")
+            warnings.warn(f"{what} could not be drawn: {printable(reason):.300}", stacklevel=2)

@@ -143,7 +143,7 @@ def _trained(ready: ReadyRun, progress: Progress | None) -> TrainedRun:
     options = ready.options
     _check(ready)
     pictures = RunPictures(
-        options, ready.start, ready.data, ready.config, _warn, lambda: nullcontext(lambda images, reasons: None)
+        options, ready.start, ready.data, ready.config, lambda: nullcontext(lambda images, reasons: None)
     )
     state = ready.start.state
     if options.classifier_only:
@@ -161,7 +161,7 @@ def _trained(ready: ReadyRun, progress: Progress | None) -> TrainedRun:
                 if isinstance(event, BatchTrained) and progress is not None:
                     progress((event.epoch - 1) * event.batches + event.batch, event.epochs * event.batches)
                 if isinstance(event, Notice):
-                    _warn(event.text)
+                    warnings.warn(event.text, event.category, stacklevel=3)
                 if isinstance(event, EpochFinished) and write is not None:
                     write(event.figures)
         except RunStopped as stopped:
@@ -174,13 +174,9 @@ def _check(ready: ReadyRun) -> None:
     if is_checked(ready):
         findings = checked_data(ready.data, lambda images, _: None)
         for warning in findings.warnings:
-            _warn(warning)
+            warnings.warn(warning, stacklevel=4)
         if left_out := usable_text(findings, ready):
-            _warn(left_out)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=2)
+            warnings.warn(left_out, stacklevel=4)
 
 
 def _samples(data: Any, options: TrainOptions) -> SplitData:

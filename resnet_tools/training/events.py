@@ -46,9 +46,10 @@ class BatchLogged:
 
 @dataclass(frozen=True)
 class Notice:
-    """What the user should know, once; one line."""
+    """What the user should know, once; one line. A `Note` if nothing is wrong."""
 
     text: str
+    category: type[UserWarning] = UserWarning
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from resnet_tools.data.image import image_head
 from resnet_tools.data.samples import Samples
+from resnet_tools.errors import Note
 from resnet_tools.training.batches import TrainingBatch
 from resnet_tools.training.events import Notice
 
@@ -44,8 +45,9 @@ class LoadingWatch:
             size = large_photographs(self.samples, self.crop_px) if self.waited > MOST * self.seconds else None
             if size is not None:
                 yield Notice(
-                    f"The training waits for photographs to be decoded ({size[0]} x {size[1]} pixels): --cache FOLDER, "
-                    "also with --resume, keeps small copies of them for later epochs"
+                    f"the training waits for photographs to be decoded ({size[0]} x {size[1]} pixels): --cache FOLDER, "
+                    "also with --resume, keeps small copies of them for later epochs",
+                    Note,
                 )
 
 

@@ -62,6 +62,8 @@ def check_together(options: TrainOptions) -> None:
     new_net = [name for name in OF_A_NEW_NET if getattr(options, name)]
     if options.retrain and new_net:
         raise OptionError(f"{_listed(new_net)}: the net of --retrain has its own; leave them out")
+    if options.recipe == "original" or not (options.recipe or options.resume or options.retrain):
+        options.check_cache("original")  # of other runs, a file says which recipe theirs is
     if options.tensorboard and not options.test_only:
         require_tensorboard()
     if options.compile and options.checkpoint_activations:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from resnet_tools.errors import OptionError
 from resnet_tools.training.recipe import AugmentationName, Recipe, RecipeName, Schedule
 from resnet_tools.training.run_files import DEFAULT_FOLDER, has_run
 
@@ -118,6 +119,14 @@ class TrainOptions:
         """
         stops = recipe == "original" or self.test_only
         return self if self.on_error else replace(self, on_error="fail" if stops else "skip")
+
+    def check_cache(self, recipe: RecipeName) -> None:
+        """Raises: OptionError if this recipe cannot use --cache."""
+        if self.cache is not None and recipe == "original" and not self.test_only:
+            raise OptionError(
+                "--cache trains on smaller copies of the images, but --recipe original on the images themselves, as in "
+                "2016; leave --cache out, or give --recipe finetune or modern"
+            )
 
     @property
     def chooses_net(self) -> bool:

@@ -17,7 +17,7 @@ from resnet_tools.compute.processes import Processes
 from resnet_tools.data.photo_cache import PhotoCache, open_cache
 from resnet_tools.data.samples import Samples
 from resnet_tools.data.transforms import Preprocessing
-from resnet_tools.errors import OptionError, TrainingError
+from resnet_tools.errors import TrainingError
 from resnet_tools.locking import LOCK_NAME, locked_folder
 from resnet_tools.text import counted
 from resnet_tools.training.compute_config import ComputeConfig
@@ -99,11 +99,7 @@ def _cache(
     """Raises: OptionError, DataError."""
     if options.cache is None or options.test_only:
         return None
-    if recipe == "original":
-        raise OptionError(
-            "--cache trains on smaller copies of the images, but --recipe original on the images themselves, as in "
-            "2016; leave --cache out, or give --recipe finetune or modern"
-        )
+    options.check_cache(recipe)
     check_outside(options, "--cache", options.cache)
     exif = transform.preprocessing.exif_orientation
     return open_cache(options.cache, copies_side_px(transform), exif=exif, first=processes.rank == 0)

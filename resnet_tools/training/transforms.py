@@ -66,13 +66,18 @@ def training_transform(
     *,
     as_bytes: bool = False,
     reduced: bool = False,
-    cache: PhotoCache | None = None,
 ) -> TrainingTransform:
-    return TrainingTransform(name, augmentation(name, dataset), preprocessing, as_bytes, reduced, cache)
+    """Without a cache; `replace` gives it one, whose copies are as large as `copies_side_px` says."""
+    return TrainingTransform(name, augmentation(name, dataset), preprocessing, as_bytes, reduced)
 
 
 def copies_side_px(transform: TrainingTransform) -> int:
-    """The shorter side of the copies in a cache: twice the crop, or all that the crop is cut out of."""
+    """The shorter side of the copies in a cache: twice the crop, or all that the crop is cut out of.
+
+    The smallest crops of `trivial`, 8 % of an image, are enlarged by a half from them, a sixth of all by less. Of parts
+    of 15 photographs (240 pixels, crop 48, 10 epochs of `modern`, no EMA), 34.6 % were mistaken without copies and 35.0
+    with them: means of 8 seeds, over which the standard deviation was 3.3.
+    """
     twice = ENOUGH * transform.preprocessing.crop_px
     return twice if transform.augmentation.crop == "sized" else max(twice, transform.preprocessing.resize_px)
 

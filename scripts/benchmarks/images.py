@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -71,15 +72,16 @@ def photograph_rows(folder: Path) -> Iterator[Row]:
     """A view of a photograph as large as a camera's, as `finetune` makes it, and out of a copy, against all pixels."""
     from resnet_tools.data.photo_cache import open_cache
     from resnet_tools.data.transforms import IMAGENET
-    from resnet_tools.training.transforms import training_transform
+    from resnet_tools.training.transforms import copies_side_px, training_transform
 
     path = large_photo(folder)
+    plain = training_transform("light", "imagenet", IMAGENET)
     views = {
-        name: partial(training_transform("light", "imagenet", IMAGENET, **options), str(path), np.random.default_rng(0))
-        for name, options in (
-            ("all", {}),
-            ("as many pixels as it needs", {"reduced": True}),
-            ("--cache", {"cache": open_cache(folder / "cache", 448, exif=False)}),
+        name: partial(transform, str(path), np.random.default_rng(0))
+        for name, transform in (
+            ("all", plain),
+            ("as many pixels as it needs", replace(plain, reduced=True)),
+            ("--cache", replace(plain, cache=open_cache(folder / "cache", copies_side_px(plain), exif=False))),
         )
     }
     views["--cache"]()  # the first view makes the copy

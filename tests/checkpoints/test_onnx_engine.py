@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from resnet_tools.checkpoints.openvino_session import openvino_core, openvino_mo
 from resnet_tools.checkpoints.runnable import load_classifier
 from resnet_tools.compute.engines import engine_threads, find_engine
 from resnet_tools.compute.predictions import Loading, Prediction, classify_arrays
-from resnet_tools.errors import DeviceMemoryError, Note, NotFiniteError, ResnetToolsError
+from resnet_tools.errors import DeviceMemoryError, NotFiniteError, ResnetToolsError
 from resnet_tools.features.layers import FeatureKind, features_of, layer_shapes, may_fold
 from tests.support.demo_images import PHOTOS
 from tests.support.golden import DATA, model_cases
@@ -247,70 +246,6 @@ def test_features_say_their_engine_and_a_resumed_job_keeps_it(tmp_path, capsys):
     capsys.readouterr()
     assert run([*arguments, str(bad), "--on-error", "fail", "--engine", "onnxruntime"]) == 1
     assert "with a different engine: 'torch', now 'onnxruntime'" in capsys.readouterr().err
-
-
-BROKEN_OFF = ["--on-error", "fail", "--batch-size", "2"]  # at an image that cannot be read
-
-
-def begin(engine: str, folder: Path, *options: str) -> list[str]:
-    """A command whose job an engine began and that was stopped at an image that was not whole yet."""
-    (folder / "half.png").write_bytes(b"no image")
-    command = ["extract-features", "demo", *PHOTOS, str(folder / "half.png"), "--quiet", *BROKEN_OFF, *options]
-    command += ["--output", str(folder / "f.npy")]
-    assert run([*command, "--engine", engine]) == 1
-    (folder / "half.png").write_bytes(Path(PHOTOS[0]).read_bytes())
-    return command
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("options", [(), ("--shard-size", "4")], ids=["one file", "shards"])
-def test_a_job_is_continued_by_the_engine_that_began_it(options, engine, tmp_path, capsys):
-    command = begin(engine, tmp_path, *options)
-    capsys.readouterr()
-    assert run(command) == 0  # --engine auto
-    told = [line for line in capsys.readouterr().err.splitlines() if "continued with" in line]
-    if find_engine("auto", "cpu") == engine:
-        assert told == []
-    else:
-        assert told == [f"Note: {tmp_path / 'f.npy'}: is continued with {engine}, which began it"]
-    made_by = [json.loads(path.read_text())["engine"] for path in tmp_path.glob("*.json")]
-    assert made_by
-    assert set(made_by) == {engine}
-
-
-def test_shards_keep_their_engine_when_the_job_stopped_between_two_of_them(tmp_path, capsys):
-    command = begin("torch", tmp_path, "--shard-size", "4")
-    shutil.rmtree(tmp_path / ".f-00002.npy.unfinished")
-    made = (tmp_path / "f-00000.npy").stat().st_mtime_ns
-    assert run(command) == 0
-    assert "is continued with torch" in capsys.readouterr().err
-    assert (tmp_path / "f-00000.npy").stat().st_mtime_ns == made
-
-
-def test_in_python_a_job_keeps_its_engine_too(tmp_path):
-    begin("torch", tmp_path)
-    images = [*PHOTOS, str(tmp_path / "half.png")]
-    arguments = {"output": tmp_path / "f.npy", "on_error": "fail", "batch_size": 2}
-    with pytest.warns(Note, match="is continued with torch"):
-        found = extract_features(images, "demo", **arguments)
-    assert found.provenance["engine"] == "torch"
-
-
-def test_a_job_whose_engine_is_gone_says_what_to_do(tmp_path, monkeypatch, capsys):
-    command = begin("onnxruntime", tmp_path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    capsys.readouterr()
-    assert run(command) == 1
-    told = "onnxruntime, which began it, is not installed. Install it (pip install 'resnet_tools[fast]') to continue"
-    assert told in capsys.readouterr().err
-    assert run([*command, "--no-resume"]) == 0
-
-
-def test_a_changed_precision_is_named_whatever_the_engine(tmp_path, capsys):
-    command = begin("onnxruntime", tmp_path)
-    capsys.readouterr()
-    assert run([*command, "--precision", "bf16"]) == 1
-    assert "with a different precision: 'single', now 'bf16'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("engine", "precision"), [*((e, "single") for e in ENGINES), ("torch", "bf16")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from resnet_tools.__main__ import run
 from resnet_tools.data import photo_cache
 from resnet_tools.data.photographs import photograph
+from resnet_tools.errors import Note
 from resnet_tools.training import transforms
 from resnet_tools.training.run import Run
 from tests.support.training import figures_of, same_weights
@@ -116,6 +118,15 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(whole_run, monkeypatch, ca
     assert sorted(whole_run.rglob("*")) == files
 
 
+@pytest.mark.parametrize("words", ["--recipe original", "", "--retrain demo --reset-classifier --recipe original"])
+def test_a_cache_for_the_original_recipe_is_refused_before_any_image_is_looked_for(tmp_path, capsys, words):
+    (tmp_path / "empty").mkdir()
+    options = ("--data", tmp_path / "empty", "--save", tmp_path / "new", "--cache", tmp_path / "c", *words.split())
+    assert train(*options) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--cache trains on smaller copies of the images, but --recipe original on the images themselves" in said
+
+
 def test_a_full_disk_is_said_once_and_changes_nothing(whole_run, tmp_path, capsys, monkeypatch):
     class Full:
         free = 0
@@ -125,8 +136,8 @@ def test_a_full_disk_is_said_once_and_changes_nothing(whole_run, tmp_path, capsy
     assert train(*options, "--workers", 0, *NET, *QUICK) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "cache" in line]
     assert said == [
-        f"--cache {tmp_path / 'cache'}: half of the free space on its disk is used; the training goes on, but keeps no "
-        "more copies"
+        f"Warning: --cache {tmp_path / 'cache'}: half of the free space on its disk is used; the training goes on, "
+        "but keeps no more copies"
     ]
     assert same_weights(tmp_path / "run" / "model_2.pt", whole_run / "run" / "model_2.pt")
 
@@ -140,8 +151,9 @@ def test_in_python_it_is_a_warning(whole_run, tmp_path, monkeypatch):
     monkeypatch.setattr(photo_cache.shutil, "disk_usage", lambda _: Full)
     options = {"save": tmp_path / "run", "cache": tmp_path / "cache", "recipe": "finetune", "n_epochs": 1}
     small = {"stem": "cifar", "depth": 8, "resize_size": 16, "crop_size": 16, "batch_size": 2, "workers": 0}
-    with pytest.warns(UserWarning, match="keeps no more copies"):
+    with pytest.warns(UserWarning, match="keeps no more copies") as said:
         train(whole_run / "photos", check=False, report=False, **options, **small)
+    assert [warning.category for warning in said] == [UserWarning]
 
 
 @pytest.mark.parametrize(("recipe", "count"), [("finetune", 8), ("modern", 8), ("original", 0)])
@@ -169,7 +181,23 @@ def test_a_cache_is_offered_where_the_run_waits_for_large_photographs(
     assert train(*options, *words, *QUICK) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "--cache" in line]
     expected = (
-        "The training waits for photographs to be decoded (120 x 160 pixels): --cache FOLDER, also with --resume, "
-        "keeps small copies of them for later epochs"
+        "Note: the training waits for photographs to be decoded (120 x 160 pixels): --cache FOLDER, also with "
+        "--resume, keeps small copies of them for later epochs"
     )
     assert said == ([expected] if offered else [])
+
+
+def test_in_python_what_is_offered_is_a_note(whole_run, tmp_path, monkeypatch):
+    from resnet_tools import train
+
+    monkeypatch.setattr("resnet_tools.training.loading_watch.FIRST_BATCHES", 1)
+    monkeypatch.setattr("resnet_tools.training.loading_watch.MOST", -1.0)  # any time is enough
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    small = {"stem": "cifar", "depth": 8, "resize_size": 16, "crop_size": 16, "batch_size": 2, "workers": 0}
+    with pytest.warns(Note) as said:
+        train(whole_run / "photos", save=tmp_path / "run", check=False, recipe="finetune", n_epochs=1, **small)
+    assert [str(warning.message).split(" ")[:3] for warning in said] == [
+        ["the", "training", "waits"],
+        ["charts", "of", "the"],
+    ]
+    assert {warning.category for warning in said} == {Note}

@@ -43,7 +43,7 @@ def test_class_folders_are_divided_once_for_training_resuming_and_evaluating(tmp
     assert train("--data", data, "--save", save, "--n-epochs", 1, "--val-fraction", 0.3, *NET) == 0
     rows = read_split(save / "split.csv")
     assert sorted((row.class_name, row.split) for row in rows).count(("a", "val")) == 3
-    assert f"Validation uses 6 of the 20 images; {save}/split.csv says which" in capsys.readouterr().err
+    assert f"Note: validation uses 6 of the 20 images; {save}/split.csv says which" in capsys.readouterr().err
     assert train("--data", data, "--resume", save, "--n-epochs", 2, "--crop-size", 16, "--resize-size", 16) == 0
     assert read_split(save / "split.csv") == rows
 
@@ -192,7 +192,7 @@ def test_what_suits_small_images_is_said_if_nothing_was_chosen(tmp_path, capsys,
     data = photos(tmp_path / "photos", count=3, side_px=side_px)
     (data / "a/broken.jpg").write_bytes(b"x")  # the check ends here, before a net is built
     assert train("--data", data, "--save", tmp_path / "run") == 1
-    assert ("Most images are 64 pixels or smaller" in capsys.readouterr().err) is said
+    assert ("Note: most images are 64 pixels or smaller" in capsys.readouterr().err) is said
     assert train("--data", data, "--save", tmp_path / "run", "--stem", "cifar") == 1
     assert "64 pixels" not in capsys.readouterr().err
 

@@ -55,7 +55,7 @@ def test_a_long_run_on_a_cpu_is_told_what_would_shorten_it():
     assert shorter_line(500, 100, **said) is None
     line = shorter_line(1200, 60, **said)
     # Forward is a third; of the backward pass only the last of four stages is left: 1200 * (1 / 3 + 2 / 3 / 4) + 60.
-    assert "about 0:21:00 on this CPU. With --freeze 4" in line
+    assert line.startswith("the whole run takes about 0:21:00 on this CPU. With --freeze 4")
     assert f"it would be about {duration(1200 / 2 + 60)}; --classifier-only computes" in line
     assert "--freeze" not in shorter_line(1200, 60, **said | {"fine_tuning": False})
     assert "--freeze" not in shorter_line(1200, 60, **said | {"frozen": 4})

@@ -123,6 +123,7 @@ def test_without_matplotlib_the_run_ends_well_with_one_hint(there, capsys, monke
     assert train("--data", "my photos", "--on-error", "skip", "--n-epochs", 1, "--save", "other", *NET) == 0
     captured = capsys.readouterr()
     assert captured.err.count("matplotlib") == 1
+    assert "Note: charts of the training and a report of its best net need matplotlib" in captured.err
     assert "resnet_tools[plot]" in captured.err
     assert {path.name for path in (there / "other").glob("*.png")} == {"augmented.png"}  # which Pillow draws
 

@@ -287,6 +287,14 @@ def test_another_engine_or_device_than_that_of_the_rows_is_told_in_a_line(photos
         query_net(other, "cpu", model=None, weights=None, batch_size=None)
 
 
+@pytest.mark.parametrize("engine", [None, ["onnxruntime"], "caffe"])
+def test_rows_of_an_unknown_engine_are_compared_by_torch(engine, photos):
+    opened = open_features(photos)
+    other = replace(opened, provenance={**opened.provenance, "engine": engine})
+    net = query_net(other, "cpu", model=None, weights=None, batch_size=None)
+    assert engine_of(net.model) == "torch"
+
+
 def test_an_image_is_compared_as_the_rows_were_made(photos, tmp_path, capsys):
     [found] = similar(photos, [IMAGES / "bag.png"], top_k=20)
     assert len(found.neighbours) == 10

@@ -183,6 +183,44 @@ def test_a_test_that_crashes_hangs_or_loses_the_gpu_costs_only_itself(tmp_path, 
     assert steps >= 5  # written as it comes
 
 
+PHASES = """
+import pytest
+pytestmark = pytest.mark.gpu
+@pytest.fixture
+def not_torn_down():
+    yield
+    raise RuntimeError("in the teardown")
+@pytest.fixture
+def not_set_up(): raise RuntimeError("in the setup")
+def test_passes(): pass
+def test_passes_but_for_its_teardown(not_torn_down): pass
+def test_fails_also_in_its_teardown(not_torn_down): assert 1 == 2
+def test_is_skipped_but_for_its_teardown(not_torn_down): pytest.skip("why")
+def test_fails_before_it_begins(not_set_up): pass
+"""
+
+
+def test_a_test_counts_once_by_the_worst_of_its_phases(tmp_path, monkeypatch):
+    (tmp_path / "tests" / "gpu").mkdir(parents=True)
+    (tmp_path / "tests" / "gpu" / "test_some.py").write_text(PHASES)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: all")
+    monkeypatch.setattr(gpu_report, "_paths", lambda: {"PYTHONPATH": str(ROOT)})
+    monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
+    report = {}
+    children = gpu_report.Children(SimpleNamespace(device="cpu", tiny=True), tmp_path, report, time.monotonic())
+    list(children._tests())
+    found = report["tests"]
+    assert (found["passed"], found["skipped"], found["not_run"]) == (1, {}, [])
+    said = {
+        "test_passes_but_for_its_teardown": "in the teardown",
+        "test_fails_also_in_its_teardown": "assert 1 == 2",
+        "test_is_skipped_but_for_its_teardown": "in the teardown",
+        "test_fails_before_it_begins": "in the setup",
+    }
+    assert list(found["failed"]) == list(said)
+    assert [name for name, words in said.items() if words not in found["failed"][name]] == []
+
+
 @pytest.mark.parametrize(("content", "said"), [("import nosuchmodule", "exit code"), ("", "tests: none was found")])
 def test_tests_that_cannot_even_be_collected_are_an_error(tmp_path, monkeypatch, content, said):
     (tmp_path / "tests" / "gpu").mkdir(parents=True)

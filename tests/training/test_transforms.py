@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from resnet_tools.data.transforms import CIFAR10
+from resnet_tools.data.augment import sized_box
+from resnet_tools.data.transforms import CIFAR10, IMAGENET
 from resnet_tools.training import transforms
 from resnet_tools.training.batches import random_numbers
-from resnet_tools.training.transforms import augmentation, normalised_batch, training_transform
+from resnet_tools.training.transforms import augmentation, copies_side_px, normalised_batch, training_transform
 from tests.support.fake_gpu import GPU, fake_gpu
 from tests.support.small_nets import sample_set
 
@@ -53,3 +55,17 @@ def test_only_the_first_batch_of_bytes_on_a_gpu_waits_for_it():
     transforms._per_channel.cache_clear()
     assert found.device == GPU
     assert waits == ["_to_copy", "_to_copy"]  # mean and standard deviation
+
+
+@pytest.mark.parametrize(("name", "enlarged", "most"), [("light", 0, 0.75), ("trivial", 1 / 6, 1.55)])
+def test_which_crops_of_a_photograph_have_fewer_pixels_in_its_copy_than_the_net_sees(name, enlarged, most):
+    transform = training_transform(name, "imagenet", IMAGENET)
+    height, width, crop_px = 3000, 4000, 224
+    assert copies_side_px(transform) == 448
+    scale, generator = 448 / height, np.random.default_rng(0)
+    boxes = [sized_box(height, width, transform.augmentation.min_area, generator) for _ in range(4000)]
+    sides = np.array([np.sqrt(box[2] * box[3]) for box in boxes if box is not None])
+    assert sides.min() > 3.8 * crop_px  # in the photograph itself, the smallest: the root of 0.08 * 3000 * 4000 is 980
+    assert np.mean(scale * sides < crop_px) == pytest.approx(enlarged, abs=0.02)
+    # 8 % of the copy's 448 x 597 pixels are 146 x 146, and 35 % are 306 x 306.
+    assert crop_px / (scale * sides.min()) < most

@@ -19,7 +19,7 @@ def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if not quiet:
-            _show(message, category)
+            say(str(message), category)
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -33,13 +33,14 @@ def show_own_warnings_as_lines(package: str) -> None:
 
     def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any, **options: Any) -> None:
         if filename.startswith(package):
-            _show(message, category)
+            say(str(message), category)
         else:
             original(message, category, filename, *rest, **options)
 
     warnings.showwarning = show
 
 
-def _show(message: Warning | str, category: type[Warning]) -> None:
+def say(text: str, category: type[Warning] = Note, *, before: str = "") -> None:
+    """A note, or a warning, as a line on stderr. before: what clears the line there."""
     kind = "Note" if issubclass(category, Note) else "Warning"
-    click.echo(f"{kind}: {printable(str(message))}", err=True)
+    click.echo(f"{before}{kind}: {printable(text)}", err=True)

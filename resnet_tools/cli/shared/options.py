@@ -25,6 +25,8 @@ from resnet_tools.jobs.defaults import (
 from resnet_tools.text import printable
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from resnet_tools.compute.predictions import Loading
     from resnet_tools.data.transforms import Preprocessing
     from resnet_tools.jobs.running import Running
@@ -43,6 +45,13 @@ class UsageErrors(click.UsageError):
 
     def __init__(self, messages: Sequence[str]) -> None:
         super().__init__("\n".join(map(printable, messages)))
+
+
+def file_names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For `shell_complete` of what is text to click: the names of files, which the shell finds itself."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def model_argument(function: F) -> F:
@@ -130,7 +139,7 @@ def image_options(function: Callable[..., int]) -> Callable[..., int]:
             type=click.Path(exists=True, dir_okay=False, allow_dash=True),
             help="A list of images, one per line or separated by null bytes; - reads stdin. May be repeated.",
         ),
-        click.argument("images", nargs=-1, metavar="[IMAGE...]"),
+        click.argument("images", nargs=-1, metavar="[IMAGE...]", shell_complete=file_names),
     ):
         command = option(command)
     return command
