@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_tools.large_arrays import for_each_in_two_threads, in_one_block
@@ -15,6 +15,7 @@ from resnet_tools.large_arrays import for_each_in_two_threads, in_one_block
 SHAPES = st.lists(st.lists(st.integers(0, 5), max_size=4).map(tuple), max_size=6)
 
 
+@settings(deadline=None)
 @given(SHAPES, st.sampled_from(["float16", "float32", "float64"]))
 def test_arrays_are_aligned_and_do_not_overlap(shapes, dtype):
     arrays = in_one_block(shapes, dtype)
@@ -26,6 +27,7 @@ def test_arrays_are_aligned_and_do_not_overlap(shapes, dtype):
         assert (array == number).all()
 
 
+@settings(deadline=None)  # a thread is started each time
 @given(st.lists(st.integers()))
 def test_each_item_comes_once(items):
     found = []

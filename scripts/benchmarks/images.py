@@ -34,7 +34,7 @@ def transform_rows(folder: Path) -> Iterator[Row]:
 
 
 def augment_rows(folder: Path) -> Iterator[Row]:
-    """The training transforms from the file, on one core, against torchvision with Pillow and draws of the same kinds."""
+    """The training transforms from the file, on one core, against torchvision's with Pillow; each draws its views."""
     import torch
     from torchvision import transforms
 
