@@ -23,6 +23,7 @@ from resnet_tools.errors import ResnetToolsError
 Array = NDArray[Any]
 TYPES = {"single": "f32", "bf16": "bf16"}  # without being told, openvino takes bf16 where the CPU has it
 TELEMETRY = "openvino_telemetry"
+MAX_WEIGHT = 1e18  # those of nets that can be used are below 1e4; the sums of such numbers overflow in float32
 ROWS_AND_COLUMNS = (2, 3)
 _making = threading.Lock()
 
@@ -59,8 +60,10 @@ def _made_core() -> Any:
 def run_by_openvino(graph: Graph, output: str, threads: int, precision: str = "single") -> Callable[[Array], Array]:
     """(N, C, H, W) -> this tensor of the graph.
 
-    Sizes are free: so each image has the value that it has alone. Raises: ResnetToolsError if the CPU has no bf16.
+    Sizes are free: so each image has the value that it has alone. Raises: ResnetToolsError if the CPU has no bf16, or a
+    weight is NaN, infinite or so large that what openvino computes would look right and be wrong.
     """
+    _check_weights(graph)
     core = openvino_core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ResnetToolsError("--engine openvino: this CPU has no bf16 arithmetic; leave out --precision bf16")
@@ -77,6 +80,16 @@ def run_by_openvino(graph: Graph, output: str, threads: int, precision: str = "s
         return found
 
     return run
+
+
+def _check_weights(graph: Graph) -> None:
+    for name, weight in graph.weights.items():
+        # A comparison with NaN is false. openvino's ReLU makes 0 of NaN, so the outputs would not tell of it.
+        if weight.dtype.kind == "f" and not (weight.min() >= -MAX_WEIGHT and weight.max() <= MAX_WEIGHT):
+            raise ResnetToolsError(
+                f"--engine openvino: {name} holds NaN or numbers beyond {MAX_WEIGHT:g}, where openvino gives wrong "
+                "numbers and other engines NaN; use --engine torch or onnxruntime"
+            )
 
 
 def _model(graph: Graph, output: str) -> Any:

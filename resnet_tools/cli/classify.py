@@ -115,7 +115,9 @@ def command(
     predictions = _predictions(paths, classifier, inference.loading(classifier.preprocessing), top_k, explain)
     if sheet is not None:
         predictions = _with_sheet(predictions, classifier, sheet, inference)
-    with _opened(output) as file:
+    from resnet_tools.cli.shared.running import terminable
+
+    with terminable("Stopped."), _opened(output) as file:
         write, write_error = WRITERS[form](classifier.class_names, file, with_errors=output is not None)
         code = _write_all(predictions, len(paths), file, write, write_error)
     if explain is not None:

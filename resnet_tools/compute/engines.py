@@ -34,7 +34,7 @@ def find_engine(asked: str, device: str, precision: str = "single") -> Engine:
     if precision not in PRECISIONS[asked]:
         able = " or ".join(PRECISIONS[asked])
         raise ResnetToolsError(f"--engine {asked} computes in {able} precision; leave out --precision {precision}")
-    if device not in ("auto", "cpu"):
+    if device != "auto" and not _names_cpu(device):
         raise ResnetToolsError(f"--engine {asked} computes on the CPU; leave out --device {device}")
     return cast(Engine, asked)
 
@@ -51,10 +51,14 @@ def device_for(engine: str, asked: str) -> str:
 
 def _is_cpu(device: str) -> bool:
     if device != "auto" or not _may_have_gpu():
-        return device in ("auto", "cpu")
+        return device == "auto" or _names_cpu(device)
     from resnet_tools.compute.device import find_device
 
     return find_device(device).type == "cpu"
+
+
+def _names_cpu(device: str) -> bool:
+    return device.partition(":")[0] == "cpu"  # torch has it as cpu:0 too
 
 
 def _may_have_gpu(devices: Path = Path("/dev")) -> bool:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 ArrayNet = Callable[[Array], Array]  # (N, C, H, W) -> (N, K) logits, float32
 LOADED_AHEAD_BATCHES = 2  # by threads
-NOT_FINITE = "the net gives NaN or infinite outputs for it; a weight may be NaN or too large for --precision half"
+WHY_NOT_FINITE = "a weight may be NaN, or numbers in the net too large, as they soonest are with --precision half"
+NOT_FINITE = f"the net gives NaN or infinite outputs for it; {WHY_NOT_FINITE}"
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,8 @@ def open_cache(folder: Path, side_px: int, *, exif: bool, first: bool = True) ->
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return PhotoCache(folder.absolute(), side_px, exif, (shutil.disk_usage(folder).free + _held(folder)) // 2)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
         raise DataError(f"--cache {folder}: {reason}; give a folder that can be written to") from error
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Average, Loading, device_of, logits_of, own_batches
+from resnet_tools.compute.predictions import WHY_NOT_FINITE
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.data.samples import Samples
 from resnet_tools.errors import DataError, ImageError
@@ -182,6 +184,11 @@ class Evaluation:
         return counts_of_ranks(torch.from_numpy(self.ranks[read]), len(self.samples.class_names), loss)
 
     @property
+    def not_finite(self) -> int:
+        """How many images the net gave NaN or infinite numbers for; then the loss is none either."""
+        return int((~np.isfinite(self.losses)).sum())
+
+    @property
     def predictions(self) -> NDArray[np.int64]:
         """(N,): the best class."""
         return self.best[:, 0]
@@ -208,15 +215,23 @@ def evaluate(
     """The whole evaluation, in every process.
 
     progress: called with the number of images done and the reasons for those that could not be read.
+    Warns of images for which the net gives no finite numbers; process 0 does, where there are several.
     Raises: ImageError with on_error=fail, DataError if no image could be read.
     """
     done: list[tuple[int, ImageScores, dict[int, str]]] = []
     for batch in evaluate_batches(model, samples, loading, **options):
         done.append((batch.start, batch.scores, batch.errors))
         progress(batch.size, list(batch.errors.values()))
-    parts = options.get("processes", ALONE).gather(done)
-    gathered = sorted((item for part in parts for item in part), key=lambda item: item[0])
-    return _merged(samples, gathered, options.get("average", "outputs"))
+    processes = options.get("processes", ALONE)
+    gathered = sorted((item for part in processes.gather(done) for item in part), key=lambda item: item[0])
+    found = _merged(samples, gathered, options.get("average", "outputs"))
+    if found.not_finite and processes.rank == 0:
+        warnings.warn(
+            f"the net gives NaN or infinite outputs for {found.not_finite} of {counted(len(samples), 'image')}, whose "
+            f"errors mean nothing; {WHY_NOT_FINITE}",
+            stacklevel=2,
+        )
+    return found
 
 
 def _merged(samples: Samples, done: Sequence[tuple[int, ImageScores, dict[int, str]]], average: Average) -> Evaluation:

@@ -20,6 +20,7 @@ import numpy as np
 
 from resnet_tools.checkpoints.runnable import Net
 from resnet_tools.compute.inference import Batch, Loading, device_of, loaded_batches
+from resnet_tools.compute.predictions import WHY_NOT_FINITE
 from resnet_tools.compute.processes import ALONE, Processes
 from resnet_tools.errors import FeatureError, ImageError, ResnetToolsError
 from resnet_tools.features.files import Features, check_format, file_sums, stored_dtype, write_features
@@ -31,7 +32,7 @@ from resnet_tools.writing import written_whole
 
 Array = np.ndarray[Any, Any]
 MAX_MARK_BYTES = 1 << 16
-NOT_FINITE = "the net gives NaN or infinite features for it; a weight may be NaN, or too large for --precision half"
+NOT_FINITE = f"the net gives NaN or infinite features for it; {WHY_NOT_FINITE}"
 OnError = Literal["skip", "fail", "zero"]
 
 

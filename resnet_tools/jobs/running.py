@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from resnet_tools.compute.cpus import CPU_WORKERS
-from resnet_tools.compute.engines import device_for, engine_threads, find_engine
+from resnet_tools.compute.engines import ENGINES, device_for, engine_threads, find_engine
 from resnet_tools.compute.predictions import Loading
 from resnet_tools.data.transforms import MAX_SIDE_PX, Preprocessing
 from resnet_tools.errors import ResnetToolsError
@@ -50,6 +50,7 @@ class Running:
         require_whole("resize_px", self.resize_px, 1, MAX_SIDE_PX)
         require_whole("crop_px", self.crop_px, 1, MAX_SIDE_PX)
         require_whole("workers", self.workers, 0, MAX_WORKERS)
+        require_one_of("engine", self.engine, ENGINES)
         require_one_of("precision", self.precision, PRECISIONS)
 
     def found_device(self) -> torch.device:

@@ -68,6 +68,24 @@ def test_a_net_that_was_made_half_is_run_with_folded_batch_norms():
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(
+    ("weight", "factor"),
+    [("layer2.0.conv1.weight", np.nan), ("conv1.weight", np.inf), ("bn1.running_var", -1), ("bn1.weight", 1e38)],
+)
+def test_openvino_refuses_weights_whose_overflow_it_would_hide(weight, factor):
+    needs("openvino")
+    checkpoint = load_checkpoint()
+    arrays = {**checkpoint.arrays, weight: checkpoint.arrays[weight] * np.float32(factor)}
+    with np.errstate(all="ignore"), pytest.raises(ResnetToolsError, match="holds NaN or numbers beyond 1e\\+18"):
+        EngineNet(checkpoint.architecture, arrays, engine="openvino")
+
+
+def test_a_device_of_the_cpu_may_have_a_number():
+    assert find_engine("auto", "cpu:0") == find_engine("auto", "cpu")
+    needs("onnxruntime")
+    assert find_engine("onnxruntime", "cpu:0") == "onnxruntime"
+
+
 SIGNAL_AFTER_TWO_NETS = """
 import gc, signal
 from resnet_tools import load_checkpoint

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+from importlib import import_module
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnet_tools.__main__ import run
 from resnet_tools.cli.shared.running import _speed, plain_number, progress_bar
+from tests.support.demo_images import PHOTOS
 
 
 def test_speed_is_that_of_this_run_and_not_of_what_was_found_done():
@@ -61,3 +66,18 @@ def test_images_that_gave_no_numbers_are_not_called_unreadable(capsys):
     errors = capsys.readouterr().err
     assert "1 of 23 images could not be read.\n" in errors
     assert "2 of 23 images gave NaN or infinite features.\n" in errors
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_stopped_classify_leaves_no_part_of_its_output(sent, code, tmp_path, monkeypatch, capsys):
+    def stopped(*arguments):
+        yield next(iter(predictions(*arguments)))
+        signal.raise_signal(sent)
+
+    module = import_module("resnet_tools.cli.classify")
+    predictions = module._predictions
+    monkeypatch.setattr(module, "_predictions", stopped)
+    assert run(["classify", "demo", *map(str, PHOTOS), "--output", str(tmp_path / "labels.csv")]) == code
+    assert capsys.readouterr().err.startswith("Stopped.")
+    assert list(tmp_path.iterdir()) == []

@@ -226,6 +226,11 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path):
     assert os.listdir(tmp_path / "mine") == ["README.txt"]
 
 
+def test_a_folder_that_cannot_have_that_name_is_refused():
+    with pytest.raises(DataError, match="embedded null byte; give a folder that can be written to"):
+        open_cache(Path("a\0b"), 96, exif=False)
+
+
 def test_half_of_the_free_space_is_left_alone(tmp_path, monkeypatch, photo):
     class Disk:
         free = 100_000

@@ -18,14 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
-from resnet_tools import load_checkpoint
+from resnet_tools import evaluate as evaluate_images
+from resnet_tools import load_checkpoint, save_model
 from resnet_tools.__main__ import run
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.compute.inference import Loading, logits_of
 from resnet_tools.compute.processes import ALONE
 from resnet_tools.data.labelled import Outputs, labelled_samples
 from resnet_tools.data.transforms import IMAGENET, Preprocessing, ten_crops
-from resnet_tools.errors import ImageError
+from resnet_tools.errors import ImageError, ResnetToolsError
 from resnet_tools.evaluation.evaluate import UNREAD, evaluate, evaluate_batches, total_counts
 from resnet_tools.evaluation.options import EvaluateOptions
 from resnet_tools.metrics import ErrorCounts
@@ -61,6 +62,20 @@ def resnet(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0
     captured = capsys.readouterr()
     assert found == code, captured.err
     return captured.out, captured.err
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+def test_outputs_that_are_not_finite_are_told(few, tmp_path, capsys, engine):
+    checkpoint = load_checkpoint()
+    checkpoint.model.bn1.weight.data *= 1e38  # finite, but the sums that it is part of are not
+    save_model(checkpoint, tmp_path / "large.safetensors")
+    _, err = resnet(capsys, "evaluate", tmp_path / "large.safetensors", "--data", few, "--engine", engine)
+    assert "the net gives NaN or infinite outputs for 30 of 30 images, whose errors mean nothing; a weight may" in err
+
+
+def test_an_engine_that_there_is_not_is_named_in_python(few):
+    with pytest.raises(ResnetToolsError, match=r"engine is \['torch'\]; expected"):
+        evaluate_images("demo", few, engine=["torch"])
 
 
 def test_the_demo_net_has_the_originals_error_on_200_images(fashion, capsys):
