@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from resnet_tools.compute.cpus import CPU_WORKERS
 from resnet_tools.compute.engines import ENGINES, device_for, engine_threads, find_engine
 from resnet_tools.compute.predictions import Loading
@@ -52,6 +54,9 @@ class Running:
         require_whole("workers", self.workers, 0, MAX_WORKERS)
         require_one_of("engine", self.engine, ENGINES)
         require_one_of("precision", self.precision, PRECISIONS)
+        require_bool("ten_crop", self.ten_crop)
+        if self.exif_orientation is not None:
+            require_bool("exif_orientation", self.exif_orientation)
 
     def found_device(self) -> torch.device:
         """Raises: ResnetToolsError if this machine has no such device."""
@@ -113,6 +118,12 @@ def require_one_of(name: str, value: object, choices: Collection[str]) -> None:
     """Raises: ResnetToolsError if the value is none of them."""
     if not isinstance(value, str) or value not in choices:
         raise ResnetToolsError(f"{name} is {value!r:.60}; expected {', '.join(map(repr, choices))}")
+
+
+def require_bool(name: str, value: object) -> None:
+    """Raises: ResnetToolsError if it is something else, of which much, such as "false", would count as True."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ResnetToolsError(f"{name} is {value!r:.60}; expected True or False")
 
 
 def counting(progress: Progress | None, total: int) -> Callable[[int, list[str]], None]:
