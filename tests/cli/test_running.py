@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.running import _speed, plain_number, progress_bar
 
 
@@ -61,3 +63,10 @@ def test_images_that_gave_no_numbers_are_not_called_unreadable(capsys):
     errors = capsys.readouterr().err
     assert "1 of 23 images could not be read.\n" in errors
     assert "2 of 23 images gave NaN or infinite features.\n" in errors
+
+
+def test_warnings_are_lines_without_those_that_libraries_have_for_programmers(capsys):
+    with warnings_as_lines():
+        warnings.warn("2 of 10 classes are not there", stacklevel=1)
+        warnings.warn("'parseString' deprecated - use 'parse_string'", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "Warning: 2 of 10 classes are not there\n"
