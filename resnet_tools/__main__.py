@@ -58,7 +58,8 @@ def run(arguments: list[str]) -> int:
         error.show(file=shown)
         message = error.format_message()
         escaped = printable(message, lines=isinstance(error, UsageErrors))  # else a newline in it is a name's
-        click.echo(printable(shown.getvalue().replace(message, escaped), lines=True), err=True, nl=False)
+        told = shown.getvalue().replace(click.unstyle(message), escaped)  # click leaves out colours
+        click.echo(printable(told, lines=True), err=True, nl=False)
         code = error.exit_code
     except ResnetToolsError as error:
         messages = "\n".join(printable(str(message)) for message in error.args)

@@ -1,6 +1,7 @@
 """One writer at a time in a folder.
 
-The lock ends with its holder, however that ends; other machines see it if the file system shares locks.
+The lock ends with its holder, however that ends; other machines see it if the file system shares locks. Without `fcntl`
+a holder that was killed may leave the file `lock`; the error says to remove it.
 """
 
 from __future__ import annotations

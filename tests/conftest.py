@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
     """One thread of torch: those of a small net wait for each other."""
     before = torch.get_num_threads()

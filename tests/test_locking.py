@@ -29,9 +29,9 @@ def holder(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("arguments", [(), ("hidden",)])
-def test_a_second_process_is_refused_until_the_first_ends_or_dies(tmp_path, arguments):
-    for end in ("close", "kill"):
+@pytest.mark.parametrize(("arguments", "ends"), [((), ("close", "kill")), (("hidden",), ("close",))])
+def test_a_second_process_is_refused_until_the_first_ends_or_dies(tmp_path, arguments, ends):
+    for end in ends:
         with holder(tmp_path, *arguments) as first:
             assert first.stdout is not None
             assert first.stdout.readline() == "held\n"

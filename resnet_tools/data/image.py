@@ -136,9 +136,9 @@ def _faults_explained(path: str) -> Iterator[None]:
 
 
 def _header_fault(error: SyntaxError) -> str:
-    """What Pillow says of it, unless that is only that the file is of another kind, which its signature denies."""
-    said = error.msg or ""
-    return "its header is cut or damaged" if said in ("", "not identified by this driver") else said
+    """What Pillow says of it, unless that is only where its decoder failed, or that the file is of another kind."""
+    said = "" if error.__cause__ or error.msg == "not identified by this driver" else error.msg
+    return said or "its header is cut or damaged"
 
 
 def image_head(source: ImagePath) -> tuple[int, int, int] | None:

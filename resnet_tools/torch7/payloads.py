@@ -97,7 +97,7 @@ def read_generator(reader: Reader, class_name: str, version: int, index: int) ->
     reader.what = "the state of the generator"
     state = reader.read_bytes(GENERATOR_BYTES)
     words = np.frombuffer(state, "<u8", _MERSENNE_WORDS, offset=24)
-    if words.max() >> 32:  # they are 32-bit numbers in longs of 8 bytes
+    if int(words.max()) >> 32:  # they are 32-bit numbers in longs of 8 bytes
         raise reader.error(f"the {_MERSENNE_WORDS} numbers of a 64-bit machine's generator", "something else")
     return LuaObject(class_name, version, LuaTable([(GENERATOR_FIELD, state)]))
 

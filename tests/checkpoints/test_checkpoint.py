@@ -181,6 +181,7 @@ def overlapping() -> dict[str, torch.Tensor]:
         (b"<!DOCTYPE html><html>404</html>", "web page"),
         (b'\x10\0\0\0\0\0\0\0{"a": 1}        ', "not a whole safetensors file"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "content",  # torch 2.6 writes other bytes each time
 )
 def test_what_is_no_checkpoint_is_named(tmp_path, content, message):
     path = tmp_path / "net.pt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import warnings
 from importlib import import_module
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resnet_tools.__main__ import run
+from resnet_tools.cli.shared.notices import warnings_as_lines
 from resnet_tools.cli.shared.running import _speed, plain_number, progress_bar
 from tests.support.demo_images import PHOTOS
 
@@ -81,3 +83,10 @@ def test_a_stopped_classify_leaves_no_part_of_its_output(sent, code, tmp_path, m
     assert run(["classify", "demo", *map(str, PHOTOS), "--output", str(tmp_path / "labels.csv")]) == code
     assert capsys.readouterr().err.startswith("Stopped.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_are_lines_without_those_that_libraries_have_for_programmers(capsys):
+    with warnings_as_lines():
+        warnings.warn("2 of 10 classes are not there", stacklevel=1)
+        warnings.warn("'parseString' deprecated - use 'parse_string'", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err == "Warning: 2 of 10 classes are not there\n"

@@ -239,9 +239,9 @@ with joined_processes() as processes:
 
 
 def test_processes_that_torchrun_restarts_find_each_other_again(tmp_path):
-    (tmp_path / "code.py").write_text(ELASTIC)
+    (tmp_path / "program.py").write_text(ELASTIC)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=2"]
-    words += ["--monitor-interval=0.1", tmp_path / "code.py", tmp_path]
+    words += ["--monitor-interval=0.1", tmp_path / "program.py", tmp_path]
     ours = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run(words, env=ours, check=True, capture_output=True, timeout=100)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["[0, 1]"] * 2

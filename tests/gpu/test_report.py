@@ -249,6 +249,7 @@ def test_ratios_compare_what_is_steady():
     assert row == "| our training from JPEGs : our step, eager | 0.90 | 0.95 **missed** |"
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 asks the driver to change a made-up tensor's layout")
 def test_our_step_is_measured_on_the_gpu_that_is_named(monkeypatch):
     with monkeypatch.context() as one_gpu:
         one_gpu.setattr(torch.cuda, "is_available", lambda: True)

@@ -158,6 +158,7 @@ def test_nothing_in_a_step_waits_for_the_device(monkeypatch):
     assert read[2].loss < read[0].loss
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 asks the driver to change a made-up tensor's layout")
 @pytest.mark.parametrize("precision", ["single", "half", "bf16"])
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "label_smoothing": 0.1}, {"freeze_bn": True}])
 def test_a_step_on_a_gpu_stays_there_and_waits_for_nothing(precision, changes):

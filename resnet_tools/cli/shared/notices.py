@@ -23,6 +23,7 @@ def warnings_as_lines(*, quiet: bool = False) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
+        warnings.simplefilter("ignore", DeprecationWarning)  # what one library tells the programmers of another
         warnings.showwarning = show
         yield
 
