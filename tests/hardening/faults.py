@@ -13,10 +13,11 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -102,14 +103,23 @@ class _Written(io.FileIO):
 @contextmanager
 def faulty(points: Points) -> Iterator[None]:
     """Python's ways to change the disk, with points around them."""
-    with mock.patch.multiple(os, **{name: _with_points(name, points) for name in CALLS}):
+    calls = {name: _with_points(name, points) for name in CALLS}
+    with mock.patch.multiple(os, **calls):
         opened = _opened_with_points(points, io.open)
         with (
             mock.patch.object(builtins, "open", opened),
             mock.patch.object(io, "open", opened),
+            pathlib_calls(calls | {"open": opened}),
             _libraries(points),
         ):
             yield
+
+
+def pathlib_calls(calls: Mapping[str, Callable[..., Any]]) -> AbstractContextManager[Any]:
+    """The calls also where Python 3.10 has them by names of its own, in a class of pathlib."""
+    names = getattr(pathlib, "_NormalAccessor", None)
+    kept = {name: staticmethod(call) for name, call in calls.items() if hasattr(names, name)}
+    return mock.patch.multiple(names, **kept) if kept else nullcontext()
 
 
 def _with_points(name: str, points: Points) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ from resnet_tools.checkpoints.convert import Target, convert
 from resnet_tools.checkpoints.model_files import DEMO_PATH
 from resnet_tools.cli import COMMANDS
 from resnet_tools.errors import ResnetToolsError
+from tests.hardening.faults import pathlib_calls
 from tests.hardening.jobs import make_data
 from tests.hardening.targets import TARGETS
 from tests.support.demo_images import PHOTOS
@@ -126,7 +127,7 @@ def test_few_descriptors_are_enough(tmp_path):
 
 def test_too_little_memory_for_torch_is_one_line():
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))  # noqa: E731
-    done = resnet(*CLASSIFY, preexec_fn=limit)
+    done = resnet(*CLASSIFY, "--engine", "torch", preexec_fn=limit)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
@@ -159,16 +160,17 @@ def test_the_current_folder_may_be_read_only(tmp_path, monkeypatch, capsys):
     plain = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: plain(path, mode) and not mode & os.W_OK)
     monkeypatch.setattr(os, "mkdir", read_only)
-    assert run([*map(str, CLASSIFY)]) == 0
-    assert FIRST_LABEL in capsys.readouterr().out
-    for words, message in (
-        (["extract-features", "demo", str(PHOTOS[0])], "features.pt: cannot be written: permission denied"),
-        (["convert", "demo", "net.pt"], "net.pt: cannot be written: Permission denied"),
-        (["train", "--data", ".", "--retrain", "demo"], "--save checkpoints: permission denied"),
-    ):
-        assert run(words) == 1
-        assert message in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    with pathlib_calls({"mkdir": read_only}):
+        assert run([*map(str, CLASSIFY)]) == 0
+        assert FIRST_LABEL in capsys.readouterr().out
+        for words, message in (
+            (["extract-features", "demo", str(PHOTOS[0])], "features.pt: cannot be written: permission denied"),
+            (["convert", "demo", "net.pt"], "net.pt: cannot be written: Permission denied"),
+            (["train", "--data", ".", "--retrain", "demo"], "--save checkpoints: permission denied"),
+        ):
+            assert run(words) == 1
+            assert message in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
 
 
 @NOT_FOR_ROOT
