@@ -20,8 +20,9 @@ class ResnetToolsError(Exception):
 
 
 class Terminated(BaseException):
-    """A signal, by its number, asked the process to stop: SIGTERM, or SIGHUP of a lost terminal. Like KeyboardInterrupt
-    it is not an Exception, so code that turns the errors of decoders and libraries into ours does not catch it."""
+    """A signal, by its number, asked the process to stop: SIGTERM, SIGINT, or SIGHUP of a lost terminal. Like
+    KeyboardInterrupt it is not an Exception, so code that turns the errors of decoders and libraries into ours does
+    not catch it."""
 
     def __init__(self, number: int) -> None:
         self.exit_code = 128 + number  # as a shell reports a process that the signal ended

@@ -226,7 +226,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping
     mode = path.stat().st_mode
     try:
         save_file(dict(state), path, metadata=dict(metadata))
-    except SafetensorError as error:  # "No space left on device (os error 28)"; before 0.6 "Os { code: 28, ... }"
+    except SafetensorError as error:  # "No space left on device (os error 28)"; safetensors 0.4: "Os { code: 28, ... }"
         number = re.search(r"(?:os error|Os { code:) (\d+)", str(error))
         raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
     path.chmod(mode)  # as any new file; safetensors makes it readable for the owner only

@@ -279,7 +279,7 @@ def test_an_interrupt_ends_it_without_a_traceback():
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert errors.decode().strip().endswith("Interrupted.")
+        assert errors.decode().strip().endswith("Stopped.")
 
 
 def test_labels_are_utf_8_in_every_locale(tmp_path):

@@ -217,4 +217,4 @@ def test_work_in_the_background_of_a_script_ends_on_sigint(tmp_path):
             time.sleep(0.05)
         os.kill(number, signal.SIGINT)
         assert shell.stdout.readline() == "130\n"
-    assert (tmp_path / "err").read_text() == "Interrupted.\n"
+    assert (tmp_path / "err").read_text() == "Stopped.\n"

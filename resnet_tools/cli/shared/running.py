@@ -23,7 +23,7 @@ HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # which Windows h
 @contextmanager
 def terminable(message: str) -> Iterator[None]:
     """Let SIGTERM and a lost terminal end the work as Ctrl-C does: at once, keeping finished results; `message` goes
-    to stderr. SIGHUP is left alone where it is ignored, as under nohup."""
+    to stderr, and is all that is said. SIGHUP is left alone where it is ignored, as under nohup."""
 
     def stop(number: int, _: Any) -> None:
         raise Terminated(number)
@@ -31,10 +31,10 @@ def terminable(message: str) -> Iterator[None]:
     with handled((signal.SIGTERM, *HANGUP), stop):
         try:
             yield
-        except (KeyboardInterrupt, Terminated):
+        except (KeyboardInterrupt, Terminated) as stopped:
             with suppress(OSError):  # the terminal may be gone
                 click.echo(message, err=True)
-            raise
+            raise stopped if isinstance(stopped, Terminated) else Terminated(signal.SIGINT) from None
 
 
 @contextmanager
