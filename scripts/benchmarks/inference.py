@@ -82,7 +82,11 @@ def torch_tensor(array: NDArray[np.float32]) -> Tensor:
 def bare_onnxruntime(graph: Path) -> Callable[[NDArray[np.float32]], object]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    from resnet_tools.compute.cpus import own_affinity
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = own_affinity()  # its own choice takes CPUs that --cpus has left out
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})
 
 
