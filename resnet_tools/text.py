@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 # C0 and C1 controls; line and paragraph separators, marks and overrides of direction; lone surrogates, but not
 # U+DCA0..U+DCFF: those stand for bytes of file names that are not UTF-8 and go out as these bytes. The bytes 80..9F
-# stay in, as they are the second half of C1 controls. Compiled at once: there may be
-# no memory left for it when a message says so.
+# stay in, as they are the second half of C1 controls. Compiled at once: there may be no memory left for it when a
+# message says so.
 UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udc9f\udd00-\udfff]")
 UNSAFE_BUT_NEWLINE = re.compile(UNSAFE.pattern.replace("\0-\x1f", "\0-\x09\x0b-\x1f"))
 MAX_NAME, MOST_NAMES = 300, 5  # characters of a name and names in a message

@@ -53,6 +53,8 @@ def has_bf16() -> bool:
 def forward_rows(folder: Path) -> Iterator[Row]:
     """A batch of eight, without loading: each engine as it is run here, the default one first, against the better of
     those as they come; and the torch engine, which takes 16 images at once where there is one thread."""
+    import torch
+
     from resnet_tools.checkpoints.runnable import load_runnable, ready_classifier
 
     model, graph = load_runnable(t7_file(folder, measured_net())), onnx_file(folder)
@@ -68,15 +70,9 @@ def forward_rows(folder: Path) -> Iterator[Row]:
             target = 1.05 if better or engine == name else math.inf
             yield timed_row(label, *times, target, ", the better one" if better else "")
     net = ready_classifier(model, ["class"] * 1000, "cpu", engine="torch").net
-    eight = torch_tensor(images)
+    eight = torch.from_numpy(images)
     sixteen, halves = eight.repeat(2, 1, 1, 1), partial(repeat, partial(net, eight), 2)
     yield row("forward of 16 images at once, torch, single : of two times 8", partial(net, sixteen), halves, 1.0, 9)
-
-
-def torch_tensor(array: NDArray[np.float32]) -> Tensor:
-    import torch
-
-    return torch.from_numpy(array)
 
 
 def bare_onnxruntime(graph: Path) -> Callable[[NDArray[np.float32]], object]:

@@ -162,17 +162,22 @@ LOST = False
 """
 
 
-def test_a_test_that_crashes_hangs_or_loses_the_gpu_costs_only_itself(tmp_path, monkeypatch):
+def report_of(content, tmp_path, monkeypatch):
+    """What the report says of GPU tests with that content, and how many times it was written."""
     (tmp_path / "tests" / "gpu").mkdir(parents=True)
-    (tmp_path / "tests" / "gpu" / "test_some.py").write_text(TESTS)
+    (tmp_path / "tests" / "gpu" / "test_some.py").write_text(content)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: all")
     monkeypatch.setattr(gpu_report, "_paths", lambda: {"PYTHONPATH": str(ROOT)})
     monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu_report, "TEST_SECONDS", 20)
-    monkeypatch.setattr(gpu_report, "CPU_PATIENCE", 1)
     report = {}
     children = gpu_report.Children(SimpleNamespace(device="cpu", tiny=True), tmp_path, report, time.monotonic())
-    steps = sum(1 for _ in children._tests())
+    return report, sum(1 for _ in children._tests())
+
+
+def test_a_test_that_crashes_hangs_or_loses_the_gpu_costs_only_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_report, "TEST_SECONDS", 20)
+    monkeypatch.setattr(gpu_report, "CPU_PATIENCE", 1)
+    report, steps = report_of(TESTS, tmp_path, monkeypatch)
     found = report["tests"]
     assert (found["passed"], found["skipped"]) == (2, {"test_left_out": "Skipped: why"})
     assert list(found["failed"]) == ["test_crashes", "test_loses_the_gpu", "test_hangs", "test_fails"]
@@ -201,14 +206,7 @@ def test_fails_before_it_begins(not_set_up): pass
 
 
 def test_a_test_counts_once_by_the_worst_of_its_phases(tmp_path, monkeypatch):
-    (tmp_path / "tests" / "gpu").mkdir(parents=True)
-    (tmp_path / "tests" / "gpu" / "test_some.py").write_text(PHASES)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: all")
-    monkeypatch.setattr(gpu_report, "_paths", lambda: {"PYTHONPATH": str(ROOT)})
-    monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
-    report = {}
-    children = gpu_report.Children(SimpleNamespace(device="cpu", tiny=True), tmp_path, report, time.monotonic())
-    list(children._tests())
+    report, _ = report_of(PHASES, tmp_path, monkeypatch)
     found = report["tests"]
     assert (found["passed"], found["skipped"], found["not_run"]) == (1, {}, [])
     said = {
@@ -223,14 +221,7 @@ def test_a_test_counts_once_by_the_worst_of_its_phases(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("content", "said"), [("import nosuchmodule", "exit code"), ("", "tests: none was found")])
 def test_tests_that_cannot_even_be_collected_are_an_error(tmp_path, monkeypatch, content, said):
-    (tmp_path / "tests" / "gpu").mkdir(parents=True)
-    (tmp_path / "tests" / "gpu" / "test_some.py").write_text(content)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: all")
-    monkeypatch.setattr(gpu_report, "_paths", lambda: {"PYTHONPATH": str(ROOT)})
-    monkeypatch.setattr(gpu_report, "ROOT", tmp_path)
-    report = {}
-    children = gpu_report.Children(SimpleNamespace(device="cpu", tiny=True), tmp_path, report, time.monotonic())
-    list(children._tests())
+    report, _ = report_of(content, tmp_path, monkeypatch)
     assert report["tests"]["passed"] == 0
     assert any(said in error for error in report["errors"]), report
 
